@@ -1,0 +1,79 @@
+# The face of the project: every target calls one stage, and every stage is `python -m`.
+
+# Folders bear the names of targets: nothing here is a file but the stamp of the set-up.
+.PHONY: help setup phantoms features head submit test lint check clean
+.DEFAULT_GOAL := help
+
+# --- what you may set --------------------------------------------------------------------------------------------
+# DATA      folder with train/, valid/, test/ and label files; without it, phantoms are drawn
+# STORE     feature store; by default named after DATA and BACKBONE
+# HEAD      dense, logistic, prior            SET      its parameters: SET="hidden=512 epochs=20"
+# DECODER   fixed:0.3 (any value), global     RUN      folder of the run
+# BACKBONE WEIGHTS SIZE LAYER POOLING ENGINE PRECISION WORKERS: as `python -m featurize --help` tells
+HEAD    ?= dense
+DECODER ?= fixed:0.3
+EDITION ?= 2026
+RUN     ?= runs/$(HEAD)
+VENV    ?= .venv
+PYTHON  ?= python3.11
+
+PHANTOMS        ?= data/phantoms
+PHANTOM_IMAGES  ?= 2000
+ifndef DATA
+  DATA    := $(PHANTOMS)
+  WEIGHTS ?= random:0
+  DRAWN   := phantoms
+endif
+STORE ?= data/$(shell basename "$(DATA)").$(or $(BACKBONE),densenet121).h5
+
+# ------------------------------------------------------------------------------------------------------------------
+PY      := $(VENV)/bin/python
+STAMP   := $(VENV)/.installed
+EXTRA   := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+RUFF    := --line-length 120 --target-version py311
+RULES   := --select E,F,W,I,B,UP,SIM,RUF,PT,C4,PIE,RET --ignore RUF001,RUF002,RUF003
+# An option that is not set is left out: the stage then follows an existing store, or its own default.
+option   = $(if $($(1)),--$(2) "$($(1))")
+FEATURES = $(call option,BACKBONE,backbone) $(call option,WEIGHTS,weights) $(call option,SIZE,size) \
+           $(call option,LAYER,layer) $(call option,POOLING,pooling) $(call option,ENGINE,engine) \
+           $(call option,PRECISION,precision) $(call option,WORKERS,workers) $(if $(REBUILD),--rebuild)
+
+help:  ## this text
+	@echo "usage: make TARGET [NAME=VALUE ...]"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@echo
+	@sed -n '/^# --- what you may set/,/^HEAD/{/^# [A-Z]/s/^# /  /p}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make .venv and install the pinned dependencies
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; install Python 3.11 or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "installing for $(EXTRA) into $(VENV): about 2 GB, a minute or more"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA),dev]'
+	@touch $@
+
+phantoms: setup  ## draw the phantoms, a small data set that needs no download
+	@$(PY) -m featurize.phantoms "$(PHANTOMS)" --images $(PHANTOM_IMAGES)
+
+features: setup $(DRAWN)  ## embed every image of DATA, once, into STORE
+	@$(PY) -m featurize "$(DATA)" --store "$(STORE)" $(FEATURES)
+
+head: features  ## train HEAD on STORE and score it on valid
+	@$(PY) -m heads fit "$(HEAD)" --store "$(STORE)" --data "$(DATA)" --out "$(RUN)" --decoder "$(DECODER)" $(if $(SET),--set $(SET))
+
+submit: head  ## write RUN/submission.csv for test, checked by the rules of EDITION
+	@$(PY) -m heads predict "$(RUN)" --store "$(STORE)" --data "$(DATA)" --edition $(EDITION)
+
+test: setup lint  ## lint, check types, run the tests
+	@$(PY) -m pytest -q
+
+lint: setup  ## ruff and mypy
+	@$(PY) -m ruff check --quiet $(RUFF) $(RULES) .
+	@$(PY) -m ruff format --quiet $(RUFF) --check --diff .
+	@$(PY) -m mypy --no-error-summary
+
+check: test  ## the same as test
+
+clean:  ## remove phantoms, stores and runs made here; .venv stays
+	rm -rf data runs

@@ -1,0 +1,1 @@
+"""Concept files, the official scores, submissions. Needs nothing of the other packages, nor TensorFlow."""

@@ -1,0 +1,83 @@
+"""The rules that changed from one edition of the task to the next, as data."""
+
+from dataclasses import dataclass
+
+from eval.errors import UserError
+
+MAX_CONCEPTS = 100
+"""Most concepts that a submission may name for an image, in every edition."""
+
+ALLOWED_2023 = frozenset(
+    {
+        "C0002978",  # angiogram
+        "C0040405",  # X-ray computed tomography
+        "C0024485",  # magnetic resonance imaging
+        "C0032743",  # positron-emission tomography
+        "C0041618",  # ultrasonography
+        "C1306645",  # plain X-ray
+        "C1140618",  # upper extremity
+        "C0037949",  # vertebral column
+        "C0030797",  # pelvis
+        "C0023216",  # lower extremity
+        "C0037303",  # cranium
+        "C0817096",  # chest
+        "C0006141",  # breast
+        "C0000726",  # abdomen
+    }
+)
+"""The concepts that the secondary score counts in 2023 and 2024."""
+
+ALLOWED_2025 = ALLOWED_2023 | {"C0920367"}  # optical coherence tomography
+
+
+@dataclass(frozen=True)
+class Edition:
+    """One year's rules.
+
+    Parameters
+    ----------
+    year : int
+    delimiter : str
+        What stands between id and concepts.
+    header : bool
+        Whether a row with ``ID`` in its first cell is a header; without headers it is an unknown id.
+    quoted : bool
+        Whether the file is CSV with quotes, or lines split at the delimiter.
+    allowed : frozenset of str or None
+        What the secondary score counts; None where it is always 0.
+    form : bool
+        Whether the form of a submission is checked first, byte by byte (2026).
+    zipped : bool
+        Whether the file is handed in as a zip with one ``submission.csv``.
+    """
+
+    year: int
+    delimiter: str
+    header: bool
+    quoted: bool
+    allowed: frozenset[str] | None
+    form: bool
+    zipped: bool
+
+
+EDITIONS = {
+    2022: Edition(2022, "|", False, False, None, False, False),
+    2023: Edition(2023, "|", True, True, ALLOWED_2023, False, False),
+    2024: Edition(2024, ",", True, True, ALLOWED_2023, False, False),
+    2025: Edition(2025, ",", True, True, ALLOWED_2025, False, True),
+    2026: Edition(2026, ",", True, True, ALLOWED_2025, True, True),
+}
+LATEST = max(EDITIONS)
+
+
+def find_edition(year: int) -> Edition:
+    """The rules of a year.
+
+    Raises
+    ------
+    UserError
+        There was no such edition.
+    """
+    if year not in EDITIONS:
+        raise UserError(f"edition {year}: expected one of {', '.join(map(str, EDITIONS))}")
+    return EDITIONS[year]

@@ -1,0 +1,15 @@
+"""What is the user's to mend, told apart from what is ours."""
+
+
+class UserError(Exception):
+    """A file or the request is at fault; one line: what was found, what was expected, what to do."""
+
+
+def some(names: list[str], limit: int = 3) -> str:
+    """Name the first few of a list, and say how many more there are.
+
+    >>> some(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest:,} more" if rest > 0 else "")

@@ -1,0 +1,130 @@
+"""Label and id files in any dialect of the task: separators, headers, line ends, byte order marks, quotes.
+
+This reader is for training data and forgives what does no harm; what scores a submission is `eval.official`.
+"""
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from eval.errors import UserError, some
+
+DELIMITERS = ",\t|"
+_IMAGE_ENDING = re.compile(r"\.(jpe?g|png|bmp|gif|tiff?|webp|dcm)$", re.IGNORECASE)
+
+_PATTERNS = {
+    "concepts": r"(?:(?:.*_)?{split}_concepts|.*concept_detection_{split}(?:_labels)?)\.csv",
+    "manual": r"(?:.*_)?{split}_concepts_manual\.csv",
+    "ids": r"(?:.*_)?{split}_ids\.csv",
+}
+_IN_SPLIT_FOLDER = {"concepts": "concepts.csv", "manual": "concepts_manual.csv", "ids": "ids.csv"}
+
+
+def read_concepts(path: Path) -> pd.Series:
+    """Read the concepts of each image.
+
+    Comma, TAB or ``|`` separate id and concepts; a header in any of the editions' spellings, or none; CRLF, byte
+    order mark and quotes are met; an image's file ending is cut from its id; an empty cell is no concept.
+
+    Parameters
+    ----------
+    path : Path
+        The label file, or a list of ids alone.
+
+    Returns
+    -------
+    Series of tuple of str, indexed by id
+        Upper-case concepts, in the file's order.
+
+    Raises
+    ------
+    UserError
+        The file is missing, empty or not of this kind, or gives an image two different sets of concepts.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected a label file such as train_concepts.csv")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_find_delimiter(text))
+        rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8 (byte {error.start:,}); save it as UTF-8") from None
+    except csv.Error as error:
+        raise UserError(f"{path}: {error}; expected a label file with an id and its concepts in a row") from None
+    if rows and _is_header(rows[0][1]):
+        rows = rows[1:]
+    concepts: dict[str, tuple[str, ...]] = {}
+    for line, cells in rows:
+        id, found = _read_row(path, line, cells)
+        if concepts.setdefault(id, found) != found:
+            raise UserError(f"{path}: line {line}: image '{id}' stands earlier with other concepts; keep one row")
+    if not concepts:
+        raise UserError(f"{path}: no image in it; expected an id and its concepts in a row")
+    index = pd.Index(list(concepts), name="ID", dtype=object)
+    return pd.Series(list(concepts.values()), index=index, name="CUIs", dtype=object)
+
+
+def find_label_file(data: Path, split: str, kind: str = "concepts") -> Path | None:
+    """Find a split's label file in a data folder, under any edition's name for it.
+
+    Parameters
+    ----------
+    data : Path
+        The data folder.
+    split : str
+        ``train``, ``valid`` or ``test``.
+    kind : str
+        ``concepts``, ``manual`` or ``ids``.
+
+    Returns
+    -------
+    Path or None
+        None if there is none.
+
+    Raises
+    ------
+    UserError
+        Several files answer; the message names them.
+    """
+    pattern = re.compile(_PATTERNS[kind].format(split=split), re.IGNORECASE)
+    found = sorted(path for path in data.glob("*.csv") if pattern.fullmatch(path.name))
+    plain = _IN_SPLIT_FOLDER[kind]
+    folders = [data / split, data / f"{split}_images"]
+    found += [path for path in (folder / plain for folder in folders) if path.is_file()]
+    shared = data / plain
+    # A file without a split's name stands for every split that has none of its own; ids alone are of test.
+    if not found and shared.is_file() and (kind != "ids" or split == "test"):
+        found = [shared]
+    if len(found) > 1:
+        raise UserError(f"{data}: {some([path.name for path in found])} are all {kind} of {split}; keep one of them")
+    return found[0] if found else None
+
+
+def _read_row(path: Path, line: int, cells: list[str]) -> tuple[str, tuple[str, ...]]:
+    if len(cells) > 2 or not cells[0].strip():
+        raise UserError(
+            f"{path}: line {line}: {','.join(cells)[:60]!r} is not an id and its concepts; "
+            "expected a row such as 'ID,C0040405;C0817096'"
+        )
+    id = _IMAGE_ENDING.sub("", cells[0].strip())
+    parts = cells[1].split(";") if len(cells) == 2 else []
+    # A concept that is named twice is one concept; order stays.
+    return id, tuple(dict.fromkeys(part.strip().upper() for part in parts if part.strip()))
+
+
+def _find_delimiter(text: str) -> str:
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    unquoted = re.sub(r'"[^"]*"', "", first)
+    return next((each for each in unquoted if each in DELIMITERS), ",")
+
+
+def _is_header(cells: list[str]) -> bool:
+    """Whether a first row names columns: `ID`, or `… ID` as in 2025, before `cuis` in any case."""
+    first = cells[0].strip().casefold()
+    return (first == "id" or first.endswith(" id")) and [cell.strip().casefold() for cell in cells[1:]] in (
+        [],
+        ["cuis"],
+    )

@@ -1,0 +1,60 @@
+"""``python -m featurize``: embed every image of a data folder into a feature store."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m featurize",
+        description="Embed every image of DATA (<split>/<ID>.jpg) with a frozen network, once, into a feature store. "
+        "Options left out follow the store if there is one. Run again after a stop or with new images: only "
+        "what is missing is embedded.",
+        epilog="The network is used by --weights imagenet alone, on its first use: Keras then downloads the file and "
+        "checks its hash.",
+    )
+    parser.add_argument("data", type=Path, metavar="DATA", help="folder with train/, valid/ and test/")
+    parser.add_argument("--store", type=Path, required=True, help="HDF5 file to make or bring up to date")
+    parser.add_argument("--backbone", help="a Keras application in any case (densenet121)")
+    parser.add_argument("--weights", help="imagenet, random:SEED, or a .h5, .weights.h5 or .keras file (imagenet)")
+    parser.add_argument("--size", type=int, help="side of the image that the network sees, in pixels (224)")
+    parser.add_argument("--layer", help="name or index of the layer to cut after (the last)")
+    parser.add_argument("--pooling", help="avg or max (avg)")
+    parser.add_argument("--engine", help="auto, openvino or tensorflow (auto)")
+    parser.add_argument("--precision", help="auto, float32 or bfloat16 (auto)")
+    parser.add_argument("--workers", type=int, help="processes (one a core)")
+    parser.add_argument("--rebuild", action="store_true", help="replace a store that holds other features")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    for option in ("size", "workers"):
+        if getattr(args, option) is not None and getattr(args, option) < 1:
+            parser.error(f"--{option}: expected a whole number above 0")
+
+    from cache.command import run_command
+
+    return run_command("featurize", lambda: _featurize(args))
+
+
+def _featurize(args: argparse.Namespace) -> None:
+    from featurize.features import make_features
+    from featurize.request import DEFAULTS
+
+    given = {name: getattr(args, name) for name in DEFAULTS if getattr(args, name) is not None}
+    make_features(
+        args.data,
+        args.store,
+        given,
+        workers=args.workers,
+        rebuild=args.rebuild,
+        warn=lambda line: print(f"featurize: warning: {line}", file=sys.stderr),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

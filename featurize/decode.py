@@ -1,0 +1,93 @@
+"""One decoder from a file's bytes to the pixels that the network sees.
+
+It serves the store and prediction alike, so that both see the same pixels.
+"""
+
+import io
+import warnings
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+from numpy.typing import NDArray
+
+DECODING = "1"
+"""Version of what `decode` does, part of a store's provenance: raise it whenever pixels change."""
+
+MIN_SIDE = 2
+"""An image of one pixel in either direction shows nothing."""
+
+MAX_PIXELS = 89_478_485
+"""Limit on width × height (Pillow's own, a quarter of a GiB as RGB): above it lies damage or malice."""
+
+WINDOW_PERCENTILES = (0.5, 99.5)
+"""What 16-bit grey is stretched between, in percent: the extremes of a radiograph are markers and air."""
+
+
+class Unreadable(Exception):
+    """These bytes do not give an image; the message says why."""
+
+
+def decode(data: bytes, size: int) -> NDArray[np.uint8]:
+    """Decode an image and resize it.
+
+    The picture is turned as its EXIF orientation says, 16-bit grey is windowed to 8 bits, transparent parts
+    become black, grey becomes RGB, and the whole is resized to a square by antialiased bilinear interpolation.
+
+    Parameters
+    ----------
+    data : bytes
+        The file's content.
+    size : int
+        Side of the square, in pixels.
+
+    Returns
+    -------
+    ndarray of uint8, shape (size, size, 3)
+
+    Raises
+    ------
+    Unreadable
+        The bytes are empty, truncated or no image, or the image is too small or too large.
+    """
+    if not data:
+        raise Unreadable("empty file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of size, which is checked here
+            with PIL.Image.open(io.BytesIO(data)) as image:
+                _check_size(image)
+                pixels = _to_rgb(PIL.ImageOps.exif_transpose(image))
+                return np.asarray(pixels.resize((size, size), PIL.Image.Resampling.BILINEAR))
+    except PIL.UnidentifiedImageError:
+        raise Unreadable("not an image of a known format") from None
+    except PIL.Image.DecompressionBombError:
+        raise Unreadable(f"more than {MAX_PIXELS:,} pixels") from None
+    # Damaged files make Pillow's decoders fail in many ways: OSError, SyntaxError (PNG), struct.error, ...
+    except (OSError, SyntaxError, ValueError, TypeError, EOFError, ArithmeticError, LookupError, MemoryError) as error:
+        raise Unreadable(f"damaged: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def _check_size(image: PIL.Image.Image) -> None:
+    width, height = image.size
+    if min(width, height) < MIN_SIDE:
+        raise Unreadable(f"{width}x{height} pixels, expected at least {MIN_SIDE}x{MIN_SIDE}")
+    if width * height > MAX_PIXELS:
+        raise Unreadable(f"{width}x{height} pixels, more than {MAX_PIXELS:,}")
+
+
+def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _window(image).convert("RGB")
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        opaque = image.convert("RGBA")
+        black = PIL.Image.new("RGBA", opaque.size, (0, 0, 0, 255))
+        return PIL.Image.alpha_composite(black, opaque).convert("RGB")
+    return image.convert("RGB")
+
+
+def _window(image: PIL.Image.Image) -> PIL.Image.Image:
+    values = np.asarray(image, dtype=np.float32)
+    low, high = np.percentile(values, WINDOW_PERCENTILES)
+    scaled = (values - low) / max(high - low, 1.0) * 255.0
+    return PIL.Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))

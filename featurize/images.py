@@ -1,0 +1,116 @@
+"""Find the images of a data folder and identify each by the digest of its bytes.
+
+The layout is the official one: ``<split>/<ID>.jpg`` or ``<split>_images/<ID>.jpg``, with splits train, valid
+and test. An image's id is its file name without the ending.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.errors import UserError, some
+from cache.files import digest_file
+from cache.pack import Listing
+
+SPLITS = ("train", "valid", "test")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+
+HASH_THREADS = 4
+"""SHA-256 lets go of the interpreter's lock, and reading waits for the disk: threads help both."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image file: its id and its path."""
+
+    id: str
+    path: Path
+
+
+def find_images(data: Path, warn: Callable[[str], None]) -> dict[str, list[Image]]:
+    """Find every image of a data folder.
+
+    Parameters
+    ----------
+    data : Path
+        The data folder.
+    warn : callable
+        Told, a line each, of what is odd but does no harm: an empty split, files that are not images.
+
+    Returns
+    -------
+    dict of str to list of Image
+        The images of each split that has any, sorted by id.
+
+    Raises
+    ------
+    UserError
+        The folder is missing or holds no image, or an id stands for two files.
+    """
+    if not data.is_dir():
+        raise UserError(f"{data}: no such folder; expected DATA with train/, valid/ and test/ in it")
+    splits: dict[str, list[Image]] = {}
+    for split in SPLITS:
+        folders = [folder for folder in (data / split, data / f"{split}_images") if folder.is_dir()]
+        images = sorted((image for folder in folders for image in _walk(folder, warn)), key=lambda image: image.id)
+        if images:
+            splits[split] = images
+        elif folders:
+            warn(f"{folders[0]}: no image in it; split '{split}' is left out")
+    if not splits:
+        raise UserError(
+            f"{data}: no image found; expected <split>/<ID>.jpg or <split>_images/<ID>.jpg, "
+            f"with splits {', '.join(SPLITS)} and endings {', '.join(sorted(SUFFIXES))}"
+        )
+    _refuse_repeated(data, splits)
+    return splits
+
+
+def identify(splits: Mapping[str, list[Image]]) -> dict[str, Listing]:
+    """Digest every image's bytes; where they cannot be read, keep the reason instead."""
+    with ThreadPoolExecutor(HASH_THREADS) as pool:
+        found = {split: list(pool.map(_digest_or_reason, images)) for split, images in splits.items()}
+    return {
+        split: Listing([image.id for image in images], [d for d, _ in found[split]], [r for _, r in found[split]])
+        for split, images in splits.items()
+    }
+
+
+def _walk(folder: Path, warn: Callable[[str], None]) -> list[Image]:
+    images, others = [], []
+    for root, _, names in os.walk(folder):
+        for name in names:
+            path = Path(root, name)
+            if name.startswith("."):
+                continue  # what file managers and archive tools leave behind
+            if path.suffix.lower() in SUFFIXES:
+                images.append(Image(path.stem, path))
+            elif path.suffix.lower() != ".csv":
+                others.append(str(path.relative_to(folder)))
+    if others:
+        warn(f"{folder}: {len(others):,} files are not images by their ending and are left out: {some(sorted(others))}")
+    return images
+
+
+def _refuse_repeated(data: Path, splits: Mapping[str, list[Image]]) -> None:
+    counts = Counter(image.id for images in splits.values() for image in images)
+    repeated = sorted(id for id, count in counts.items() if count > 1)
+    if not repeated:
+        return
+    paths = [
+        str(image.path.relative_to(data)) for images in splits.values() for image in images if image.id == repeated[0]
+    ]
+    raise UserError(
+        f"{data}: {len(repeated):,} ids stand for more than one image ({some(repeated)}; "
+        f"{repeated[0]} is {' and '.join(paths[:2])}); an id may be in one split once: rename or remove one of each"
+    )
+
+
+def _digest_or_reason(image: Image) -> tuple[bytes | None, str]:
+    try:
+        return digest_file(image.path), ""
+    except OSError as error:
+        return None, f"cannot be read: {error.strerror}"

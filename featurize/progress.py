@@ -1,0 +1,45 @@
+"""Progress on standard error: a bar with rate and time left on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+LINE_SECONDS = 30.0
+"""How often a log file gets a line."""
+
+
+class Progress:
+    """Counts images that are done.
+
+    Parameters
+    ----------
+    total : int
+        How many images there are to do.
+    label : str
+        What is being done.
+    """
+
+    def __init__(self, total: int, label: str) -> None:
+        self._bar = tqdm(total=total, desc=label, unit=" images", smoothing=0.1, disable=not sys.stderr.isatty())
+        self._total, self._label, self._done = total, label, 0
+        self._started = self._told = time.monotonic()
+
+    def add(self, n_images: int) -> None:
+        """Count some more."""
+        self._done += n_images
+        self._bar.update(n_images)
+        now = time.monotonic()
+        if self._bar.disable and now - self._told >= LINE_SECONDS:
+            self._told = now
+            rate = self._done / (now - self._started)
+            left = (self._total - self._done) / rate
+            print(
+                f"{self._label}: {self._done:,} of {self._total:,}, {rate:.0f} images/s, {left:.0f} s left",
+                file=sys.stderr,
+            )
+
+    def close(self) -> float:
+        """End it; returns the seconds since the start."""
+        self._bar.close()
+        return time.monotonic() - self._started

@@ -1,0 +1,131 @@
+"""Where a backbone's weights come from: Keras' ImageNet files, a file of one's own, or a seed.
+
+Keras is imported inside the functions: a run with nothing to do must not pay for it.
+"""
+
+import contextlib
+import hashlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cache.errors import UserError
+from cache.files import digest_file
+
+WAYS_OUT = (
+    "name a file (--weights PATH.h5, .weights.h5 or .keras), use seeded random weights (--weights random:0), "
+    "or run once where Keras can download them (--weights imagenet) and copy ~/.keras/models here"
+)
+ENDINGS = (".h5", ".hdf5", ".keras")
+
+
+def describe_weights(weights: str) -> str:
+    """Identify the requested weights without loading them.
+
+    Parameters
+    ----------
+    weights : str
+        ``imagenet``, ``random:SEED`` or a path.
+
+    Returns
+    -------
+    str
+        ``imagenet``, ``random:SEED``, or ``sha256:`` and the digest of the file's bytes, so that a renamed file
+        is the same weights and a changed one is not.
+
+    Raises
+    ------
+    UserError
+        It is none of the three, or the file is missing.
+    """
+    if weights == "imagenet":
+        return weights
+    if weights.startswith("random:"):
+        return f"random:{_seed(weights)}"
+    path = Path(weights)
+    if not weights.endswith(ENDINGS):
+        raise UserError(f"weights '{weights}': expected imagenet, random:SEED or a path ending in {', '.join(ENDINGS)}")
+    if not path.is_file():
+        raise UserError(f"weights '{weights}': no such file; {WAYS_OUT}")
+    return f"sha256:{digest_file(path).hex()}"
+
+
+def load_weights(application: Callable[..., Any], weights: str, size: int) -> Any:
+    """Build a Keras application without its top, with its weights.
+
+    Parameters
+    ----------
+    application : callable
+        Such as ``keras.applications.DenseNet121``.
+    weights : str
+        ``imagenet``, ``random:SEED`` or a path to a ``.h5`` file in Keras' legacy layout (how the official
+        ImageNet and the RadImageNet files come), a ``.weights.h5`` or a ``.keras`` file. Only arrays are read
+        from a file, so a stranger's file executes nothing.
+    size : int
+        Side of the input image, in pixels.
+
+    Returns
+    -------
+    keras.Model
+
+    Raises
+    ------
+    UserError
+        There are no weights to be had, they do not fit, or the network takes no image of that size.
+    """
+    if weights == "imagenet":
+        return _imagenet(application, size)
+    import keras
+
+    if weights.startswith("random:"):
+        # Keras draws its initial weights from this seed alone; the side effect on NumPy's and Python's own
+        # generators is that of the command line's process.
+        keras.utils.set_random_seed(_seed(weights))
+    model = _build(application, size)
+    if not weights.startswith("random:"):
+        _read_file(model, weights, application.__name__)
+    return model
+
+
+def digest_weights(model: Any) -> str:
+    """SHA-256 over a model's weights, shapes and values in Keras' order, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for array in model.get_weights():
+        digest.update(repr(array.shape).encode() + array.astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def _seed(weights: str) -> int:
+    text = weights.removeprefix("random:")
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise UserError(f"weights '{weights}': expected random:SEED with a whole number below 2**32, such as random:0")
+    return int(text)
+
+
+def _build(application: Callable[..., Any], size: int) -> Any:
+    try:
+        return application(include_top=False, weights=None, input_shape=(size, size, 3))
+    except ValueError as error:
+        raise UserError(f"{application.__name__} takes no image of {size} pixels: {error}") from error
+
+
+def _imagenet(application: Callable[..., Any], size: int) -> Any:
+    _build(application, size)  # so that a size that does not fit is told as that
+    try:
+        # Keras prints its download's progress to standard output, which is for results.
+        with contextlib.redirect_stdout(sys.stderr):
+            return application(include_top=False, weights="imagenet", input_shape=(size, size, 3))
+    # Keras raises a bare Exception when a download fails, ValueError when its hash is wrong.
+    except Exception as error:
+        raise UserError(f"no ImageNet weights for {application.__name__} ({error}); {WAYS_OUT}") from error
+
+
+def _read_file(model: Any, path: str, name: str) -> None:
+    try:
+        model.load_weights(path)
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"weights '{path}' do not fit {name} without its top ({str(error).strip().splitlines()[0]}); "
+            "expected the weights of this very network: name another BACKBONE or file"
+        ) from error

@@ -1,0 +1,114 @@
+"""Rows of a store joined with labels, by id."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+from numpy.typing import NDArray
+from sklearn.preprocessing import MultiLabelBinarizer
+
+from cache.errors import UserError, some
+from cache.files import digest_file
+from cache.store import FeatureStore
+from eval.labels import find_label_file, read_concepts
+
+Concepts = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LabelledSplit:
+    """The labelled images of one split, all in the store's order.
+
+    Parameters
+    ----------
+    ids : list of str
+    X : ndarray of float32, shape (n_images, n_features)
+        Embeddings; NaN where `readable` is False.
+    readable : ndarray of bool, shape (n_images,)
+    concepts : list of tuple of str
+        The concepts of each image.
+    manual : dict of str to tuple of str, or None
+        The manual annotations by id, if the data has them.
+    files : dict of str to str
+        SHA-256 of each label file that was read, by name.
+    """
+
+    ids: list[str]
+    X: NDArray[np.float32]
+    readable: NDArray[np.bool_]
+    concepts: list[Concepts]
+    manual: dict[str, Concepts] | None
+    files: dict[str, str]
+
+
+def load_labelled(store: FeatureStore, data: Path, split: str, warn: Callable[[str], None]) -> LabelledSplit:
+    """Join a split of a store with the labels of a data folder.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    data : Path
+        The data folder, with a label file under any edition's name.
+    split : str
+    warn : callable
+        Told of images without labels and labels without an image; both are left out.
+
+    Raises
+    ------
+    UserError
+        There are no labels, or none of them is for an image of the split.
+    """
+    path = find_label_file(data, split)
+    if path is None:
+        raise UserError(f"{data}: no labels for split '{split}'; expected {split}_concepts.csv in it")
+    labels = read_concepts(path)
+    rows = store.split(split)
+    known = pd.Index(rows.ids).isin(labels.index)
+    if not known.any():
+        raise UserError(
+            f"{path}: none of its {len(labels):,} ids is an image of split '{split}'; "
+            f"it has '{labels.index[0]}', the images have '{rows.ids[0]}'"
+        )
+    # A file for all splits names the images of the others too.
+    shared = path.name == "concepts.csv" and path.parent == data
+    without_image = [] if shared else labels.index[~labels.index.isin(rows.ids)].tolist()
+    if without_image:
+        warn(f"{path}: {len(without_image):,} labels without an image are left out ({some(without_image)})")
+    if not known.all():
+        without_labels = rows.ids[~known].tolist()
+        warn(f"{split}: {len(without_labels):,} images without labels are left out ({some(without_labels)})")
+    ids = rows.ids[known].tolist()
+    manual_path = find_label_file(data, split, "manual")
+    return LabelledSplit(
+        ids=ids,
+        X=rows.embeddings if known.all() else rows.embeddings[known],
+        readable=rows.readable[known],
+        concepts=labels.loc[ids].tolist(),
+        manual=None if manual_path is None else dict(read_concepts(manual_path).items()),
+        files={each.name: digest_file(each).hex() for each in (path, manual_path) if each is not None},
+    )
+
+
+def find_vocabulary(concepts: Sequence[Concepts]) -> list[str]:
+    """The sorted concepts of some images, the columns of every score and indicator.
+
+    >>> find_vocabulary([("C2", "C1"), ("C2",)])
+    ['C1', 'C2']
+    """
+    return sorted({concept for each in concepts for concept in each})
+
+
+def indicator(concepts: Sequence[Concepts], vocabulary: Sequence[str]) -> scipy.sparse.csr_matrix:
+    """Indicator matrix of images and concepts, shape (n_images, n_concepts).
+
+    Concepts outside the vocabulary have no column; they still count in the official score.
+
+    >>> indicator([("C2", "C9"), ()], ["C1", "C2"]).toarray().tolist()
+    [[0, 1], [0, 0]]
+    """
+    known = set(vocabulary)
+    binarizer = MultiLabelBinarizer(classes=list(vocabulary), sparse_output=True)
+    return binarizer.fit_transform([[concept for concept in each if concept in known] for each in concepts])

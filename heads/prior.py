@@ -1,0 +1,31 @@
+"""The floor: every image gets the training frequencies, whatever it shows."""
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from heads.base import Head, State, positive_rate
+
+
+class PriorHead(Head):
+    """Score each concept by how many training images show it.
+
+    Attributes
+    ----------
+    frequency_ : ndarray of float32, shape (n_concepts,)
+
+    Examples
+    --------
+    >>> PriorHead().fit([[1.0], [2.0]], [[1, 0], [1, 1]]).predict_proba([[5.0]])
+    array([[1. , 0.5]], dtype=float32)
+    """
+
+    def _fit(self, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> None:
+        self.frequency_ = positive_rate(Y)
+
+    def _scores(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.tile(self.frequency_, (len(X), 1))
+
+    def get_state(self) -> State:
+        """What was learnt, as named arrays."""
+        return {"frequency": self.frequency_}

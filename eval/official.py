@@ -80,10 +80,15 @@ def read_rows(data: bytes, edition: Edition, name: str) -> Iterator[Row]:
         The bytes are not UTF-8 or not CSV.
     """
     for line, cells in _cells(decode(data, name), edition, name):
-        if cells and edition.header and "ID" in cells[0]:
+        if cells and is_skipped(cells[0], edition):
             continue
         concepts = tuple(part.strip() for part in cells[1].split(";")) if len(cells) > 1 else ()
         yield Row(line, len(cells), cells[0] if cells else "", concepts)
+
+
+def is_skipped(id: str, edition: Edition) -> bool:
+    """Whether the evaluator takes a row with this first cell for a header, and so never counts it."""
+    return edition.header and "ID" in id
 
 
 def decode(data: bytes, name: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from eval.editions import Edition
 from eval.errors import UserError
 from eval.form import HEADER, form_faults
-from eval.official import Fault, submission_rows
+from eval.official import Fault, is_skipped, submission_rows
 
 MEMBER = "submission.csv"
 """The one file that a zipped submission holds."""
@@ -113,8 +113,9 @@ def find_faults(data: bytes, ids: Sequence[str], edition: Edition, name: str) ->
 
 
 def _row_faults(data: bytes, ids: Sequence[str], edition: Edition, name: str) -> Iterator[Fault]:
+    counted = {id: None for id in ids if not is_skipped(id, edition)}
     try:
-        for _, fault in submission_rows(data, edition, dict.fromkeys(ids), name):
+        for _, fault in submission_rows(data, edition, counted, name):
             if fault:
                 yield fault
     except UserError as error:

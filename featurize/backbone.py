@@ -4,6 +4,7 @@ Keras is imported inside the functions: a run with nothing to do must not pay fo
 """
 
 import inspect
+import sys
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -99,15 +100,13 @@ def find_application(name: str) -> tuple[ModuleType, Any]:
     """
     import keras
 
-    found: dict[str, tuple[ModuleType, Any]] = {}
-    for _, module in sorted(inspect.getmembers(keras.applications, inspect.ismodule)):
-        if hasattr(module, "preprocess_input"):
-            for title, function in inspect.getmembers(module, inspect.isfunction):
-                if title[0].isupper():
-                    found.setdefault(title.lower(), (module, function))
+    functions = inspect.getmembers(keras.applications, inspect.isfunction)
+    found = {title.lower(): function for title, function in functions if title[0].isupper()}
     if name.lower() not in found:
         raise UserError(f"no backbone '{name}'; Keras has {', '.join(sorted(found))}")
-    return found[name.lower()]
+    application = found[name.lower()]
+    # The module that defines a network has the preprocess_input that its weights were trained with.
+    return sys.modules[application.__module__], application
 
 
 def _find_layer(network: Any, layer: str) -> Any:

@@ -6,6 +6,8 @@ Keras is imported inside the functions: a run with nothing to do must not pay fo
 import contextlib
 import hashlib
 import sys
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,8 +125,11 @@ def _imagenet(application: Callable[..., Any], size: int) -> Any:
 
 def _read_file(model: Any, path: str, name: str) -> None:
     try:
-        model.load_weights(path)
-    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+        with warnings.catch_warnings():
+            # Keras warns, and leaves layers at random, where a file holds another structure.
+            warnings.simplefilter("error", UserWarning)
+            model.load_weights(path)
+    except (ValueError, OSError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, UserWarning) as error:
         raise UserError(
             f"weights '{path}' do not fit {name} without its top ({str(error).strip().splitlines()[0]}); "
             "expected the weights of this very network: name another BACKBONE or file"

@@ -138,4 +138,5 @@ def make_head(name: str, params: Mapping[str, Any] | None = None) -> Head:
 
 def positive_rate(Y: scipy.sparse.csr_matrix) -> NDArray[np.float32]:
     """Share of images that show each concept, shape (n_concepts,)."""
-    return np.asarray(Y.mean(axis=0), dtype=np.float32).ravel()
+    # Not the mean of float32, which can miss 1 for a concept that is in every image.
+    return (np.asarray(Y.sum(axis=0, dtype=np.float64)).ravel() / Y.shape[0]).astype(np.float32)

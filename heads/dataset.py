@@ -87,7 +87,7 @@ def load_labelled(store: FeatureStore, data: Path, split: str, warn: Callable[[s
         X=rows.embeddings if known.all() else rows.embeddings[known],
         readable=rows.readable[known],
         concepts=labels.loc[ids].tolist(),
-        manual=None if manual_path is None else dict(read_concepts(manual_path).items()),
+        manual=None if manual_path is None else {str(id): c for id, c in read_concepts(manual_path).items()},
         files={each.name: digest_file(each).hex() for each in (path, manual_path) if each is not None},
     )
 

@@ -95,9 +95,10 @@ class DenseHead(Head):
     def _fit(self, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> None:
         keras = _import_keras()
         keras.utils.set_random_seed(self.random_state)
-        self.mean_ = X.mean(axis=0)
-        deviation = X.std(axis=0)
-        self.scale_ = np.where(deviation > 0, deviation, np.float32(1))
+        # In float64: the squares of a random network's features can be too small for float32.
+        self.mean_ = X.mean(axis=0, dtype=np.float64).astype(np.float32)
+        deviation = X.std(axis=0, dtype=np.float64)
+        self.scale_ = np.where(deviation > 0, deviation, 1).astype(np.float32)
         self._model = self._build()
         self._start_as_prior(positive_rate(Y))
         rate = keras.optimizers.schedules.ExponentialDecay(

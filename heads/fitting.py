@@ -90,6 +90,8 @@ def fit_run(
     if earlier and earlier["request"] == request:
         say(f"{out}: up to date ({describe(earlier)})")
         return earlier
+    if earlier:
+        say(f"{out}: replaces an earlier run ({describe(earlier)})")
 
     run = _fit(Run(head, name, decoder, decoder_text, [], []), train, clock)
     with clock("valid"):

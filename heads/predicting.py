@@ -13,6 +13,7 @@ from cache.files import digest_file, write_text
 from cache.store import FeatureStore, Split
 from eval.editions import Edition
 from eval.labels import find_label_file, read_concepts
+from eval.official import is_skipped
 from eval.submission import render_submission, write_submission
 from heads.run import SUBMISSION, SUBMISSION_RECORD, Run, read_metrics, refuse_other_store
 
@@ -71,7 +72,7 @@ def predict_run(
         say(f"{path}: up to date ({len(ids):,} images, passed the check of {edition.year})")
         return path
     run = Run.load(folder)
-    concepts = _predict(run, rows, ids, split, ids_path, warn)
+    concepts = _predict(run, rows, ids, split, ids_path, edition, warn)
     written = write_submission(path, render_submission(ids, concepts, edition), edition)
     if split == "test":
         record = request | {"sha256": digest_file(path).hex()}
@@ -83,7 +84,13 @@ def predict_run(
 
 
 def _predict(
-    run: Run, rows: Split, ids: list[str], split: str, ids_path: Path | None, warn: Callable[[str], None]
+    run: Run,
+    rows: Split,
+    ids: list[str],
+    split: str,
+    ids_path: Path | None,
+    edition: Edition,
+    warn: Callable[[str], None],
 ) -> list[list[str]]:
     """The concepts of each id."""
     places = {id: row for row, id in enumerate(rows.ids.tolist())}
@@ -103,6 +110,9 @@ def _predict(
     if unreadable:
         told = f"{split}: {len(unreadable):,} images cannot be read ({some(unreadable)})"
         warn(f"{told}; they get the most frequent concepts")
+    skipped = [id for id in ids if is_skipped(id, edition)]
+    if skipped:
+        warn(f"{len(skipped):,} ids have the letters ID in them ({some(skipped)}); the evaluator skips such rows in silence")
     in_order = np.array_equal(row_of, np.arange(len(rows.ids)))
     scores = run.score(rows.embeddings if in_order else rows.embeddings[row_of], readable)
     return run.name_concepts(run.decoder.predict(scores))

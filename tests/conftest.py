@@ -1,0 +1,84 @@
+"""What several tests share: a folder of phantoms, and a store of drawn embeddings that needs no network."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache.pack import Listing, pack_store
+from cache.provenance import Provenance
+from cache.rows import OK, UNREADABLE, Rows
+from featurize.phantoms.dataset import make_phantoms
+
+ROOT = Path(__file__).parent.parent
+
+PROVENANCE = Provenance(
+    backbone="densenet121",
+    weights="0" * 64,
+    layer="relu",
+    pooling="avg",
+    size=224,
+    decoding="1",
+    preprocessing="densenet",
+    engine="openvino",
+    precision="float32",
+)
+RECORD = {"asked": {"weights": "random:0", "layer": ""}, "weights_source": "random:0"}
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty phantoms; a test that changes them copies them first."""
+    folder = tmp_path_factory.mktemp("data") / "phantoms"
+    make_phantoms(folder, 40, 0, say=lambda line: None)
+    return folder
+
+
+@pytest.fixture
+def command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command of the project in a new process."""
+
+    def run(*args: object, **kwargs: object) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", *map(str, args)]
+        return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False, **kwargs)  # type: ignore[call-overload, no-any-return]
+
+    return run
+
+
+def digest(number: int) -> bytes:
+    """A digest that stands for an image's bytes."""
+    return number.to_bytes(32, "big")
+
+
+def make_rows(numbers: list[int], embeddings: np.ndarray, unreadable: dict[int, str] | None = None) -> Rows:
+    """Rows whose digests are numbers; those in `unreadable` have a reason instead of an embedding."""
+    reasons = [(unreadable or {}).get(number, "") for number in numbers]
+    values = np.array(embeddings, np.float32)
+    values[[bool(reason) for reason in reasons]] = np.nan
+    return Rows(
+        digests=np.frombuffer(b"".join(map(digest, numbers)), np.uint8).reshape(-1, 32),
+        status=np.array([UNREADABLE if reason else OK for reason in reasons], np.uint8),
+        reasons=reasons,
+        embeddings=values,
+    )
+
+
+def write_store(
+    path: Path,
+    splits: dict[str, dict[str, np.ndarray]],
+    unreadable: dict[str, str] | None = None,
+    provenance: Provenance = PROVENANCE,
+) -> None:
+    """Write a store from ``{split: {id: embedding}}``; ids in `unreadable` get a reason instead of an embedding."""
+    ids = [id for rows in splits.values() for id in rows]
+    numbers = {id: number for number, id in enumerate(ids, 1)}
+    listings = {
+        name: Listing(list(rows), [digest(numbers[id]) for id in rows], [""] * len(rows)) for name, rows in splits.items()
+    }
+    values = np.array([embedding for rows in splits.values() for embedding in rows.values()])
+    reasons = {numbers[id]: reason for id, reason in (unreadable or {}).items()}
+    rows = make_rows(list(numbers.values()), values, reasons)
+    pack_store(path, provenance, RECORD, listings, [rows], values.shape[1])

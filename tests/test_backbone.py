@@ -1,0 +1,149 @@
+"""Backbones: any Keras application by name, cut and pooled, with its own preprocessing and weights."""
+
+import inspect
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from cache.errors import UserError
+from featurize.backbone import Backbone, find_application
+from featurize.weights import describe_weights, load_weights
+
+SMALL = {"name": "mobilenet", "weights": "random:0", "size": 32}
+
+
+def images(n_images: int, size: int = 32) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n_images, size, size, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def network() -> keras.Model:
+    """MobileNet with weights of its own."""
+    return load_weights(keras.applications.MobileNet, "random:7", 32)
+
+
+def test_every_application_of_keras_is_found_with_its_preprocessing() -> None:
+    titles = [
+        title
+        for title, each in inspect.getmembers(keras.applications)
+        if inspect.isfunction(each) and title[0].isupper()
+    ]
+    assert len(titles) > 30
+    for title in titles:
+        module, application = find_application(title.lower())
+        assert application.__name__ == title
+        assert callable(module.preprocess_input)
+
+
+def test_the_front_is_keras_own_network_after_keras_own_preprocessing() -> None:
+    front = Backbone(**SMALL).build()
+    keras.utils.set_random_seed(0)
+    network = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
+    pixels = keras.applications.mobilenet.preprocess_input(images(2).astype("float32"))
+    expected = network.predict(pixels, verbose=0)
+    np.testing.assert_allclose(front.model.predict(images(2), verbose=0), expected, atol=1e-5 * expected.max(), rtol=0)
+    assert front.preprocessing == "mobilenet"
+
+
+@pytest.mark.parametrize("name", ["vgg16", "efficientnetb0", "mobilenetv3small", "resnet50v2"])
+def test_each_way_of_preprocessing_works_inside_the_network(name: str) -> None:
+    front = Backbone(name, "random:0", 32).build()
+    embeddings = front.model.predict(images(1), verbose=0)
+    assert embeddings.shape == (1, front.model.output_shape[-1])
+    assert np.isfinite(embeddings).all()
+
+
+def test_a_seed_decides_the_weights() -> None:
+    digests = [Backbone("mobilenet", f"random:{seed}", 32).build().weights for seed in (0, 0, 1)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_layer_is_named_or_numbered() -> None:
+    named = Backbone(**SMALL, layer="conv_pw_3_relu").build()
+    index = [layer.name for layer in keras.applications.MobileNet(include_top=False, weights=None).layers]
+    numbered = Backbone(**SMALL, layer=str(index.index("conv_pw_3_relu"))).build()
+    assert named.layer == numbered.layer == "conv_pw_3_relu"
+    assert named.model.output_shape == (None, 128)
+
+
+def test_max_pooling_takes_the_greatest_of_the_map() -> None:
+    average, greatest = (Backbone(**SMALL, pooling=pooling, layer="conv_pw_3_relu").build().model for pooling in ("avg", "max"))
+    assert (greatest.predict(images(1), verbose=0) >= average.predict(images(1), verbose=0)).all()
+
+
+@pytest.mark.parametrize("ending", [".weights.h5", ".keras"])
+def test_weights_are_read_from_keras_files(network: keras.Model, tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"mine{ending}"
+    network.save_weights(path) if ending == ".weights.h5" else network.save(path)
+    front = Backbone("mobilenet", str(path), 32).build()
+    assert front.weights == Backbone("mobilenet", "random:7", 32).build().weights
+
+
+def test_weights_are_read_from_the_legacy_layout_of_the_official_files(network: keras.Model, tmp_path: Path) -> None:
+    import h5py
+    from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
+
+    path = tmp_path / "mobilenet_notop.h5"
+    with h5py.File(path, "w") as file:
+        save_weights_to_hdf5_group(file, network)
+    front = Backbone("mobilenet", str(path), 32).build()
+    assert front.weights == Backbone("mobilenet", "random:7", 32).build().weights
+
+
+def test_weights_of_another_network_are_refused(network: keras.Model, tmp_path: Path) -> None:
+    network.save_weights(tmp_path / "mine.weights.h5")
+    with pytest.raises(UserError, match=r"do not fit DenseNet121 without its top \(.*\); expected the weights of this very"):
+        Backbone("densenet121", str(tmp_path / "mine.weights.h5"), 32).build()
+
+
+def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
+    for name in ("a.h5", "a.weights.h5", "a.keras"):
+        (tmp_path / name).write_text("not weights")
+        with pytest.raises(UserError, match="do not fit MobileNet"):
+            Backbone("mobilenet", str(tmp_path / name), 32).build()
+
+
+def test_no_weights_to_be_had_names_the_three_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*args: object, **kwargs: object) -> None:
+        raise Exception("URL fetch failure on https://example.org/weights.h5: None -- Name or service not known")
+
+    monkeypatch.setattr("keras.src.applications.mobilenet.file_utils.get_file", no_network)
+    with pytest.raises(UserError, match=r"(?s)no ImageNet weights.*--weights PATH.*--weights random:0.*--weights imagenet"):
+        Backbone("mobilenet", "imagenet", 224).build()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "densenet"}, "no backbone 'densenet'; Keras has convnextbase, .*xception"),
+        ({"layer": "relu9"}, "no layer 'relu9' in mobilenet.*conv_pw_13_relu"),
+        ({"layer": "999"}, "no layer '999'"),
+        ({"pooling": "median"}, "pooling 'median': expected one of avg, max"),
+        ({"size": 16}, "MobileNet takes no image of 16 pixels"),
+    ],
+)
+def test_an_unknown_choice_lists_the_right_ones(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Backbone(**{**SMALL, **change}).build()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("random:x", "expected random:SEED with a whole number"),
+        ("random:-1", "expected random:SEED"),
+        ("radimagenet", "expected imagenet, random:SEED or a path ending in"),
+        ("nowhere.h5", "no such file; name a file"),
+    ],
+)
+def test_weights_that_cannot_be_meant_are_refused(weights: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        describe_weights(weights)
+
+
+def test_a_weights_file_is_known_by_its_bytes(tmp_path: Path) -> None:
+    for name in ("a.h5", "b.h5"):
+        (tmp_path / name).write_bytes(b"the same")
+    assert describe_weights(str(tmp_path / "a.h5")) == describe_weights(str(tmp_path / "b.h5"))

@@ -1,0 +1,197 @@
+"""One contract for every head, and what is particular to each."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse
+from sklearn.base import clone
+
+from cache.errors import UserError
+from heads import HEADS
+from heads.base import Head, make_head
+from heads.dense import DenseHead
+from heads.logistic import LogisticHead
+from heads.saving import load_head, save_head
+
+ROOT = Path(__file__).parent.parent
+QUICK: dict[str, dict[str, object]] = {"dense": {"epochs": 3}}
+
+
+@pytest.fixture
+def data() -> tuple[np.ndarray, scipy.sparse.csr_matrix]:
+    """Embeddings and the five concepts that they decide; the fourth is in no image, the fifth in all."""
+    random = np.random.default_rng(0)
+    X = random.normal(size=(120, 8)).astype(np.float32)
+    Y = (X @ random.normal(size=(8, 5)) > 0.5).astype(int)
+    Y[:, 3], Y[:, 4] = 0, 1
+    return X, scipy.sparse.csr_matrix(Y)
+
+
+@pytest.fixture(params=list(HEADS))
+def head(request: pytest.FixtureRequest) -> Head:
+    """Each head in turn, quick to train."""
+    return make_head(request.param, QUICK.get(request.param))
+
+
+def test_scores_are_probabilities_one_a_concept(head: Head, data: tuple) -> None:
+    scores = head.fit(*data).predict_proba(data[0])
+    assert scores.shape == (120, 5)
+    assert scores.dtype == np.float32
+    assert scores.min() >= 0
+    assert scores.max() <= 1
+
+
+def test_absent_and_ever_present_concepts_are_learnt_as_such(head: Head, data: tuple) -> None:
+    scores = head.fit(*data).predict_proba(data[0])
+    assert scores[:, 3].max() < 0.05
+    assert scores[:, 4].min() > 0.95
+
+
+def test_fitting_changes_neither_data_nor_parameters(head: Head, data: tuple) -> None:
+    X, Y = data[0].copy(), data[1].copy()
+    params = head.get_params()
+    head.fit(X, Y)
+    np.testing.assert_array_equal(X, data[0])
+    assert (Y != data[1]).nnz == 0
+    assert head.get_params() == params
+
+
+def test_fitting_again_gives_the_same_scores(head: Head, data: tuple) -> None:
+    first = clone(head).fit(*data).predict_proba(data[0])
+    np.testing.assert_array_equal(head.fit(*data).predict_proba(data[0]), first)
+    np.testing.assert_array_equal(head.fit(*data).predict_proba(data[0]), first)
+
+
+def test_a_dense_indicator_is_as_good_as_a_sparse_one(head: Head, data: tuple) -> None:
+    sparse = clone(head).fit(*data).predict_proba(data[0])
+    np.testing.assert_array_equal(head.fit(data[0], data[1].toarray()).predict_proba(data[0]), sparse)
+
+
+def test_a_score_depends_on_its_image_alone(head: Head, data: tuple) -> None:
+    head.fit(*data)
+    np.testing.assert_allclose(head.predict_proba(data[0][7:9]), head.predict_proba(data[0])[7:9], rtol=1e-5)
+
+
+def test_a_saved_head_gives_bit_equal_scores_in_a_new_process(head: Head, data: tuple, tmp_path: Path) -> None:
+    name = next(name for name, place in HEADS.items() if place.endswith(type(head).__name__))
+    save_head(head.fit(*data), name, tmp_path / "run")
+    np.save(tmp_path / "X.npy", data[0])
+    code = (
+        "import sys, pathlib, numpy as np; from heads.saving import load_head; place = pathlib.Path(sys.argv[1])\n"
+        "np.save(place / 'scores.npy', load_head(place / 'run').predict_proba(np.load(place / 'X.npy')))"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), head.predict_proba(data[0]))
+
+
+def test_one_image_and_one_concept_are_enough(head: Head) -> None:
+    scores = head.fit(np.ones((1, 3), np.float32), [[1]]).predict_proba(np.ones((2, 3), np.float32))
+    assert scores.shape == (2, 1)
+    assert np.isfinite(scores).all()
+
+
+def test_embeddings_of_zeros_give_finite_scores(head: Head) -> None:
+    scores = head.fit(np.zeros((12, 3), np.float32), np.eye(12, 2)).predict_proba(np.zeros((2, 3), np.float32))
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize(
+    ("X", "Y", "message"),
+    [
+        (np.ones((3, 2)), np.ones((2, 2)), "X has 3 rows and Y 2, expected as many"),
+        (np.full((3, 2), np.nan), np.ones((3, 2)), "NaN"),
+        (np.ones((3, 2)), np.ones((3, 0)), "expected at least one concept"),
+        (np.ones((3, 2)), np.full((3, 2), 2), "other values than 0 and 1"),
+    ],
+)
+def test_bad_data_is_refused(head: Head, X: np.ndarray, Y: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        head.fit(X, Y)
+
+
+def test_embeddings_of_another_length_are_refused(head: Head, data: tuple) -> None:
+    with pytest.raises(ValueError, match="X has 3 features, expected 8"):
+        head.fit(*data).predict_proba(np.ones((2, 3)))
+
+
+def test_an_unknown_head_or_parameter_lists_the_right_ones() -> None:
+    with pytest.raises(UserError, match=f"no head 'forest'; there are {', '.join(HEADS)}"):
+        make_head("forest")
+    with pytest.raises(UserError, match=r"head 'dense': Invalid parameter 'hiden'.*'hidden'"):
+        make_head("dense", {"hiden": 3})
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("dense", {"epochs": 0}),
+        ("dense", {"hidden": "many"}),
+        ("dense", {"held_out": 1.0}),
+        ("dense", {"decay": 1.5}),
+        ("dense", {"random_state": -1}),
+        ("logistic", {"C": 0}),
+        ("logistic", {"C": "small"}),
+    ],
+)
+def test_a_parameter_out_of_range_is_named(name: str, params: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=f"head '{name}': {next(iter(params))}"):
+        make_head(name, params)
+
+
+def test_a_damaged_head_is_refused(data: tuple, tmp_path: Path) -> None:
+    save_head(make_head("prior").fit(*data), "prior", tmp_path)
+    (tmp_path / "head.h5").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="no finished head in it"):
+        load_head(tmp_path)
+
+
+def test_logistic_is_scikit_learns_one_vs_rest_on_standardised_embeddings(data: tuple) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    X, Y = data[0].astype(np.float64), data[1][:, :3]
+    peer = make_pipeline(StandardScaler(), OneVsRestClassifier(LogisticRegression(C=0.1, max_iter=1000))).fit(X, Y)
+    np.testing.assert_allclose(LogisticHead(C=0.1).fit(X, Y).predict_proba(X), peer.predict_proba(X), atol=1e-6)
+
+
+def test_dense_learns_what_is_there(data: tuple) -> None:
+    X, Y = data
+    scores = DenseHead(epochs=60, decay=1.0, held_out=0.0).fit(X, Y).predict_proba(X)
+    assert ((scores >= 0.5) == Y.toarray().astype(bool)).mean() > 0.9
+
+
+def test_dense_has_the_papers_schedule(data: tuple) -> None:
+    head = DenseHead(epochs=1).fit(*data)
+    rate = head._model.optimizer._learning_rate
+    assert (head.batch_size, float(rate(0)), float(rate(99))) == (32, pytest.approx(1e-3), pytest.approx(1e-3))
+    assert float(rate(100)) == pytest.approx(0.9e-3)
+    assert float(rate(250)) == pytest.approx(0.81e-3)
+
+
+def test_dense_stops_early_and_keeps_its_best_weights() -> None:
+    random = np.random.default_rng(0)
+    X, Y = random.normal(size=(200, 30)), random.integers(0, 2, (200, 3))  # nothing to learn but noise
+    head = DenseHead(epochs=60, patience=2, decay=1.0, learning_rate=0.01, held_out=0.3).fit(X, Y)
+    assert head.n_epochs_ < 60
+
+
+def test_dense_with_a_hidden_layer_saves_two_layers(data: tuple) -> None:
+    state = DenseHead(hidden=16, epochs=1).fit(*data).get_state()
+    assert [state[f"weights_{n}"].shape for n in range(4)] == [(8, 16), (16,), (16, 5), (5,)]
+
+
+def test_dense_learns_from_embeddings_too_small_to_square_in_float32(data: tuple) -> None:
+    X, Y = data
+    settings = {"epochs": 5, "held_out": 0.0}
+    plain = DenseHead(**settings).fit(X, Y).predict_proba(X)
+    np.testing.assert_allclose(DenseHead(**settings).fit(X * 1e-24, Y).predict_proba(X * 1e-24), plain, atol=1e-3)
+
+
+def test_another_seed_trains_another_head(data: tuple) -> None:
+    scores = [DenseHead(epochs=2, random_state=seed).fit(*data).predict_proba(data[0]) for seed in (0, 1)]
+    assert not np.array_equal(*scores)

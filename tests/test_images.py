@@ -1,0 +1,70 @@
+"""Finding images: the layouts that exist, and what is odd in a folder is told."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cache.errors import UserError
+from featurize.images import find_images, identify
+
+
+def touch(path: Path, content: bytes = b"x") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("folder", ["train", "train_images", "train_images/train"])
+def test_images_are_found_in_every_layout(tmp_path: Path, folder: str) -> None:
+    touch(tmp_path / folder / "b.JPG")
+    touch(tmp_path / folder / "a.png")
+    found = find_images(tmp_path, warn=pytest.fail)
+    assert [image.id for image in found["train"]] == ["a", "b"]
+
+
+def test_files_that_are_no_images_are_told_and_left_out(tmp_path: Path) -> None:
+    touch(tmp_path / "train" / "a.jpg")
+    touch(tmp_path / "train" / "notes.txt")
+    touch(tmp_path / "train" / "._a.jpg")
+    told: list[str] = []
+    assert len(find_images(tmp_path, told.append)["train"]) == 1
+    assert told == [f"{tmp_path / 'train'}: 1 files are not images by their ending and are left out: notes.txt"]
+
+
+def test_an_empty_split_is_told_and_left_out(tmp_path: Path) -> None:
+    touch(tmp_path / "train" / "a.jpg")
+    (tmp_path / "valid").mkdir()
+    told: list[str] = []
+    assert list(find_images(tmp_path, told.append)) == ["train"]
+    assert "no image in it; split 'valid' is left out" in told[0]
+
+
+@pytest.mark.parametrize("second", ["valid/a.jpg", "train/sub/a.jpg", "train/a.png"])
+def test_an_id_for_two_images_is_refused_with_both_files(tmp_path: Path, second: str) -> None:
+    touch(tmp_path / "train" / "a.jpg")
+    touch(tmp_path / second)
+    with pytest.raises(UserError, match=r"1 ids stand for more than one image \(a; a is .*a\.(jpg|png) and .*\)"):
+        find_images(tmp_path, warn=pytest.fail)
+
+
+def test_a_folder_without_images_says_what_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no image found; expected <split>/<ID>\.jpg"):
+        find_images(tmp_path, warn=pytest.fail)
+    with pytest.raises(UserError, match="no such folder"):
+        find_images(tmp_path / "nowhere", warn=pytest.fail)
+
+
+def test_identity_is_the_content_not_the_name(tmp_path: Path) -> None:
+    for name, content in (("a", b"same"), ("b", b"same"), ("c", b"other")):
+        touch(tmp_path / "train" / f"{name}.jpg", content)
+    a, b, c = identify(find_images(tmp_path, warn=pytest.fail))["train"].digests
+    assert a == b != c
+
+
+def test_a_file_that_cannot_be_opened_keeps_its_place_and_a_reason(tmp_path: Path) -> None:
+    touch(tmp_path / "train" / "a.jpg")
+    os.symlink("nowhere.jpg", tmp_path / "train" / "b.jpg")
+    listing = identify(find_images(tmp_path, warn=pytest.fail))["train"]
+    assert listing.ids == ["a", "b"]
+    assert listing.digests[1] is None
+    assert listing.reasons == ["", "cannot be read: No such file or directory"]

@@ -1,0 +1,155 @@
+"""The official scores, quirks included: each case has the figure that the organisers' evaluator gives."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from eval.editions import EDITIONS, find_edition
+from eval.errors import UserError
+from eval.official import Scores
+from eval.scoring import score_files
+
+TRUTH = "ID,CUIs\na1,C0040405;C1\na2,C1306645\n"
+
+
+def score(tmp_path: Path, submission: str | bytes, year: int = 2024, truth: str = TRUTH, manual: str | None = None) -> Scores:
+    data = submission.encode() if isinstance(submission, str) else submission
+    (tmp_path / "s.csv").write_bytes(data)
+    (tmp_path / "t.csv").write_text(truth, newline="")
+    (tmp_path / "m.csv").write_text(truth if manual is None else manual, newline="")
+    return score_files(tmp_path / "s.csv", tmp_path / "t.csv", tmp_path / "m.csv", find_edition(year))[0]
+
+
+@pytest.mark.parametrize("year", [2024, 2025, 2026])
+@pytest.mark.parametrize(
+    ("submission", "primary", "secondary"),
+    [
+        ("ID,CUIs\na1,C0040405;C1\na2,C1306645\n", 1.0, 1.0),
+        ("ID,CUIs\na2,C1306645\na1,C1;C0040405\n", 1.0, 1.0),  # any order
+        ("a1,C0040405;C1\na2,C1306645\n", 1.0, 1.0),  # no header
+        ("ID,CUIs\na1,c0040405;c1\na2,C1306645\n", 1.0, 1.0),  # any case
+        ("ID,CUIs\na1,C0040405;C1;c1\na2,C1306645\n", 1.0, 1.0),  # twice, but for the case
+        ("ID,CUIs\na1, C0040405 ; C1 \na2,C1306645\n", 1.0, 1.0),  # concepts are stripped
+        ("ID,CUIs\na1,C0040405;C1;\na2,C1306645\n", 0.9, 1.0),  # a trailing ; is a concept
+        ("ID,CUIs\na1,\na2,C1306645\n", 0.5, 0.5),  # an empty cell
+        ("ID,CUIs\na1\na2,C1306645\n", 0.5, 0.5),  # an id alone
+        ("\ufeffID,CUIs\na1,C0040405;C1\na2,C1306645\n", 1.0, 1.0),  # a byte order mark in the header
+        ('ID,CUIs\n"a1","C0040405;C1"\n"a2","C1306645"\n', 1.0, 1.0),
+        ("ID,CUIs\r\na1,C0040405;C1\r\na2,C1306645\r\n", 1.0, 1.0),
+        ("ID,CUIs\na1,C0040405;C1\nID,CUIs\na2,C1306645\n", 1.0, 1.0),  # a header inside
+        ("ID,CUIs\na1,hello\na2,C1306645\n", 0.5, 0.5),
+        ("ID,CUIs\na1,C1\na2,C9\n", 1 / 3, 0.0),
+        ("ID,CUIs\na1,C0040405;C2;C3\na2,C1306645\n", 0.7, 1.0),  # the secondary score sees allowed concepts alone
+    ],
+)
+def test_scores_are_those_of_the_evaluator(
+    tmp_path: Path, year: int, submission: str, primary: float, secondary: float
+) -> None:
+    scores = score(tmp_path, submission, year)
+    assert scores.primary == pytest.approx(primary, abs=1e-12)
+    assert scores.secondary == pytest.approx(secondary, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("submission", "message"),
+    [
+        ("ID,CUIs\na1,C1;C1\na2,C1306645\n", "line 2: image 'a1': concept 'C1' twice"),
+        ("ID,CUIs\na1,C1;;\na2,C1306645\n", "line 2: image 'a1': concept '' twice"),
+        ("ID,CUIs\n a1,C1\na2,C1306645\n", "line 2: image ' a1' is not in the test set"),
+        ("ID,CUIs\na1,C0040405,C1\na2,C1306645\n", "line 2: 3 cells"),
+        ("ID,CUIs\nzz,C1\na2,C1306645\n", "line 2: image 'zz' is not in the test set"),
+        ("ID,CUIs\na1,C1\na1,C1\n", "line 3: image 'a1' has a row already"),
+        ("ID,CUIs\na1,C1\n", "1 of 2 images have no row, such as 'a2'"),
+        ("", "2 of 2 images have no row"),
+        ("ID,CUIs\na1,C1\n\na2,C1306645\n", "line 3: blank line"),
+        ("\ufeffa1,C0040405;C1\na2,C1306645\n", "line 1: image '\ufeffa1' is not in the test set"),
+        ("a1|C1\na2|C1306645\n", r"line 1: image 'a1\|C1' is not in the test set"),
+        (b"ID,CUIs\na1,C1\xff\na2,C1306645\n", "line 2: byte 0xff is not UTF-8"),
+        ("a1," + ";".join(f"C{n}" for n in range(101)) + "\na2,\n", "line 1: image 'a1': 101 concepts, at most 100"),
+    ],
+)
+def test_what_the_evaluator_refuses_is_refused_with_line_and_remedy(
+    tmp_path: Path, submission: str | bytes, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        score(tmp_path, submission)
+
+
+def test_a_hundred_concepts_are_allowed(tmp_path: Path) -> None:
+    many = ";".join(["C0040405", *(f"C9{n}" for n in range(99))])
+    assert score(tmp_path, f"a1,{many}\na2,C1306645\n").primary == pytest.approx((2 / 102 + 1) / 2, abs=1e-12)
+
+
+@pytest.mark.parametrize(("row", "primary"), [("a1,", 1.0), ("a1", 0.5), ("a1,C1", 0.5)])
+def test_an_empty_truth_is_met_by_an_empty_cell_alone(tmp_path: Path, row: str, primary: float) -> None:
+    scores = score(tmp_path, f"ID,CUIs\n{row}\na2,C1306645\n", truth="ID,CUIs\na1,\na2,C1306645\n")
+    # The cut truth of a1 is empty: it leaves the secondary mean whatever is named.
+    assert scores == Scores(primary, 1.0, 2)
+
+
+def test_the_last_of_two_truth_rows_counts(tmp_path: Path) -> None:
+    manual = "ID,CUIs\na1,C0040405\na2,C1306645\n"
+    truth = "ID,CUIs\na1,C2\na1,C1\na2,C1306645\n"
+    assert score(tmp_path, "a1,C1\na2,C1306645\n", truth=truth, manual=manual).primary == 1.0
+
+
+def test_a_truth_row_with_an_id_alone_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"t\.csv: line 2: 1 cells, expected an id and its concepts"):
+        score(tmp_path, "a1,\na2,C1306645\n", truth="ID,CUIs\na1\na2,C1306645\n")
+
+
+def test_an_image_that_only_the_manual_file_has_scores_zero(tmp_path: Path) -> None:
+    manual = "ID,CUIs\na1,C0040405\na2,C1306645\na3,C0040405\n"
+    assert score(tmp_path, TRUTH, manual=manual).secondary == pytest.approx(2 / 3, abs=1e-12)
+
+
+def test_an_image_that_the_manual_file_lacks_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="image 'a1' is not in the manual truth"):
+        score(tmp_path, TRUTH, manual="ID,CUIs\na2,C1306645\n")
+
+
+def test_nothing_to_score_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no image of the manual truth has a concept"):
+        score(tmp_path, TRUTH, manual="ID,CUIs\na1,C1\na2,\n")
+
+
+def test_optical_coherence_tomography_counts_from_2025_on(tmp_path: Path) -> None:
+    truth = "ID,CUIs\na1,C0920367;C1\na2,C1306645\n"
+    submission = "ID,CUIs\na1,C1\na2,C1306645\n"
+    assert [score(tmp_path, submission, year, truth).secondary for year in (2024, 2025, 2026)] == [1.0, 0.5, 0.5]
+
+
+def test_an_id_with_the_letters_id_is_skipped_as_a_header(tmp_path: Path) -> None:
+    scores = score(tmp_path, "MID1,C9\na2,C1306645\n", truth="ID,CUIs\nMID1,C1\na2,C1306645\n")
+    assert scores == Scores(1.0, 1.0, 1)
+
+
+def test_2022_has_bars_no_header_no_quotes_and_no_secondary_score(tmp_path: Path) -> None:
+    truth = "a1|C0040405;C1\na2|C1306645\n"
+    assert score(tmp_path, truth, 2022, truth) == Scores(1.0, 0.0, 2)
+    assert score(tmp_path, "a1|\na2|C1306645\n", 2022, truth).primary == 0.5
+    for refused in ("ID|CUIs\n" + truth, '"a1"|C1\na2|C1306645\n', truth + "\n", "a1,C1\na2,C1306645\n"):
+        with pytest.raises(UserError, match=r"s\.csv: line \d"):
+            score(tmp_path, refused, 2022, truth)
+
+
+def test_primary_is_the_mean_of_scikit_learns_f1_an_image(tmp_path: Path) -> None:
+    from sklearn.metrics import f1_score
+
+    dice = random.Random(0)
+    names = [f"C{n}" for n in range(12)]
+    truth = [dice.sample(names, dice.randint(1, 6)) for _ in range(50)]
+    given = [dice.sample(names, dice.randint(1, 6)) for _ in range(50)]
+    files = ["".join(f"x{n},{';'.join(row)}\n" for n, row in enumerate(rows)) for rows in (given, truth)]
+    expected = sum(
+        f1_score([name in t for name in names], [name in g for name in names]) for t, g in zip(truth, given, strict=True)
+    )
+    manual = "".join(f"x{n},C0040405\n" for n in range(50))
+    assert score(tmp_path, files[0], truth=files[1], manual=manual).primary == pytest.approx(expected / 50, abs=1e-12)
+
+
+def test_an_edition_that_never_was_lists_those_that_were() -> None:
+    with pytest.raises(UserError, match="expected one of 2022, 2023, 2024, 2025, 2026"):
+        find_edition(2021)
+    assert list(EDITIONS) == sorted(EDITIONS)

@@ -1,0 +1,87 @@
+"""Phantoms are the same for everybody, in the official layout."""
+
+import filecmp
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache.errors import UserError
+from eval.labels import find_label_file, read_concepts
+from featurize.images import find_images
+from featurize.phantoms.canvas import Canvas, draw
+from featurize.phantoms.concepts import FINDINGS, MAX_CONCEPTS, NAMES, PARTS, make_phantom
+from featurize.phantoms.dataset import make_phantoms
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
+
+
+def test_the_same_seed_draws_the_same_files(phantoms: Path, tmp_path: Path) -> None:
+    make_phantoms(tmp_path / "again", 40, 0, say=quiet)
+    files = sorted(path.relative_to(phantoms) for path in phantoms.rglob("*") if path.is_file())
+    assert len(files) > 40
+    _, differ, missing = filecmp.cmpfiles(phantoms, tmp_path / "again", files, shallow=False)
+    assert (differ, missing) == ([], [])
+
+
+def test_another_seed_draws_other_pictures(phantoms: Path, tmp_path: Path) -> None:
+    make_phantoms(tmp_path / "other", 40, 1, say=quiet)
+    name = "train/phantom_train_000001.jpg"
+    assert (tmp_path / "other" / name).read_bytes() != (phantoms / name).read_bytes()
+
+
+def test_the_layout_is_read_by_the_projects_own_readers(phantoms: Path) -> None:
+    images = find_images(phantoms, warn=pytest.fail)
+    assert {split: len(found) for split, found in images.items()} == {"train": 28, "valid": 6, "test": 6}
+    for split, found in images.items():
+        path = find_label_file(phantoms, split)
+        assert path is not None
+        concepts = read_concepts(path)
+        assert concepts.index.tolist() == [image.id for image in found]
+        assert set().union(*concepts) <= set(NAMES)
+        assert concepts.map(len).between(1, MAX_CONCEPTS).all()
+
+
+def test_manual_concepts_are_a_part_of_all_concepts(phantoms: Path) -> None:
+    everything = read_concepts(phantoms / "train_concepts.csv")
+    manual = read_concepts(phantoms / "train_concepts_manual.csv")
+    assert all(set(manual[id]) <= set(everything[id]) for id in everything.index)
+
+
+def test_ids_of_the_test_set_come_without_concepts(phantoms: Path) -> None:
+    assert not any(read_concepts(phantoms / "test_ids.csv"))
+
+
+def test_every_finding_changes_the_picture() -> None:
+    def no_looks(canvas: Canvas) -> None:
+        """Leave out what draws grain: then only the finding can differ."""
+
+    for finding in FINDINGS:
+        for part in finding.parts.split():
+            body = PARTS[part.replace("-", " ")][1]
+            plain = draw(body, "frontal", [], no_looks, [], np.random.default_rng(0))
+            shown = draw(body, "frontal", [finding.touch], no_looks, [], np.random.default_rng(0))
+            assert (np.abs(shown - plain) > 0.1).sum() > 50, (finding.cui, part)
+
+
+def test_pictures_stay_in_range_and_labels_are_few() -> None:
+    for seed in range(60):
+        phantom = make_phantom(np.random.default_rng(seed))
+        assert phantom.pixels.min() >= 0
+        assert phantom.pixels.max() <= 1
+        assert len(set(phantom.concepts)) == len(phantom.concepts) <= MAX_CONCEPTS
+
+
+def test_drawing_again_does_nothing(phantoms: Path) -> None:
+    said: list[str] = []
+    make_phantoms(phantoms, 40, 0, say=said.append)
+    assert "up to date" in said[0]
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(UserError, match="holds something else than 40 phantoms"):
+        make_phantoms(tmp_path, 40, 0)
+    assert (tmp_path / "mine.txt").read_text() == "precious"

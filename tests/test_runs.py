@@ -1,0 +1,258 @@
+"""Runs: what is learnt is scored officially, kept whole, and predicts with the same features alone."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import PROVENANCE, write_store
+
+from cache.errors import UserError
+from eval.editions import find_edition
+from eval.scoring import score_files
+from heads.fitting import fit_run
+from heads.predicting import predict_run
+from heads.run import Run
+
+CONCEPTS = ["C0040405", "C1306645", "C0817096", "C7"]
+
+
+def write_labels(path: Path, rows: dict[str, tuple[str, ...]]) -> None:
+    path.write_text("ID,CUIs\n" + "".join(f"{id},{';'.join(concepts)}\n" for id, concepts in rows.items()))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A data folder whose concepts can be read off the embeddings, and its store."""
+    random = np.random.default_rng(0)
+    (tmp_path / "data").mkdir()
+    splits: dict[str, dict[str, np.ndarray]] = {}
+    for split, n_images in (("train", 80), ("valid", 20), ("test", 10)):
+        X = random.normal(size=(n_images, 4))
+        ids = [f"{split}_{number:03d}" for number in range(n_images)]
+        shown = [tuple(np.array(CONCEPTS)[row]) or ("C0040405",) for row in X > 0.5]
+        splits[split] = dict(zip(ids, X, strict=True))
+        if split == "test":
+            write_labels(tmp_path / "data" / "test_ids.csv", {id: () for id in reversed(ids)})
+        else:
+            write_labels(tmp_path / "data" / f"{split}_concepts.csv", dict(zip(ids, shown, strict=True)))
+            manual = {id: tuple(c for c in each if c != "C7") for id, each in zip(ids, shown, strict=True)}
+            write_labels(tmp_path / "data" / f"{split}_concepts_manual.csv", manual)
+    write_store(tmp_path / "s.h5", splits, unreadable={"train_001": "empty file", "valid_002": "damaged", "test_003": "damaged"})
+    return tmp_path
+
+
+def fit(place: Path, name: str = "logistic", decoder: str = "fixed:0.3", **params: Any) -> tuple[dict[str, Any], list[str]]:
+    told: list[str] = []
+    metrics = fit_run(
+        name, place / "s.h5", place / "data", place / "run", params, decoder, say=told.append, warn=told.append
+    )
+    return metrics, told
+
+
+def predict(place: Path, split: str = "test", year: int = 2026) -> list[str]:
+    told: list[str] = []
+    predict_run(
+        place / "run", place / "s.h5", place / "data", split, find_edition(year), say=told.append, warn=told.append
+    )
+    return told
+
+
+def test_the_kept_scores_are_the_official_scores_of_the_kept_submission(place: Path) -> None:
+    metrics, _ = fit(place)
+    truth, manual = place / "data" / "valid_concepts.csv", place / "data" / "valid_concepts_manual.csv"
+    scores, _ = score_files(place / "run" / "submission_valid.csv", truth, manual, find_edition(2026))
+    assert metrics["valid"]["primary"] == pytest.approx(scores.primary, abs=1e-12)
+    assert metrics["valid"]["secondary"] == pytest.approx(scores.secondary, abs=1e-12)
+    assert scores.primary > 0.5
+    assert json.loads((place / "run" / "metrics.json").read_text()) == metrics
+
+
+def test_a_real_head_beats_the_floor(place: Path) -> None:
+    floor = fit(place, "prior")[0]["valid"]["primary"]
+    assert fit(place)[0]["valid"]["primary"] > floor + 0.1
+
+
+def test_everything_a_result_needs_is_kept(place: Path) -> None:
+    metrics, _ = fit(place, C=0.5)
+    assert metrics["params"] == {"C": 0.5, "n_jobs": None}
+    assert metrics["store"]["fingerprint"] == PROVENANCE.fingerprint
+    assert metrics["train"] == {"n_images": 79, "n_unreadable": 1, "n_concepts": 4, "valid_concepts_unseen": 0}
+    assert set(metrics["seconds"]) == {"load", "fit", "valid"}
+    assert metrics["versions"]["scikit-learn"]
+    assert metrics["valid"]["n_unreadable"] == 1
+
+
+def test_unreadable_training_images_are_left_out_and_told(place: Path) -> None:
+    assert "1 training images cannot be read and were left out" in fit(place)[1]
+
+
+def test_a_score_on_the_images_that_tuned_it_says_so(place: Path) -> None:
+    metrics, told = fit(place, decoder="global")
+    assert metrics["valid"]["note"] == "the decoder was tuned on these images: optimistic"
+    assert "tuned on valid, so its valid score is optimistic" in told[-1]
+    assert fit(place)[0]["valid"]["note"] is None
+
+
+def test_the_same_request_does_nothing_again(place: Path) -> None:
+    fit(place)
+    before = {path.name: path.stat().st_mtime_ns for path in (place / "run").iterdir()}
+    _, told = fit(place)
+    assert ["up to date" in line for line in told] == [True]
+    assert {path.name: path.stat().st_mtime_ns for path in (place / "run").iterdir()} == before
+
+
+@pytest.mark.parametrize("change", ["params", "decoder", "labels", "store", "head"])
+def test_any_other_request_trains_again_and_says_what_it_replaces(place: Path, change: str) -> None:
+    fit(place)
+    predict(place)
+    if change == "labels":
+        rows = (place / "data" / "train_concepts.csv").read_text().splitlines()
+        (place / "data" / "train_concepts.csv").write_text("\n".join([*rows[:-1], rows[-1] + ";C9"]))
+    if change == "store":
+        write_store(place / "s.h5", {split: {id: np.arange(4) + n for n, id in enumerate(ids)} for split, ids in ids_of(place)})
+    name = "prior" if change == "head" else "logistic"
+    _, told = fit(place, name, decoder="global" if change == "decoder" else "fixed:0.3", **({"C": 2.0} if change == "params" else {}))
+    assert any("replaces an earlier run" in line for line in told)
+    # The earlier head's submission must not be handed in as the new one's.
+    assert not (place / "run" / "submission.csv").exists()
+    assert not (place / "run" / "submission.zip").exists()
+
+
+def ids_of(place: Path) -> list[tuple[str, list[str]]]:
+    from cache.store import FeatureStore
+
+    return [(name, split.ids.tolist()) for name, split in FeatureStore(place / "s.h5").splits.items()]
+
+
+def test_a_submission_has_the_official_ids_in_their_order(place: Path) -> None:
+    fit(place)
+    told = predict(place)
+    rows = (place / "run" / "submission.csv").read_text().splitlines()
+    assert rows[0] == "ID,CUIs"
+    assert [row.split(",")[0] for row in rows[1:]] == [f"test_{number:03d}" for number in reversed(range(10))]
+    assert "passes the check of 2026; hand in" in told[-1]
+    assert predict(place) == [f"{place / 'run' / 'submission.csv'}: up to date (10 images, passed the check of 2026)"]
+    assert "passes the check of 2024" in predict(place, year=2024)[-1]
+
+
+def test_a_submission_that_was_changed_by_hand_is_written_again(place: Path) -> None:
+    fit(place)
+    predict(place)
+    path = place / "run" / "submission.csv"
+    right = path.read_text()
+    path.write_text(right + "one more,C1\n")
+    predict(place)
+    assert path.read_text() == right
+
+
+def test_an_unreadable_image_gets_the_concepts_of_the_training_frequencies(place: Path) -> None:
+    fit(place)
+    told = predict(place)
+    assert any("test: 1 images cannot be read (test_003); they get the most frequent concepts" in line for line in told)
+    run = Run.load(place / "run")
+    expected = run.name_concepts(run.decoder.predict(np.float32([run.frequency])))[0]
+    assert f"test_003,{';'.join(expected)}" in (place / "run" / "submission.csv").read_text().splitlines()
+
+
+def test_ids_without_image_and_images_without_id_are_told_and_the_rows_are_there(place: Path) -> None:
+    fit(place)
+    write_labels(place / "data" / "test_ids.csv", {"test_000": (), "test_999": ()})
+    told = predict(place)
+    assert any("1 ids have no image (test_999)" in line for line in told)
+    assert any("9 images are not in" in line for line in told)
+    assert len((place / "run" / "submission.csv").read_text().splitlines()) == 3
+
+
+def test_without_a_list_of_ids_the_store_decides(place: Path) -> None:
+    fit(place)
+    (place / "data" / "test_ids.csv").unlink()
+    predict(place)
+    rows = (place / "run" / "submission.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == [f"test_{number:03d}" for number in range(10)]
+
+
+def test_other_features_than_those_trained_on_are_refused(place: Path) -> None:
+    fit(place)
+    write_store(place / "s.h5", {"test": {"test_000": np.ones(4)}}, provenance=replace(PROVENANCE, size=255))
+    with pytest.raises(UserError, match=r"was trained on other features than .*size 224, not 255"):
+        predict(place)
+
+
+def test_labels_without_image_and_images_without_labels_are_told(place: Path) -> None:
+    rows = (place / "data" / "train_concepts.csv").read_text().splitlines()
+    (place / "data" / "train_concepts.csv").write_text("\n".join([*rows[:-2], "nobody,C7"]))
+    metrics, told = fit(place)
+    assert any("1 labels without an image are left out (nobody)" in line for line in told)
+    assert any("train: 2 images without labels are left out (train_078, train_079)" in line for line in told)
+    assert metrics["train"]["n_images"] == 77
+
+
+def test_concepts_that_train_never_shows_count_as_missed_and_are_told(place: Path) -> None:
+    before = fit(place)[0]["valid"]["primary"]
+    text = (place / "data" / "valid_concepts.csv").read_text()
+    (place / "data" / "valid_concepts.csv").write_text(text.replace("\n", ";C99\n").replace("CUIs;C99", "CUIs"))
+    metrics, told = fit(place)
+    assert metrics["train"]["valid_concepts_unseen"] == 1
+    assert any("1 concepts of valid are never in train; they count as missed" in line for line in told)
+    assert metrics["valid"]["primary"] < before
+
+
+def test_labels_of_other_images_are_refused_with_an_example_of_both(place: Path) -> None:
+    write_labels(place / "data" / "train_concepts.csv", {"x1": ("C1",)})
+    with pytest.raises(UserError, match="none of its 1 ids is an image of split 'train'; it has 'x1', the images have 'train_000'"):
+        fit(place)
+
+
+def test_missing_labels_are_named(place: Path) -> None:
+    (place / "data" / "train_concepts.csv").unlink()
+    with pytest.raises(UserError, match=r"no labels for split 'train'; expected train_concepts\.csv"):
+        fit(place)
+
+
+def test_without_valid_a_fixed_decoder_works_and_a_tuned_one_is_refused(place: Path) -> None:
+    write_store(place / "s.h5", {"train": {f"train_{n:03d}": np.arange(4) + n for n in range(80)}})
+    metrics, told = fit(place)
+    assert metrics["valid"] is None
+    assert "no valid split to score on" in told[-1]
+    with pytest.raises(UserError, match="tuned on valid, a split it lacks; use fixed"):
+        fit(place, decoder="global")
+
+
+def test_no_image_with_a_concept_is_refused(place: Path) -> None:
+    write_labels(place / "data" / "train_concepts.csv", {f"train_{n:03d}": () for n in range(80)})
+    with pytest.raises(UserError, match="no training image that can be read has a concept"):
+        fit(place)
+
+
+def test_a_folder_with_other_files_is_left_alone(place: Path) -> None:
+    (place / "run").mkdir()
+    (place / "run" / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match="has files in it that are not a run"):
+        fit(place)
+    assert (place / "run" / "thesis.tex").read_text() == "precious"
+
+
+def test_files_of_the_user_in_a_runs_folder_stay(place: Path) -> None:
+    fit(place)
+    (place / "run" / "notes.txt").write_text("precious")
+    fit(place, C=2.0)
+    assert (place / "run" / "notes.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "head.h5", "head.json", "decoder.json", "vocabulary.json"])
+def test_an_unfinished_or_damaged_run_is_refused(place: Path, name: str) -> None:
+    fit(place)
+    (place / "run" / name).write_text("{}")
+    with pytest.raises(UserError, match="make head"):
+        predict(place)
+
+
+def test_a_strangers_run_cannot_name_code_to_load(place: Path) -> None:
+    fit(place)
+    path = place / "run" / "head.json"
+    path.write_text(path.read_text().replace('"logistic"', '"os:system"'))
+    with pytest.raises(UserError, match="no head 'os:system'"):
+        predict(place)

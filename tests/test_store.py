@@ -1,0 +1,158 @@
+"""The store keeps rows aligned, whatever order they come in, and refuses what is not a finished store."""
+
+import json
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import PROVENANCE, RECORD, digest, make_rows, write_store
+
+from cache.errors import UserError
+from cache.files import replacing
+from cache.pack import Listing, pack_store
+from cache.parts import Parts
+from cache.provenance import Provenance
+from cache.store import FeatureStore
+
+
+def test_a_store_gives_back_what_was_packed(tmp_path: Path) -> None:
+    write_store(tmp_path / "s.h5", {"train": {"a": np.array([1, 2]), "ä": np.array([3, 4])}, "test": {"c": np.array([5, 6])}})
+    store = FeatureStore(tmp_path / "s.h5")
+    assert list(store.splits) == ["train", "test"]
+    assert store.provenance == PROVENANCE
+    assert store.split("train").ids.tolist() == ["a", "ä"]
+    assert store.split("train").embeddings.tolist() == [[1, 2], [3, 4]]
+    assert store.split("test").readable.all()
+
+
+def test_embeddings_are_mapped_not_copied(tmp_path: Path) -> None:
+    write_store(tmp_path / "s.h5", {"train": {"a": np.array([1, 2])}})
+    embeddings = FeatureStore(tmp_path / "s.h5").split("train").embeddings
+    assert isinstance(embeddings, np.memmap)
+    assert not embeddings.flags.writeable
+
+
+def test_rows_find_their_place_from_any_part_in_any_order(tmp_path: Path) -> None:
+    ids = [f"i{number}" for number in range(20)]
+    listing = Listing(ids, [digest(number) for number in range(20)], [""] * 20)
+    order = np.random.default_rng(0).permutation(20)
+    parts = [make_rows(part.tolist(), np.c_[part, part]) for part in np.array_split(order, 3)]
+    pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, {"train": listing}, parts, 2)
+    assert FeatureStore(tmp_path / "s.h5").split("train").embeddings[:, 0].tolist() == list(range(20))
+
+
+def test_one_image_under_two_ids_is_stored_under_both(tmp_path: Path) -> None:
+    listings = {"train": Listing(["a", "b"], [digest(1), digest(1)], ["", ""]), "test": Listing(["c"], [digest(1)], [""])}
+    pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, listings, [make_rows([1], np.ones((1, 2)))], 2)
+    store = FeatureStore(tmp_path / "s.h5")
+    assert store.split("train").embeddings.tolist() == [[1, 1], [1, 1]]
+    assert store.split("test").embeddings.tolist() == [[1, 1]]
+
+
+def test_unreadable_images_keep_their_row_and_reason(tmp_path: Path) -> None:
+    rows = {id: np.ones(2) for id in "abc"}
+    write_store(tmp_path / "s.h5", {"train": rows}, unreadable={"b": "damaged: truncated"})
+    split = FeatureStore(tmp_path / "s.h5").split("train")
+    assert split.readable.tolist() == [True, False, True]
+    assert np.isnan(split.embeddings[1]).all()
+    assert split.unreadable() == ["b: damaged: truncated"]
+
+
+def test_a_file_without_bytes_keeps_its_row(tmp_path: Path) -> None:
+    listing = Listing(["a", "b"], [digest(1), None], ["", "cannot be read: Permission denied"])
+    pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, {"train": listing}, [make_rows([1], np.ones((1, 2)))], 2)
+    assert FeatureStore(tmp_path / "s.h5").split("train").unreadable() == ["b: cannot be read: Permission denied"]
+
+
+def test_an_image_in_no_source_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    listing = Listing(["a", "b"], [digest(1), digest(2)], ["", ""])
+    with pytest.raises(UserError, match=r"1 images changed while they were being embedded \(b\)"):
+        pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, {"train": listing}, [make_rows([1], np.ones((1, 2)))], 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_content_changes_with_ids_and_embeddings_but_not_with_the_record(tmp_path: Path) -> None:
+    contents = []
+    for id, value in (("a", 1), ("a", 1), ("b", 1), ("a", 2)):
+        write_store(tmp_path / "s.h5", {"train": {id: np.array([value])}})
+        contents.append(FeatureStore(tmp_path / "s.h5").content)
+    assert contents[0] == contents[1]
+    assert len(set(contents)) == 3
+
+
+def test_each_fact_changes_the_fingerprint_and_is_named() -> None:
+    facts = json.loads(PROVENANCE.to_json())
+    for name, value in facts.items():
+        other = Provenance(**{**facts, name: value + 1 if isinstance(value, int) else value + "x"})
+        assert other.fingerprint != PROVENANCE.fingerprint
+        assert [line.split()[0] for line in PROVENANCE.differences(other)] == [name]
+
+
+def test_parts_are_read_back_and_removed(tmp_path: Path) -> None:
+    parts = Parts(tmp_path / "s.h5", PROVENANCE.fingerprint)
+    rows = make_rows([1, 2], np.ones((2, 3)), {2: "empty file"})
+    parts.add(rows)
+    parts.add(rows)
+    (back,) = Parts(tmp_path / "s.h5", PROVENANCE.fingerprint)
+    assert back.digests.tolist() == rows.digests.tolist()
+    assert back.reasons == ["", "empty file"]
+    assert list(Parts(tmp_path / "s.h5", "f" * 64)) == []
+    parts.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def write_and_fail() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("new")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_and_fail()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def relabel(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file.attrs["schema"] = 99
+
+
+def shorten(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        del file["splits/train/status"]
+        file["splits/train/status"] = np.zeros(1, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncate, "not a finished feature store"),
+        (lambda path: path.write_text("ID,CUIs"), "not a finished feature store"),
+        (lambda path: h5py.File(path, "w").close(), "not a finished feature store"),
+        (shorten, "differ in length"),
+        (relabel, "layout version 99, expected 1"),
+        (lambda path: path.unlink(), "no such store; make it with `make features`"),
+    ],
+)
+def test_what_is_not_a_finished_store_is_refused(tmp_path: Path, damage: object, message: str) -> None:
+    path = tmp_path / "s.h5"
+    write_store(path, {"train": {"a": np.ones(2), "b": np.ones(2)}})
+    damage(path)  # type: ignore[operator]
+    with pytest.raises(UserError, match=message):
+        FeatureStore(path)
+
+
+def test_an_unknown_split_lists_those_that_exist(tmp_path: Path) -> None:
+    write_store(tmp_path / "s.h5", {"train": {"a": np.ones(2)}})
+    with pytest.raises(UserError, match="no split 'test'; it holds train"):
+        FeatureStore(tmp_path / "s.h5").split("test")

@@ -75,6 +75,7 @@ def make_features(
         say(f"{path}: up to date, nothing to embed ({_describe(store)})")
         return store
 
+    record = request.to_record() | {"versions": _versions(), "made": datetime.datetime.now().isoformat("T", "seconds")}
     front, choice = _build(request, say)
     provenance = request.to_provenance(front, choice)
     if store:
@@ -85,7 +86,6 @@ def make_features(
     if pending:
         seconds = _embed(pending, front, choice, request.backbone.size, parts, workers or cpu_count())
         say(f"{path}: {len(pending):,} images embedded in {seconds:.0f} s ({len(pending) / seconds:.0f} images/s)")
-    record = request.to_record() | {"versions": _versions(), "made": datetime.datetime.now().isoformat("T", "seconds")}
     earlier = store.blocks() if store else ()
     pack_store(path, provenance, record, listings, chain(earlier, parts), front.model.output_shape[-1])
     parts.remove()
@@ -148,7 +148,8 @@ def _same_rows(store: FeatureStore, listings: Mapping[str, Listing]) -> bool:
 
 def _describe(store: FeatureStore) -> str:
     counts = ", ".join(f"{len(split.ids):,} {name}" for name, split in store.splits.items())
-    return f"{counts}; fingerprint {store.fingerprint[:16]}"
+    unreadable = sum(int((~split.readable).sum()) for split in store.splits.values())
+    return f"{counts}{f', {unreadable:,} unreadable' if unreadable else ''}; fingerprint {store.fingerprint[:16]}"
 
 
 def _tell_unreadable(store: FeatureStore, warn: Callable[[str], None]) -> None:

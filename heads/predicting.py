@@ -112,7 +112,7 @@ def _predict(
         warn(f"{told}; they get the most frequent concepts")
     skipped = [id for id in ids if is_skipped(id, edition)]
     if skipped:
-        warn(f"{len(skipped):,} ids have the letters ID in them ({some(skipped)}); the evaluator skips such rows in silence")
+        warn(f"{len(skipped):,} ids have the letters ID in them ({some(skipped)}); the evaluator skips such rows")
     in_order = np.array_equal(row_of, np.arange(len(rows.ids)))
     scores = run.score(rows.embeddings if in_order else rows.embeddings[row_of], readable)
     return run.name_concepts(run.decoder.predict(scores))

@@ -76,7 +76,8 @@ def write_store(
     ids = [id for rows in splits.values() for id in rows]
     numbers = {id: number for number, id in enumerate(ids, 1)}
     listings = {
-        name: Listing(list(rows), [digest(numbers[id]) for id in rows], [""] * len(rows)) for name, rows in splits.items()
+        name: Listing(list(rows), [digest(numbers[id]) for id in rows], [""] * len(rows))
+        for name, rows in splits.items()
     }
     values = np.array([embedding for rows in splits.values() for embedding in rows.values()])
     reasons = {numbers[id]: reason for id, reason in (unreadable or {}).items()}

@@ -69,7 +69,9 @@ def test_a_layer_is_named_or_numbered() -> None:
 
 
 def test_max_pooling_takes_the_greatest_of_the_map() -> None:
-    average, greatest = (Backbone(**SMALL, pooling=pooling, layer="conv_pw_3_relu").build().model for pooling in ("avg", "max"))
+    average, greatest = (
+        Backbone(**SMALL, pooling=pooling, layer="conv_pw_3_relu").build().model for pooling in ("avg", "max")
+    )
     assert (greatest.predict(images(1), verbose=0) >= average.predict(images(1), verbose=0)).all()
 
 
@@ -94,7 +96,9 @@ def test_weights_are_read_from_the_legacy_layout_of_the_official_files(network: 
 
 def test_weights_of_another_network_are_refused(network: keras.Model, tmp_path: Path) -> None:
     network.save_weights(tmp_path / "mine.weights.h5")
-    with pytest.raises(UserError, match=r"do not fit DenseNet121 without its top \(.*\); expected the weights of this very"):
+    with pytest.raises(
+        UserError, match=r"do not fit DenseNet121 without its top \(.*\); expected the weights of this very"
+    ):
         Backbone("densenet121", str(tmp_path / "mine.weights.h5"), 32).build()
 
 
@@ -110,7 +114,9 @@ def test_no_weights_to_be_had_names_the_three_ways_out(monkeypatch: pytest.Monke
         raise Exception("URL fetch failure on https://example.org/weights.h5: None -- Name or service not known")
 
     monkeypatch.setattr("keras.src.applications.mobilenet.file_utils.get_file", no_network)
-    with pytest.raises(UserError, match=r"(?s)no ImageNet weights.*--weights PATH.*--weights random:0.*--weights imagenet"):
+    with pytest.raises(
+        UserError, match=r"(?s)no ImageNet weights.*--weights PATH.*--weights random:0.*--weights imagenet"
+    ):
         Backbone("mobilenet", "imagenet", 224).build()
 
 

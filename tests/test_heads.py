@@ -55,7 +55,7 @@ def test_fitting_changes_neither_data_nor_parameters(head: Head, data: tuple) ->
     params = head.get_params()
     head.fit(X, Y)
     np.testing.assert_array_equal(X, data[0])
-    assert (Y != data[1]).nnz == 0
+    assert (data[1] != Y).nnz == 0
     assert head.get_params() == params
 
 

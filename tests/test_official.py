@@ -13,7 +13,9 @@ from eval.scoring import score_files
 TRUTH = "ID,CUIs\na1,C0040405;C1\na2,C1306645\n"
 
 
-def score(tmp_path: Path, submission: str | bytes, year: int = 2024, truth: str = TRUTH, manual: str | None = None) -> Scores:
+def score(
+    tmp_path: Path, submission: str | bytes, year: int = 2024, truth: str = TRUTH, manual: str | None = None
+) -> Scores:
     data = submission.encode() if isinstance(submission, str) else submission
     (tmp_path / "s.csv").write_bytes(data)
     (tmp_path / "t.csv").write_text(truth, newline="")
@@ -143,7 +145,8 @@ def test_primary_is_the_mean_of_scikit_learns_f1_an_image(tmp_path: Path) -> Non
     given = [dice.sample(names, dice.randint(1, 6)) for _ in range(50)]
     files = ["".join(f"x{n},{';'.join(row)}\n" for n, row in enumerate(rows)) for rows in (given, truth)]
     expected = sum(
-        f1_score([name in t for name in names], [name in g for name in names]) for t, g in zip(truth, given, strict=True)
+        f1_score([name in t for name in names], [name in g for name in names])
+        for t, g in zip(truth, given, strict=True)
     )
     manual = "".join(f"x{n},C0040405\n" for n in range(50))
     assert score(tmp_path, files[0], truth=files[1], manual=manual).primary == pytest.approx(expected / 50, abs=1e-12)

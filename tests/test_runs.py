@@ -35,16 +35,20 @@ def place(tmp_path: Path) -> Path:
         shown = [tuple(np.array(CONCEPTS)[row]) or ("C0040405",) for row in X > 0.5]
         splits[split] = dict(zip(ids, X, strict=True))
         if split == "test":
-            write_labels(tmp_path / "data" / "test_ids.csv", {id: () for id in reversed(ids)})
+            write_labels(tmp_path / "data" / "test_ids.csv", dict.fromkeys(reversed(ids), ()))
         else:
             write_labels(tmp_path / "data" / f"{split}_concepts.csv", dict(zip(ids, shown, strict=True)))
             manual = {id: tuple(c for c in each if c != "C7") for id, each in zip(ids, shown, strict=True)}
             write_labels(tmp_path / "data" / f"{split}_concepts_manual.csv", manual)
-    write_store(tmp_path / "s.h5", splits, unreadable={"train_001": "empty file", "valid_002": "damaged", "test_003": "damaged"})
+    write_store(
+        tmp_path / "s.h5", splits, unreadable={"train_001": "empty file", "valid_002": "damaged", "test_003": "damaged"}
+    )
     return tmp_path
 
 
-def fit(place: Path, name: str = "logistic", decoder: str = "fixed:0.3", **params: Any) -> tuple[dict[str, Any], list[str]]:
+def fit(
+    place: Path, name: str = "logistic", decoder: str = "fixed:0.3", **params: Any
+) -> tuple[dict[str, Any], list[str]]:
     told: list[str] = []
     metrics = fit_run(
         name, place / "s.h5", place / "data", place / "run", params, decoder, say=told.append, warn=told.append
@@ -112,9 +116,16 @@ def test_any_other_request_trains_again_and_says_what_it_replaces(place: Path, c
         rows = (place / "data" / "train_concepts.csv").read_text().splitlines()
         (place / "data" / "train_concepts.csv").write_text("\n".join([*rows[:-1], rows[-1] + ";C9"]))
     if change == "store":
-        write_store(place / "s.h5", {split: {id: np.arange(4) + n for n, id in enumerate(ids)} for split, ids in ids_of(place)})
+        write_store(
+            place / "s.h5", {split: {id: np.arange(4) + n for n, id in enumerate(ids)} for split, ids in ids_of(place)}
+        )
     name = "prior" if change == "head" else "logistic"
-    _, told = fit(place, name, decoder="global" if change == "decoder" else "fixed:0.3", **({"C": 2.0} if change == "params" else {}))
+    _, told = fit(
+        place,
+        name,
+        decoder="global" if change == "decoder" else "fixed:0.3",
+        **({"C": 2.0} if change == "params" else {}),
+    )
     assert any("replaces an earlier run" in line for line in told)
     # The earlier head's submission must not be handed in as the new one's.
     assert not (place / "run" / "submission.csv").exists()
@@ -202,7 +213,9 @@ def test_concepts_that_train_never_shows_count_as_missed_and_are_told(place: Pat
 
 def test_labels_of_other_images_are_refused_with_an_example_of_both(place: Path) -> None:
     write_labels(place / "data" / "train_concepts.csv", {"x1": ("C1",)})
-    with pytest.raises(UserError, match="none of its 1 ids is an image of split 'train'; it has 'x1', the images have 'train_000'"):
+    with pytest.raises(
+        UserError, match="none of its 1 ids is an image of split 'train'; it has 'x1', the images have 'train_000'"
+    ):
         fit(place)
 
 

@@ -18,7 +18,9 @@ from cache.store import FeatureStore
 
 
 def test_a_store_gives_back_what_was_packed(tmp_path: Path) -> None:
-    write_store(tmp_path / "s.h5", {"train": {"a": np.array([1, 2]), "ä": np.array([3, 4])}, "test": {"c": np.array([5, 6])}})
+    write_store(
+        tmp_path / "s.h5", {"train": {"a": np.array([1, 2]), "ä": np.array([3, 4])}, "test": {"c": np.array([5, 6])}}
+    )
     store = FeatureStore(tmp_path / "s.h5")
     assert list(store.splits) == ["train", "test"]
     assert store.provenance == PROVENANCE
@@ -44,7 +46,10 @@ def test_rows_find_their_place_from_any_part_in_any_order(tmp_path: Path) -> Non
 
 
 def test_one_image_under_two_ids_is_stored_under_both(tmp_path: Path) -> None:
-    listings = {"train": Listing(["a", "b"], [digest(1), digest(1)], ["", ""]), "test": Listing(["c"], [digest(1)], [""])}
+    listings = {
+        "train": Listing(["a", "b"], [digest(1), digest(1)], ["", ""]),
+        "test": Listing(["c"], [digest(1)], [""]),
+    }
     pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, listings, [make_rows([1], np.ones((1, 2)))], 2)
     store = FeatureStore(tmp_path / "s.h5")
     assert store.split("train").embeddings.tolist() == [[1, 1], [1, 1]]

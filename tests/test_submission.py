@@ -105,7 +105,9 @@ def test_the_form_check_of_2026_names_line_and_remedy(submission: bytes, line: i
     assert message in fault.message
 
 
-@pytest.mark.parametrize("submission", [b"ID,CUIs\nb,C1;C2\na,\n", b"ID,CUIs\r\nb,C1\r\na,C2\r\n", b'ID,CUIs\n"b",C1\na,C2'])
+@pytest.mark.parametrize(
+    "submission", [b"ID,CUIs\nb,C1;C2\na,\n", b"ID,CUIs\r\nb,C1\r\na,C2\r\n", b'ID,CUIs\n"b",C1\na,C2']
+)
 def test_the_form_check_accepts_what_is_right(submission: bytes) -> None:
     assert list(form_faults(submission, IDS, "submission.csv")) == []
 

@@ -1,0 +1,170 @@
+"""Command lines: a result on standard output, or one line on standard error that says what to do."""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, write_store
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Call a package's command line in this process; gives status, standard output and standard error."""
+
+    def run(package: str, *args: object) -> tuple[int, str, str]:
+        try:
+            status = importlib.import_module(f"{package}.__main__").main([str(arg) for arg in args])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    write_store(tmp_path / "s.h5", {"train": {"a": np.ones(2), "b": np.ones(2)}}, unreadable={"b": "empty file"})
+    return tmp_path / "s.h5"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("featurize nowhere --store s.h5", "featurize: error: nowhere: no such folder"),
+        ("featurize {data} --store s.h5 --weights resnet", "featurize: error: weights 'resnet': expected imagenet"),
+        ("featurize {data} --store {text}", "featurize: error: {text}: not a finished feature store"),
+        ("cache status nowhere.h5", "cache: error: nowhere.h5: no such store"),
+        ("cache status {text}", "cache: error: {text}: not a finished feature store"),
+        (
+            "heads fit forest --store s.h5 --data . --out r",
+            "heads: error: no head 'forest'; there are dense, logistic, prior",
+        ),
+        ("heads fit prior --store nowhere.h5 --data . --out r", "heads: error: nowhere.h5: no such store"),
+        ("heads fit prior --store {store} --data . --out r", "heads: error: .: no labels for split 'train'"),
+        (
+            "heads fit dense --store {store} --data . --out r --set epochs",
+            "heads: error: --set 'epochs': expected KEY=VALUE",
+        ),
+        (
+            "heads fit dense --store {store} --data . --out r --set a=1",
+            "heads: error: head 'dense': Invalid parameter 'a'",
+        ),
+        ("heads fit prior --store {store} --data . --out r --decoder x", "heads: error: no decoder 'x'"),
+        ("heads predict nowhere --store {store}", "heads: error: nowhere: no finished run in it"),
+        ("eval score nowhere.csv --truth {text}", "eval: error: nowhere.csv: no such file"),
+        ("eval score {text} --truth nowhere.csv", "eval: error: nowhere.csv: No such file or directory"),
+        ("eval check {text} --ids nowhere.csv", "eval: error: nowhere.csv: no such file"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line_and_status_1(
+    call: Command, store: Path, phantoms: Path, tmp_path: Path, words: str, message: str
+) -> None:
+    text = tmp_path / "text.csv"
+    text.write_text("ID,CUIs\na,C1\n")
+    places = {"store": store, "data": phantoms, "text": text}
+    status, out, err = call(*words.format(**places).split())
+    assert status == 1
+    assert out == ""
+    assert err.startswith(message.format(**places))
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "featurize",
+        "featurize data --store s.h5 --size 0",
+        "featurize data --store s.h5 --size big",
+        "featurize.phantoms out --images 3",
+        "cache",
+        "cache forget s.h5",
+        "heads fit dense",
+        "heads predict run --store s.h5 --edition 1999",
+        "eval score a.csv",
+    ],
+)
+def test_wrong_usage_is_status_2(call: Command, words: str) -> None:
+    status, out, err = call(*words.split())
+    assert status == 2
+    assert out == ""
+    assert err.startswith("usage: python -m ")
+
+
+def test_the_status_of_a_store_is_told_to_people_and_programs(call: Command, store: Path) -> None:
+    status, out, _ = call("cache", "status", store)
+    assert status == 0
+    assert "train         2 rows of 2, 1 unreadable" in out
+    assert "b: empty file" in out
+    status, out, _ = call("cache", "status", store, "--json")
+    assert json.loads(out)["splits"]["train"] == {"rows": 2, "features": 2, "unreadable": ["b: empty file"]}
+
+
+def test_a_score_is_told_to_people_and_programs(call: Command, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("ID,CUIs\na,C0040405;C1\nb,C1306645\n")
+    (tmp_path / "s.csv").write_text("b,C1306645\na,C0040405\n")
+    score = ("eval", "score", tmp_path / "s.csv", "--truth", tmp_path / "t.csv", "--manual", tmp_path / "t.csv")
+    status, out, err = call(*score)
+    assert status == 0
+    assert "primary F1    0.8333   (2 images, rules of 2026)" in out
+    assert "secondary F1  1.0000" in out
+    assert "the form check of 2026 would refuse it: line 1: header" in err
+    status, out, _ = call(*score, "--edition", 2024, "--json")
+    assert json.loads(out) == {
+        "edition": 2024,
+        "n_images": 2,
+        "primary": pytest.approx(5 / 6),
+        "secondary": 1.0,
+        "form": [],
+    }
+
+
+def test_every_fault_of_a_submission_is_named_with_its_line(call: Command, tmp_path: Path) -> None:
+    (tmp_path / "ids.csv").write_text("ID,CUIs\na,\nb,\n")
+    (tmp_path / "s.csv").write_text("ID,CUIs\na,C1;C1\nb,nodule\n")
+    check = ("eval", "check", tmp_path / "s.csv", "--ids", tmp_path / "ids.csv")
+    status, out, err = call(*check)
+    assert (status, out) == (1, "")
+    assert [line.split("s.csv: ")[1] for line in err.splitlines()] == [
+        "line 2: image 'a': a concept twice; name each once",
+        "line 3: image 'b': concept 'nodule', expected 'C' and digits",
+        "2 faults, refused in 2026",
+    ]
+    status, out, _ = call(*check, "--json")
+    assert status == 1
+    assert [fault["line"] for fault in json.loads(out)["faults"]] == [2, 3]
+    (tmp_path / "s.csv").write_text("ID,CUIs\na,C1\nb,\n")
+    assert call(*check)[:2] == (0, f"{tmp_path / 's.csv'}: 2 images, passes the check of 2026\n")
+
+
+def test_a_reader_that_goes_away_is_no_error(store: Path) -> None:
+    words = [sys.executable, "-m", "cache", "status", str(store)]
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        done = subprocess.run(words, stdout=closed, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_interrupting_says_that_the_same_command_goes_on(phantoms: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "featurize", phantoms, "--store", tmp_path / "s.h5", "--weights", "random:0"]
+    told = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=told
+    ) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("engine"):
+            pass
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err == "featurize: interrupted; the same command goes on from what is finished\n"

@@ -1,17 +1,20 @@
 # The face of the project: every target calls one stage, and every stage is `python -m`.
 
 # Folders bear the names of targets: nothing here is a file but the stamp of the set-up.
-.PHONY: help setup phantoms features head submit test lint check
+.PHONY: help setup phantoms features head submit test bench lint check
 .DEFAULT_GOAL := help
 
-# --- what you may set --------------------------------------------------------------------------------------------
+# --- what you may set, on the command line or in the environment --------------------------------------------------
 # DATA      folder with train/, valid/, test/ and label files; without it, phantoms are drawn
 # STORE     feature store; by default named after DATA and BACKBONE
+# REBUILD   1 lets a store that holds other features be replaced
 # HEAD      dense, logistic, prior            SET      its parameters: SET="hidden=512 epochs=20"
-# DECODER   fixed:0.3 (any value), global     RUN      folder of the run
-# BACKBONE WEIGHTS SIZE LAYER POOLING ENGINE PRECISION WORKERS: as `python -m featurize --help` tells
+# DECODER   fixed:0.3 (any value), global     RUN      folder of the run, runs/HEAD by default
+# EDITION   2022 to 2026: whose rules the submission follows
+# BACKBONE WEIGHTS SIZE LAYER POOLING ENGINE PRECISION DTYPE WORKERS: as `python -m featurize --help` tells
+# PHANTOMS PHANTOM_IMAGES: folder and number of the phantoms
+# VENV PYTHON: the environment that is made, and the Python 3.11 that makes it
 HEAD    ?= dense
-DECODER ?= fixed:0.3
 EDITION ?= 2026
 RUN     ?= runs/$(HEAD)
 VENV    ?= .venv
@@ -19,12 +22,12 @@ PYTHON  ?= python3.11
 
 PHANTOMS        ?= data/phantoms
 PHANTOM_IMAGES  ?= 2000
-ifndef DATA
-  DATA    := $(PHANTOMS)
+ifeq ($(strip $(DATA)),)
+  override DATA := $(PHANTOMS)
   WEIGHTS ?= random:0
   DRAWN   := phantoms
 endif
-STORE ?= data/$(shell basename "$(DATA)").$(or $(BACKBONE),densenet121).h5
+STORE ?= data/$(shell basename "$$(realpath -m "$(DATA)")").$(shell echo "$(or $(BACKBONE),densenet121)" | tr A-Z a-z).h5
 
 # ------------------------------------------------------------------------------------------------------------------
 PY      := $(VENV)/bin/python
@@ -36,7 +39,8 @@ RULES   := --select E,F,W,I,B,UP,SIM,RUF,PT,C4,PIE,RET --ignore RUF001,RUF002,RU
 option   = $(if $($(1)),--$(2) "$($(1))")
 FEATURES = $(call option,BACKBONE,backbone) $(call option,WEIGHTS,weights) $(call option,SIZE,size) \
            $(call option,LAYER,layer) $(call option,POOLING,pooling) $(call option,ENGINE,engine) \
-           $(call option,PRECISION,precision) $(call option,WORKERS,workers) $(if $(REBUILD),--rebuild)
+           $(call option,PRECISION,precision) $(call option,DTYPE,dtype) \
+           $(call option,WORKERS,workers) $(if $(filter 1 yes true,$(REBUILD)),--rebuild)
 
 help:  ## this text
 	@echo "usage: make TARGET [NAME=VALUE ...]"
@@ -60,13 +64,17 @@ features: setup $(DRAWN)  ## embed every image of DATA, once, into STORE
 	@$(PY) -m featurize "$(DATA)" --store "$(STORE)" $(FEATURES)
 
 head: features  ## train HEAD on STORE and score it on valid
-	@$(PY) -m heads fit "$(HEAD)" --store "$(STORE)" --data "$(DATA)" --out "$(RUN)" --decoder "$(DECODER)" $(if $(SET),--set $(SET))
+	@$(PY) -m heads fit "$(HEAD)" --store "$(STORE)" --data "$(DATA)" --out "$(RUN)" $(call option,DECODER,decoder) $(if $(SET),--set $(foreach word,$(SET),'$(word)'))
 
 submit: head  ## write RUN/submission.csv for test, checked by the rules of EDITION
 	@$(PY) -m heads predict "$(RUN)" --store "$(STORE)" --data "$(DATA)" --edition $(EDITION)
 
 test: setup  ## run the tests (under 5 minutes)
 	@$(PY) -m pytest -q
+
+bench: setup  ## measure: the store at full size, 25 kills (8 minutes)
+	@$(PY) benchmarks/store.py
+	@$(PY) benchmarks/faults.py
 
 lint: setup  ## check style and types
 	@$(PY) -m ruff check --quiet $(RUFF) $(RULES) .

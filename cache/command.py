@@ -35,6 +35,9 @@ def run_command(name: str, command: Callable[[], None], *faults: type[Exception]
     except (UserError, OSError, *faults) as error:  # type: ignore[misc]
         print(f"{name}: error: {one_line(error)}", file=sys.stderr)
         return 1
+    except MemoryError:
+        print(f"{name}: error: not enough memory; close other programs, or use fewer processes", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"{name}: interrupted; the same command goes on from what is finished", file=sys.stderr)
         return 130

@@ -3,8 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +11,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.digests import append_digests
 from cache.errors import UserError, some
-from cache.files import replacing
-from cache.provenance import Provenance
-from cache.rows import DIGEST_BYTES, OK, UNREADABLE, Rows, pack_reasons
-from cache.store import BLOCK_ROWS, SCHEMA
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What one split must hold: its images in order.
-
-    Parameters
-    ----------
-    ids : list of str
-        Image ids, no two alike.
-    digests : list of bytes or None
-        SHA-256 of each image's bytes, None where the bytes cannot be had.
-    reasons : list of str
-        Why they cannot; empty where they can.
-    """
-
-    ids: list[str]
-    digests: list[bytes | None]
-    reasons: list[str]
-
-    def digest_array(self) -> NDArray[np.uint8]:
-        """The digests as stored, shape (n_images, 32): zeros for None."""
-        joined = b"".join(digest or bytes(DIGEST_BYTES) for digest in self.digests)
-        return np.frombuffer(joined, np.uint8).reshape(-1, DIGEST_BYTES)
+from cache.files import SteadyFile, replacing, writing
+from cache.images import Listing
+from cache.provenance import SCHEMA, Provenance
+from cache.rows import OK, UNREADABLE, Rows, pack_reasons
+from cache.store import BLOCK_ROWS
 
 
 def pack_store(
@@ -71,30 +48,55 @@ def pack_store(
     Raises
     ------
     UserError
-        A listed image is in none of the sources.
+        A listed image is in none of the sources, or the disk is full.
     """
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file.create_group("splits", track_order=True)
-        groups = {name: _lay_out(file, name, listing, n_features) for name, listing in listings.items()}
-        status, reasons = _fill(groups, listings, sources)
-        content = hashlib.sha256(provenance.fingerprint.encode())
-        for name, group in groups.items():
-            numbers, texts = pack_reasons(reasons[name])
-            for key, array in (("status", status[name]), ("reason_rows", numbers), ("reasons", texts)):
-                group.create_dataset(key, data=array)
-            content.update(name.encode() + _digest_group(group))
-        file.attrs["schema"] = SCHEMA
-        file.attrs["provenance"] = provenance.to_json()
-        file.attrs["fingerprint"] = provenance.fingerprint
-        file.attrs["record"] = json.dumps(dict(record), sort_keys=True)
-        file.attrs["content"] = content.hexdigest()
+    with writing(path), replacing(path) as temporary:
+        with open(temporary, "w+b", buffering=0) as raw:
+            steady = SteadyFile(raw)
+            with h5py.File(steady, "w") as file:
+                _write(file, provenance, record, listings, _checked(sources, steady), n_features)
+            steady.check()
+        append_digests(temporary)
 
 
-def _lay_out(file: h5py.File, name: str, listing: Listing, n_features: int) -> h5py.Group:
+def _checked(sources: Iterable[Rows], steady: SteadyFile) -> Iterator[Rows]:
+    """Stop at the first error of the file that the rows go to."""
+    for rows in sources:
+        yield rows
+        steady.check()
+
+
+def _write(
+    file: h5py.File,
+    provenance: Provenance,
+    record: Mapping[str, Any],
+    listings: Mapping[str, Listing],
+    sources: Iterable[Rows],
+    n_features: int,
+) -> None:
+    file.create_group("splits", track_order=True)
+    shape = (n_features, np.dtype(provenance.dtype))
+    groups = {name: _lay_out(file, name, listing, *shape) for name, listing in listings.items()}
+    status, reasons = _fill(groups, listings, sources)
+    content = hashlib.sha256(provenance.fingerprint.encode())
+    for name, group in groups.items():
+        numbers, texts = pack_reasons(reasons[name])
+        for key, array in (("status", status[name]), ("reason_rows", numbers), ("reasons", texts)):
+            group.create_dataset(key, data=array)
+        content.update(name.encode() + _digest_group(group))
+    file.attrs["schema"] = SCHEMA
+    file.attrs["provenance"] = provenance.to_json()
+    file.attrs["fingerprint"] = provenance.fingerprint
+    file.attrs["record"] = json.dumps(dict(record), sort_keys=True)
+    file.attrs["content"] = content.hexdigest()
+
+
+def _lay_out(file: h5py.File, name: str, listing: Listing, n_features: int, dtype: np.dtype[Any]) -> h5py.Group:
     group = file["splits"].create_group(name)
     group.create_dataset("ids", data=np.char.encode(np.array(listing.ids), "utf-8"))
     group.create_dataset("digests", data=listing.digest_array())
-    group.create_dataset("embeddings", (len(listing.ids), n_features), np.float32, fillvalue=np.nan)
+    group.create_dataset("embeddings", (len(listing.ids), n_features), dtype, fillvalue=np.nan)
+    group["embeddings"][0] = np.nan  # makes HDF5 allocate it, even if no image can be read
     return group
 
 
@@ -119,19 +121,17 @@ def _fill(
     if places:
         missing = [listings[name].ids[row] for found in places.values() for name, row in found]
         raise UserError(
-            f"{len(missing):,} images changed while they were being embedded ({some(missing)}); "
+            f"{len(missing):,} images changed or vanished while they were being embedded ({some(missing)}); "
             "run the same command again, it goes on from what is finished"
         )
     return status, reasons
 
 
 def _digest_group(group: h5py.Group) -> bytes:
-    """SHA-256 over a split's data sets, each of which also keeps its own."""
-    whole = hashlib.sha256()
+    """SHA-256 over a split's data sets."""
+    digest = hashlib.sha256()
     for key in sorted(group):
-        dataset, digest = group[key], hashlib.sha256()
-        for start in range(0, len(dataset), BLOCK_ROWS):
-            digest.update(dataset[start : start + BLOCK_ROWS].tobytes())
-        dataset.attrs["sha256"] = digest.hexdigest()
-        whole.update(key.encode() + digest.digest())
-    return whole.digest()
+        digest.update(key.encode())
+        for start in range(0, len(group[key]), BLOCK_ROWS):
+            digest.update(group[key][start : start + BLOCK_ROWS].tobytes())
+    return digest.digest()

@@ -8,6 +8,9 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 
+SCHEMA = 1
+"""Version of the store's layout; a reader refuses any other."""
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -26,7 +29,9 @@ class Provenance:
     size : int
         Side of the square image that the network sees, in pixels.
     decoding : str
-        Version of the decoder: how a file becomes pixels, resizing included.
+        Version of the decoder: how a file becomes pixels.
+    resizing : str
+        How pixels become a square of `size`.
     preprocessing : str
         The Keras module whose ``preprocess_input`` is applied.
     engine : str
@@ -34,7 +39,9 @@ class Provenance:
     precision : str
         The arithmetic inside the engine: ``float32`` or ``bfloat16``.
     dtype : str
-        How embeddings are stored.
+        How embeddings are stored: ``float32`` or ``float16``.
+    schema : int
+        Version of the store's layout.
     """
 
     backbone: str
@@ -43,10 +50,12 @@ class Provenance:
     pooling: str
     size: int
     decoding: str
+    resizing: str
     preprocessing: str
     engine: str
     precision: str
     dtype: str = "float32"
+    schema: int = SCHEMA
 
     @property
     def fingerprint(self) -> str:
@@ -75,8 +84,8 @@ class Provenance:
     def differences(self, other: "Provenance") -> list[str]:
         """Name each fact in which two provenances differ, with both values.
 
-        >>> a = Provenance("densenet121", "00", "relu", "avg", 224, "1", "densenet", "openvino", "float32")
-        >>> b = Provenance("densenet121", "00", "relu", "avg", 255, "1", "densenet", "openvino", "float32")
+        >>> a = Provenance("densenet121", "00", "relu", "avg", 224, "1", "bilinear", "densenet", "openvino", "float32")
+        >>> b = Provenance("densenet121", "00", "relu", "avg", 255, "1", "bilinear", "densenet", "openvino", "float32")
         >>> a.differences(b)
         ['size 224, not 255']
         """

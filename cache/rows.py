@@ -1,9 +1,11 @@
 """Rows: what is known of some images, keyed by the digest of their bytes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cache.errors import UserError
 
 DIGEST_BYTES = 32
 """Length of an image's SHA-256."""
@@ -13,6 +15,9 @@ OK, UNREADABLE = 0, 1
 
 REASON_BYTES = 200
 """How much is kept of why an image cannot be read."""
+
+
+Embeddings = NDArray[np.float32] | NDArray[np.float16]
 
 
 @dataclass(frozen=True)
@@ -27,14 +32,14 @@ class Rows:
         `OK` or `UNREADABLE`.
     reasons : list of str, length n_images
         Why an image is unreadable; empty where it is not.
-    embeddings : ndarray of float32, shape (n_images, n_features)
+    embeddings : ndarray of float32 or float16, shape (n_images, n_features)
         NaN where the image is unreadable, so that nothing can take such a row for an embedding.
     """
 
     digests: NDArray[np.uint8]
     status: NDArray[np.uint8]
     reasons: list[str]
-    embeddings: NDArray[np.float32]
+    embeddings: Embeddings
 
 
 def pack_reasons(reasons: list[str]) -> tuple[NDArray[np.int64], NDArray[np.bytes_]]:
@@ -47,6 +52,28 @@ def pack_reasons(reasons: list[str]) -> tuple[NDArray[np.int64], NDArray[np.byte
 def unpack_reasons(n_rows: int, rows: NDArray[np.int64], texts: NDArray[np.bytes_]) -> list[str]:
     """Undo `pack_reasons`."""
     reasons = [""] * n_rows
+    if len(rows) and not 0 <= rows.min() <= rows.max() < n_rows:
+        raise ValueError("a reason is for a row that there is not")
     for row, text in zip(rows, texts, strict=True):
         reasons[row] = bytes(text).decode(errors="replace")
     return reasons
+
+
+def stored_as(rows: Rows, dtype: str) -> Rows:
+    """Convert embeddings to the type they are stored in.
+
+    Raises
+    ------
+    UserError
+        The type cannot hold them: some become infinite, or a whole embedding becomes zero.
+    """
+    with np.errstate(over="ignore"):
+        stored = rows.embeddings.astype(dtype)
+    readable = rows.status == OK
+    lost = ~np.isfinite(stored[readable]).all(axis=1) | (
+        (stored[readable] == 0).all(axis=1) & (rows.embeddings[readable] != 0).any(axis=1)
+    )
+    if lost.any():
+        reach = float(np.abs(rows.embeddings[readable]).max())
+        raise UserError(f"embeddings of up to {reach:.3g} do not fit into {dtype}; store them as float32")
+    return replace(rows, embeddings=stored)

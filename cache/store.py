@@ -14,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import UserError, some
-from cache.provenance import Provenance
-from cache.rows import DIGEST_BYTES, OK, Rows, unpack_reasons
-
-SCHEMA = 1
-"""Version of the file's layout; a reader refuses any other."""
+from cache.guard import Refused, open_dataset, open_group, read_array, read_text
+from cache.provenance import SCHEMA, Provenance
+from cache.rows import DIGEST_BYTES, OK, Embeddings, Rows, unpack_reasons
 
 BLOCK_ROWS = 4096
 """How many rows are handled at a time where a whole split need not be in memory (16 MiB at 1,024 features)."""
@@ -30,17 +28,17 @@ class Split:
 
     Parameters
     ----------
-    ids : ndarray of str, shape (n_images,)
-        Image ids.
+    ids : list of str, length n_images
+        Image ids, no two alike.
     rows : Rows
         Digests, status, reasons and embeddings; the embeddings are a read-only memory map.
     """
 
-    ids: NDArray[np.str_]
+    ids: list[str]
     rows: Rows
 
     @property
-    def embeddings(self) -> NDArray[np.float32]:
+    def embeddings(self) -> Embeddings:
         """Embeddings, shape (n_images, n_features); NaN where `readable` is False."""
         return self.rows.embeddings
 
@@ -57,6 +55,9 @@ class Split:
 class FeatureStore:
     """A finished store, opened for reading.
 
+    A stranger's file may be opened: nothing of it is executed, nothing outside it is read, and no size that it
+    declares is believed.
+
     Parameters
     ----------
     path : Path
@@ -67,7 +68,7 @@ class FeatureStore:
     provenance : Provenance
         The declared facts.
     record : dict
-        What is recorded beside the facts: where the weights came from, library versions, date, seconds.
+        What is recorded beside the facts: where the weights came from, library versions, date.
     content : str
         Digest of everything that the store says; changes whenever an id, an image or an embedding does.
     splits : dict of str to Split
@@ -86,33 +87,40 @@ class FeatureStore:
             # Readers take no lock: a store on a read-only or network file system must open.
             with h5py.File(self.path, "r", locking=False) as file:
                 self._read(file)
-        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
             raise UserError(
-                f"{path}: not a finished feature store ({' '.join(str(error).split())}); "
-                "expected the file that `python -m featurize` makes; remove it and run `make features` again"
+                f"{path}: not a finished feature store ({' '.join(str(error).split())}); expected the file that "
+                "`python -m featurize` makes; move it away and run `make features` again"
             ) from error
 
     def _read(self, file: h5py.File) -> None:
-        schema = int(file.attrs["schema"])
+        schema = file.attrs.get("schema")
+        if schema is None:
+            raise Refused("it has no layout version")
         if schema != SCHEMA:
             raise UserError(
                 f"{self.path}: layout version {schema}, expected {SCHEMA}; "
                 "use the version of this software that made it, or make it again under another name"
             )
-        self.provenance = Provenance.from_json(file.attrs["provenance"])
-        self.record = dict(json.loads(file.attrs["record"]))
-        self.content = str(file.attrs["content"])
-        self.splits = {name: self._read_split(group) for name, group in file["splits"].items()}
+        self.provenance = Provenance.from_json(read_text(file, "provenance"))
+        self.record = dict(json.loads(read_text(file, "record")))
+        self.content = read_text(file, "content")
+        group = open_group(file, "splits")
+        self.splits = {name: self._read_split(open_group(group, name)) for name in group}
 
     def _read_split(self, group: h5py.Group) -> Split:
-        ids = np.char.decode(group["ids"][:], "utf-8")
-        digests, status = group["digests"][:], group["status"][:]
-        stored = group["embeddings"]
+        ids = [id.decode("utf-8") for id in read_array(group, "ids", "S").tolist()]
+        digests, status = read_array(group, "digests", "u", 2), read_array(group, "status", "u")
+        stored = open_dataset(group, "embeddings", "f", 2)
         n_rows = len(ids)
         if digests.shape != (n_rows, DIGEST_BYTES) or status.shape != (n_rows,) or len(stored) != n_rows:
-            raise ValueError(f"ids, digests, status and embeddings of {group.name} differ in length")
+            raise Refused(f"ids, digests, status and embeddings of {group.name} differ in length")
+        if len(set(ids)) != n_rows:
+            raise Refused(f"ids of {group.name} are not unique")
+        if stored.dtype != self.provenance.dtype:
+            raise Refused(f"embeddings of {group.name} are {stored.dtype}, the provenance says {self.provenance.dtype}")
         embeddings = np.memmap(self.path, stored.dtype, "r", stored.id.get_offset(), stored.shape)
-        reasons = unpack_reasons(n_rows, group["reason_rows"][:], group["reasons"][:])
+        reasons = unpack_reasons(n_rows, read_array(group, "reason_rows", "i"), read_array(group, "reasons", "S"))
         return Split(ids, Rows(digests, status, reasons, embeddings))
 
     @property

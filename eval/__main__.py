@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -16,7 +17,16 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = _parser().parse_args(argv)
     try:
-        return int(args.command(args))
+        status = int(args.command(args))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`); what remains has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("eval: interrupted", file=sys.stderr)
+        return 130
     except (UserError, OSError) as error:
         said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         print(f"eval: error: {said}", file=sys.stderr)
@@ -63,10 +73,10 @@ def _score(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from eval.labels import read_concepts
+    from eval.labels import read_ids
     from eval.submission import find_faults, read_bytes
 
-    ids = read_concepts(args.ids).index.tolist()
+    ids = read_ids(args.ids)
     faults = list(find_faults(read_bytes(args.submission), ids, find_edition(args.edition), args.submission.name))
     if args.json:
         print(json.dumps({"edition": args.edition, "n_images": len(ids), "faults": [vars(fault) for fault in faults]}))

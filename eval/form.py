@@ -30,22 +30,22 @@ def form_faults(data: bytes, ids: Sequence[str], name: str) -> Iterator[Fault]:
         In the order of the check; the first is the organisers'.
     """
     try:
-        text = decode(data, name)
-        rows = list(csv.reader(io.StringIO(text, newline="")))
+        reader = csv.reader(io.StringIO(decode(data, name), newline=""))
+        rows = [(reader.line_num, row) for row in reader]
     except (UserError, csv.Error) as error:
         yield Fault(0, str(error))
         return
-    for number, row in enumerate(rows[1:], 2):
-        if not "".join(row).strip() and len(row) < 2:
-            yield Fault(number, "blank line; remove it")
-    if not rows or rows[0] != HEADER:
-        found = ",".join(rows[0]) if rows else "nothing"
+    blank = [line for line, row in rows[1:] if not "".join(row).strip() and len(row) < 2]
+    yield from (Fault(line, "blank line; remove it") for line in blank)
+    if not rows or rows[0][1] != HEADER:
+        found = ",".join(rows[0][1]) if rows else "nothing"
         yield Fault(1, f"header {found!r}, expected exactly 'ID,CUIs' without a byte order mark")
     seen: set[str] = set()
-    for position, row in enumerate(row for row in rows[1:] if row):
+    filled = [(line, row) for line, row in rows[1:] if row]
+    for position, (line, row) in enumerate(filled):
         fault = _row_fault(row, position, ids, seen)
         if fault:
-            yield Fault(position + 2, fault)
+            yield Fault(line, fault)
         seen.add(row[0])
     missing = [id for id in ids if id not in seen]
     if missing:

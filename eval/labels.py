@@ -44,20 +44,8 @@ def read_concepts(path: Path) -> pd.Series:
     UserError
         The file is missing, empty or not of this kind, or gives an image two different sets of concepts.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; expected a label file such as train_concepts.csv")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_find_delimiter(text))
-        rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file in UTF-8 (byte {error.start:,}); save it as UTF-8") from None
-    except csv.Error as error:
-        raise UserError(f"{path}: {error}; expected a label file with an id and its concepts in a row") from None
-    if rows and _is_header(rows[0][1]):
-        rows = rows[1:]
     concepts: dict[str, tuple[str, ...]] = {}
-    for line, cells in rows:
+    for line, cells in _read_rows(path):
         id, found = _read_row(path, line, cells)
         if concepts.setdefault(id, found) != found:
             raise UserError(f"{path}: line {line}: image '{id}' stands earlier with other concepts; keep one row")
@@ -65,6 +53,33 @@ def read_concepts(path: Path) -> pd.Series:
         raise UserError(f"{path}: no image in it; expected an id and its concepts in a row")
     index = pd.Index(list(concepts), name="ID", dtype=object)
     return pd.Series(list(concepts.values()), index=index, name="CUIs", dtype=object)
+
+
+def read_ids(path: Path) -> list[str]:
+    """Read an official list of ids, as it spells them: a submission must repeat it to the letter.
+
+    Raises
+    ------
+    UserError
+        As `read_concepts`, or an id stands twice.
+    """
+    rows = _read_rows(path)
+    ids = [cells[0].strip() for _, cells in rows]
+    if len(set(ids)) < len(ids):
+        twice = next(id for id in ids if ids.count(id) > 1)
+        raise UserError(f"{path}: id '{twice}' stands twice; keep one")
+    if not ids:
+        raise UserError(f"{path}: no id in it; expected an id in a row")
+    return ids
+
+
+def image_id(text: str) -> str:
+    """The id of an image that may be spelt with its file's ending.
+
+    >>> image_id("img_1.jpg")
+    'img_1'
+    """
+    return _IMAGE_ENDING.sub("", text.strip())
 
 
 def find_label_file(data: Path, split: str, kind: str = "concepts") -> Path | None:
@@ -103,13 +118,30 @@ def find_label_file(data: Path, split: str, kind: str = "concepts") -> Path | No
     return found[0] if found else None
 
 
+def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """The rows of a file in any dialect, with their lines, without the header and blank lines."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected a label file such as train_concepts.csv")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_find_delimiter(text))
+        rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8 (byte {error.start:,}); save it as UTF-8") from None
+    except csv.Error as error:
+        raise UserError(f"{path}: {error}; expected a label file with an id and its concepts in a row") from None
+    if rows and _is_header(rows[0][1]):
+        rows = rows[1:]
+    return rows
+
+
 def _read_row(path: Path, line: int, cells: list[str]) -> tuple[str, tuple[str, ...]]:
     if len(cells) > 2 or not cells[0].strip():
         raise UserError(
             f"{path}: line {line}: {','.join(cells)[:60]!r} is not an id and its concepts; "
             "expected a row such as 'ID,C0040405;C0817096'"
         )
-    id = _IMAGE_ENDING.sub("", cells[0].strip())
+    id = image_id(cells[0])
     parts = cells[1].split(";") if len(cells) == 2 else []
     # A concept that is named twice is one concept; order stays.
     return id, tuple(dict.fromkeys(part.strip().upper() for part in parts if part.strip()))

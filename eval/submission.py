@@ -89,8 +89,8 @@ def read_bytes(path: Path) -> bytes:
             if archive.namelist() != [MEMBER]:
                 raise UserError(f"{path}: holds {archive.namelist()}, expected one file named {MEMBER}")
             return archive.read(MEMBER)
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{path}: a damaged zip ({error}); make it again") from None
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+        raise UserError(f"{path}: a zip that cannot be read ({error}); make it again") from None
 
 
 def find_faults(data: bytes, ids: Sequence[str], edition: Edition, name: str) -> Iterator[Fault]:
@@ -132,5 +132,10 @@ def _replacing(path: Path) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)

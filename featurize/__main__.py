@@ -23,6 +23,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pooling", help="avg or max (avg)")
     parser.add_argument("--engine", help="auto, openvino or tensorflow (auto)")
     parser.add_argument("--precision", help="auto, float32 or bfloat16 (auto)")
+    parser.add_argument("--dtype", help="how embeddings are stored: float32 or float16 (float32)")
     parser.add_argument("--workers", type=int, help="processes (one a core)")
     parser.add_argument("--rebuild", action="store_true", help="replace a store that holds other features")
     return parser

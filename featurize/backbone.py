@@ -37,6 +37,11 @@ class Front:
     layer: str
     preprocessing: str
 
+    @property
+    def n_features(self) -> int:
+        """Length of an embedding."""
+        return int(self.model.output_shape[-1])
+
 
 @dataclass(frozen=True)
 class Backbone:

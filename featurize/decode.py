@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 DECODING = "1"
 """Version of what `decode` does, part of a store's provenance: raise it whenever pixels change."""
 
+RESIZING = "bilinear antialiased"
+"""How `decode` resizes, part of a store's provenance."""
+
 MIN_SIDE = 2
 """An image of one pixel in either direction shows nothing."""
 
@@ -64,7 +67,7 @@ def decode(data: bytes, size: int) -> NDArray[np.uint8]:
     except PIL.Image.DecompressionBombError:
         raise Unreadable(f"more than {MAX_PIXELS:,} pixels") from None
     # Damaged files make Pillow's decoders fail in many ways: OSError, SyntaxError (PNG), struct.error, ...
-    except (OSError, SyntaxError, ValueError, TypeError, EOFError, ArithmeticError, LookupError, MemoryError) as error:
+    except (OSError, SyntaxError, ValueError, TypeError, EOFError, ArithmeticError, LookupError) as error:
         raise Unreadable(f"damaged: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from cache.errors import UserError
 from cache.provenance import Provenance
 from cache.store import FeatureStore
 from featurize.backbone import Backbone, Front
-from featurize.decode import DECODING
+from featurize.decode import DECODING, RESIZING
 from featurize.engines import Choice
 from featurize.weights import describe_weights
 
@@ -20,8 +21,14 @@ DEFAULTS = {
     "pooling": "avg",
     "engine": "auto",
     "precision": "auto",
+    "dtype": "float32",
 }
 """What is asked for where the user left it open and there is no store to follow."""
+
+DTYPES = ("float32", "float16")
+
+_NAMED = ("backbone", "size", "pooling", "engine", "precision", "dtype")
+"""The options whose values stand in the provenance as they are."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +40,18 @@ class Request:
     backbone : Backbone
     engine, precision : str
         As `featurize.engines.choose` takes them.
+    dtype : str
+        How embeddings are stored, one of `DTYPES`.
+    weights_source : str
+        What the weights are, told without loading them; see `featurize.weights.describe_weights`.
     """
 
     backbone: Backbone
     engine: str
     precision: str
+    dtype: str
+
+    weights_source: str
 
     @classmethod
     def settle(cls, given: Mapping[str, Any], store: FeatureStore | None) -> "Request":
@@ -50,22 +64,32 @@ class Request:
         store : FeatureStore or None
             The store that will be brought up to date. What is left open (or ``auto``) follows it, so that adding
             images needs no option repeated.
+
+        Raises
+        ------
+        UserError
+            An option is unknown or its file is missing.
         """
         settled: dict[str, Any] = dict(DEFAULTS)
         if store is not None:
-            facts = vars(store.provenance)
-            settled |= {name: facts[name] for name in ("backbone", "size", "pooling", "engine", "precision")}
-            settled |= store.record["asked"]
             given = {name: value for name, value in given.items() if value != "auto"}
+            settled |= _held(store, given)
         settled |= given
-        engine, precision = str(settled.pop("engine")), str(settled.pop("precision"))
+        if store and "weights" not in given and settled["weights"] == store.record["asked"]["weights"]:
+            source = store.record["weights_source"]  # the file itself need not be there any more
+        else:
+            source = describe_weights(settled["weights"])
+        engine, precision, dtype = (str(settled.pop(name)) for name in ("engine", "precision", "dtype"))
+        if dtype not in DTYPES:
+            raise UserError(f"dtype '{dtype}': expected one of {', '.join(DTYPES)}")
         name = str(settled.pop("backbone")).lower()
-        return cls(Backbone(name, **settled), engine, precision)
+        return cls(Backbone(name, **settled), engine, precision, dtype, source)
 
     def to_record(self) -> dict[str, Any]:
         """What a store keeps of the request beside its facts."""
-        asked = {"weights": self.backbone.weights, "layer": self.backbone.layer}
-        return {"asked": asked, "weights_source": describe_weights(self.backbone.weights)}
+        is_file = self.weights_source.startswith("sha256:")
+        weights = str(Path(self.backbone.weights).absolute()) if is_file else self.backbone.weights
+        return {"asked": {"weights": weights, "layer": self.backbone.layer}, "weights_source": self.weights_source}
 
     def to_provenance(self, front: Front, choice: Choice) -> Provenance:
         """The facts of the features that a built front gives."""
@@ -76,9 +100,11 @@ class Request:
             pooling=self.backbone.pooling,
             size=self.backbone.size,
             decoding=DECODING,
+            resizing=RESIZING,
             preprocessing=front.preprocessing,
             engine=choice.engine,
             precision=choice.precision,
+            dtype=self.dtype,
         )
 
     def surely_matches(self, store: FeatureStore) -> bool:
@@ -93,11 +119,27 @@ class Request:
             pooling=self.backbone.pooling,
             engine=self.engine,
             precision=self.precision,
+            dtype=self.dtype,
             decoding=DECODING,
+            resizing=RESIZING,
         )
-        same_weights = describe_weights(self.backbone.weights) == store.record["weights_source"]
+        same_weights = self.weights_source == store.record["weights_source"]
         same_layer = self.backbone.layer in (store.record["asked"]["layer"], store.provenance.layer)
         return asked == store.provenance and same_weights and same_layer
+
+
+def refuse_other_options(store: FeatureStore, given: Mapping[str, Any]) -> None:
+    """Refuse options that name other features than a store holds, before anything is built.
+
+    Raises
+    ------
+    UserError
+        Each fact is named with its two values.
+    """
+    facts = {name: given[name] for name in _NAMED if name in given and given[name] != "auto"}
+    if "backbone" in facts:
+        facts["backbone"] = facts["backbone"].lower()
+    refuse_other_features(store, replace(store.provenance, **facts))
 
 
 def refuse_other_features(store: FeatureStore, wanted: Provenance) -> None:
@@ -114,3 +156,14 @@ def refuse_other_features(store: FeatureStore, wanted: Provenance) -> None:
             f"{store.path} holds other features than asked for: it has {'; '.join(differences)}; "
             "name another STORE (--store), or replace this one with --rebuild (make REBUILD=1)"
         )
+
+
+def _held(store: FeatureStore, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a store holds, less what depends on an option that is given another value."""
+    facts = vars(store.provenance)
+    held = {name: facts[name] for name in _NAMED} | store.record["asked"]
+    if given.get("backbone", facts["backbone"]).lower() != facts["backbone"]:
+        held = {name: value for name, value in held.items() if name not in ("weights", "layer")}
+    if given.get("engine", facts["engine"]) != facts["engine"]:
+        del held["precision"]
+    return held

@@ -76,6 +76,7 @@ def load_weights(application: Callable[..., Any], weights: str, size: int) -> An
     UserError
         There are no weights to be had, they do not fit, or the network takes no image of that size.
     """
+    describe_weights(weights)
     if weights == "imagenet":
         return _imagenet(application, size)
     import keras

@@ -28,11 +28,11 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--store", type=Path, required=True, help="feature store")
     fit.add_argument("--data", type=Path, required=True, help="data folder with the label files")
     fit.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
-    fit.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="parameters of the head"
-    )
-    fit.add_argument("--decoder", default="fixed:0.3", metavar="NAME[:VALUE]",
-                     help=f"{', '.join(DECODERS)}; fixed takes a threshold (fixed:0.3)")  # fmt: skip
+    fit.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE",
+                     help="parameters of the head (those of the run that is there, or its defaults)")  # fmt: skip
+    fit.add_argument("--decoder", metavar="NAME[:VALUE]",
+                     help=f"{', '.join(DECODERS)}; fixed takes a threshold "
+                     "(that of the run that is there, or fixed:0.3)")  # fmt: skip
     fit.set_defaults(command=_fit)
     predict = commands.add_parser("predict", help="write a run's submission, checked by the edition's rules")
     predict.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
@@ -49,7 +49,7 @@ def _fit(args: argparse.Namespace) -> None:
 
     from heads.fitting import fit_run
 
-    params = _parse_settings(args.set)
+    params = None if args.set is None else _parse_settings(args.set)
     # Heads leave the number of processes open, as scikit-learn does; here it is all cores.
     with parallel_config(n_jobs=-1):
         fit_run(args.name, args.store, args.data, args.out, params, args.decoder, warn=_warn)
@@ -71,10 +71,16 @@ def _parse_settings(settings: list[str]) -> dict[str, Any]:
         if not equals or not key:
             raise UserError(f"--set '{setting}': expected KEY=VALUE, such as hidden=512")
         try:
-            params[key] = json.loads(value)
+            params[key] = json.loads(value, parse_constant=_refuse_constant)
         except ValueError:
             params[key] = value
     return params
+
+
+def _refuse_constant(name: str) -> float:
+    from cache.errors import UserError
+
+    raise UserError(f"--set: {name} is not a value; expected a finite number, true, false, null or text")
 
 
 def _warn(line: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from cache.errors import UserError
@@ -79,7 +80,10 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         embeddings: NDArray[np.float32] = check_array(X, dtype=np.float32)
         if embeddings.shape[1] != self.n_features_in_:
             raise ValueError(f"X has {embeddings.shape[1]:,} features, expected {self.n_features_in_:,} as in fit")
-        return self._scores(embeddings)
+        scores = self._scores(embeddings)
+        if not np.isfinite(scores).all():
+            raise ValueError("scores are not finite: training has diverged; choose a lower learning rate")
+        return scores
 
     def predict(self, X: ArrayLike) -> NDArray[np.int8]:
         """Indicator of the concepts whose score is at least 0.5, shape (n_images, n_concepts)."""
@@ -112,9 +116,9 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     def _scores(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score; shapes and values are checked already."""
 
+    @abstractmethod
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        for name, array in state.items():
-            setattr(self, name + "_", array)
+        """Take back the arrays of `get_state`; a missing one is a KeyError."""
 
 
 def make_head(name: str, params: Mapping[str, Any] | None = None) -> Head:
@@ -134,6 +138,40 @@ def make_head(name: str, params: Mapping[str, Any] | None = None) -> Head:
     except (ValueError, TypeError) as error:
         raise UserError(f"head '{name}': {error}") from error
     return head
+
+
+def check_number(
+    value: object, name: str, kind: type, least: float, most: float = np.inf, closed: str = "both"
+) -> None:
+    """Check that a parameter is a number in a range.
+
+    Parameters
+    ----------
+    value : object
+    name : str
+    kind : type
+        ``int``, or ``float`` for any number. True and False are neither.
+    least, most : float
+    closed : str
+        Which ends belong to the range: ``both``, ``left``, ``right`` or ``neither``, as in scikit-learn.
+
+    Raises
+    ------
+    ValueError, TypeError
+        It is not.
+    """
+    if isinstance(value, bool) or (isinstance(value, float) and not np.isfinite(value)):
+        raise TypeError(f"{name} must be a finite number, found {value}")
+    kinds = (int, float) if kind is float else kind
+    most_or_none = None if np.isinf(most) else most
+    check_scalar(value, name, kinds, min_val=least, max_val=most_or_none, include_boundaries=_one_sided(closed, most))
+
+
+def _one_sided(closed: str, most: float) -> str:
+    """scikit-learn wants no word on an end that is not there."""
+    if np.isinf(most):
+        return {"both": "both", "left": "both"}.get(closed, "neither")
+    return closed
 
 
 def positive_rate(Y: scipy.sparse.csr_matrix) -> NDArray[np.float32]:

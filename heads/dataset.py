@@ -12,7 +12,10 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from cache.errors import UserError, some
 from cache.files import digest_file
-from cache.store import FeatureStore
+from cache.rows import Embeddings
+from cache.store import BLOCK_ROWS, FeatureStore
+from eval.errors import UserError as FileError
+from eval.form import CUI
 from eval.labels import find_label_file, read_concepts
 
 Concepts = tuple[str, ...]
@@ -25,19 +28,19 @@ class LabelledSplit:
     Parameters
     ----------
     ids : list of str
-    X : ndarray of float32, shape (n_images, n_features)
+    X : ndarray of float32 or float16, shape (n_images, n_features)
         Embeddings; NaN where `readable` is False.
     readable : ndarray of bool, shape (n_images,)
     concepts : list of tuple of str
         The concepts of each image.
     manual : dict of str to tuple of str, or None
-        The manual annotations by id, if the data has them.
+        The manual annotations by id, if the split is valid and the data has them.
     files : dict of str to str
         SHA-256 of each label file that was read, by name.
     """
 
     ids: list[str]
-    X: NDArray[np.float32]
+    X: Embeddings
     readable: NDArray[np.bool_]
     concepts: list[Concepts]
     manual: dict[str, Concepts] | None
@@ -78,18 +81,51 @@ def load_labelled(store: FeatureStore, data: Path, split: str, warn: Callable[[s
     if without_image:
         warn(f"{path}: {len(without_image):,} labels without an image are left out ({some(without_image)})")
     if not known.all():
-        without_labels = rows.ids[~known].tolist()
+        without_labels = [id for id, has in zip(rows.ids, known, strict=True) if not has]
         warn(f"{split}: {len(without_labels):,} images without labels are left out ({some(without_labels)})")
-    ids = rows.ids[known].tolist()
-    manual_path = find_label_file(data, split, "manual")
+    ids = [id for id, has in zip(rows.ids, known, strict=True) if has]
+    chosen = rows.embeddings if known.all() else rows.embeddings[known]
+    readable = rows.readable[known]
+    _refuse_unfinite(store, split, ids, chosen, readable)
+    concepts = labels.loc[ids].tolist()
+    _tell_odd(path, {concept for each in concepts for concept in each}, warn)
+    manual_path = find_label_file(data, split, "manual") if split == "valid" else None
     return LabelledSplit(
         ids=ids,
-        X=rows.embeddings if known.all() else rows.embeddings[known],
-        readable=rows.readable[known],
-        concepts=labels.loc[ids].tolist(),
-        manual=None if manual_path is None else {str(id): c for id, c in read_concepts(manual_path).items()},
+        X=chosen,
+        readable=readable,
+        concepts=concepts,
+        manual=None if manual_path is None else _read_manual(manual_path, warn),
         files={each.name: digest_file(each).hex() for each in (path, manual_path) if each is not None},
     )
+
+
+def _read_manual(path: Path, warn: Callable[[str], None]) -> dict[str, Concepts] | None:
+    try:
+        return {str(id): concepts for id, concepts in read_concepts(path).items()}
+    except FileError as error:
+        warn(f"no secondary score: {error}")
+        return None
+
+
+def _tell_odd(path: Path, concepts: set[str], warn: Callable[[str], None]) -> None:
+    odd = sorted(concept for concept in concepts if not CUI.fullmatch(concept))
+    if odd:
+        warn(f"{path}: {len(odd):,} concepts are not 'C' and digits ({some(odd)}); 2026 refuses a submission with them")
+
+
+def _refuse_unfinite(
+    store: FeatureStore, split: str, ids: list[str], X: Embeddings, readable: NDArray[np.bool_]
+) -> None:
+    """A row that is said to be fine and is not would poison every score."""
+    for start in range(0, len(ids), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        bad = np.flatnonzero(readable[part] & ~np.isfinite(X[part]).all(axis=1))
+        if len(bad):
+            raise UserError(
+                f"{store.path}: the embedding of image '{ids[start + bad[0]]}' of {split} is not finite, though its "
+                "status says fine; the store is damaged: move it away and run `make features` again"
+            )
 
 
 def find_vocabulary(concepts: Sequence[Concepts]) -> list[str]:

@@ -33,8 +33,19 @@ class Decoder(BaseEstimator, ABC):
     threshold_: float
 
     @abstractmethod
-    def fit(self, scores: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> Self:
-        """Fit to scores and labels; arrays of shape (n_images, n_concepts)."""
+    def fit(
+        self, scores: NDArray[np.float32], Y: scipy.sparse.csr_matrix, n_true: NDArray[np.int64] | None = None
+    ) -> Self:
+        """Fit to scores and labels.
+
+        Parameters
+        ----------
+        scores : ndarray of float32, shape (n_images, n_concepts)
+        Y : sparse matrix of {0, 1}, shape (n_images, n_concepts)
+        n_true : ndarray of int, shape (n_images,), optional
+            How many concepts each image truly has, those without a column included: the official score counts
+            them. The row sums of Y if not given.
+        """
 
     def predict(self, scores: NDArray[np.float32]) -> scipy.sparse.csr_matrix:
         """Indicator of the concepts that each image is given, shape (n_images, n_concepts)."""
@@ -56,7 +67,9 @@ class FixedThreshold(Decoder):
     def __init__(self, threshold: float = 0.3) -> None:
         self.threshold = threshold
 
-    def fit(self, scores: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> Self:
+    def fit(
+        self, scores: NDArray[np.float32], Y: scipy.sparse.csr_matrix, n_true: NDArray[np.int64] | None = None
+    ) -> Self:
         """Take the threshold as it is."""
         check_scalar(self.threshold, "threshold", (int, float), min_val=0, max_val=1)
         self.threshold_ = float(self.threshold)
@@ -77,13 +90,17 @@ class GlobalThreshold(Decoder):
 
     tuned = True
 
-    def fit(self, scores: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> Self:
+    def fit(
+        self, scores: NDArray[np.float32], Y: scipy.sparse.csr_matrix, n_true: NDArray[np.int64] | None = None
+    ) -> Self:
         """Sweep the threshold down over every distinct score."""
         order = np.argsort(-scores, axis=1, kind="stable")
         ranked = np.take_along_axis(scores, order, axis=1)
         hits = np.take_along_axis(np.asarray(Y.toarray(), dtype=np.float64), order, axis=1)
         named = np.arange(1, scores.shape[1] + 1)
-        f1 = 2 * hits.cumsum(axis=1) / (named + hits.sum(axis=1, keepdims=True))
+        true = hits.sum(axis=1) if n_true is None else n_true
+        f1 = 2 * hits.cumsum(axis=1) / (named + true[:, None])
+        f1[:, MAX_CONCEPTS:] = f1[:, MAX_CONCEPTS - 1 : MAX_CONCEPTS]  # no more are named, however low the threshold
         # What lowering the threshold past a score adds to its image's F1; the first concept is named anyway.
         gains = np.diff(f1, axis=1, prepend=f1[:, :1])
         by_score = np.argsort(-ranked, axis=None, kind="stable")

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
-from sklearn.utils import check_scalar
 
 from cache.command import muted_imports
-from heads.base import Head, State, positive_rate
+from heads.base import Head, State, check_number, positive_rate
 
 RAREST = 1e-4
 """Frequency at which the outputs of a concept that is never or always shown start."""
@@ -86,11 +85,11 @@ class DenseHead(Head):
     def check_params(self) -> None:
         """Check parameters before anything is computed."""
         for name, least in (("hidden", 0), ("epochs", 1), ("batch_size", 1), ("decay_steps", 1), ("patience", 1)):
-            check_scalar(getattr(self, name), name, int, min_val=least)
-        check_scalar(self.random_state, "random_state", int, min_val=0, max_val=2**32 - 1)
-        check_scalar(self.learning_rate, "learning_rate", (int, float), min_val=0, include_boundaries="neither")
-        check_scalar(self.decay, "decay", (int, float), min_val=0, max_val=1, include_boundaries="right")
-        check_scalar(self.held_out, "held_out", (int, float), min_val=0, max_val=1, include_boundaries="left")
+            check_number(getattr(self, name), name, int, least)
+        check_number(self.random_state, "random_state", int, 0, 2**32 - 1)
+        check_number(self.learning_rate, "learning_rate", float, 0, closed="neither")
+        check_number(self.decay, "decay", float, 0, 1, closed="right")
+        check_number(self.held_out, "held_out", float, 0, 1, closed="left")
 
     def _fit(self, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> None:
         keras = _import_keras()

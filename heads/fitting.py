@@ -1,12 +1,11 @@
 """Fit a head on a store, score it on valid as the organisers would, keep it as a run."""
 
-import importlib.metadata
+import hashlib
 import json
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,43 @@ import numpy as np
 from cache.errors import UserError
 from cache.files import write_text
 from cache.store import FeatureStore
-from eval.editions import LATEST, find_edition
-from eval.official import primary_score, secondary_score
+from cache.versions import installed_versions
+from eval.editions import MAX_CONCEPTS, find_edition
 from eval.submission import render_submission, write_submission
-from heads.base import make_head, positive_rate
+from heads.base import Head, make_head
 from heads.dataset import LabelledSplit, find_vocabulary, indicator, load_labelled
-from heads.decoders import make_decoder
-from heads.run import METRICS, Run, digest_request, read_metrics
+from heads.decoders import Decoder, make_decoder
+from heads.run import FORMAT, METRICS, VALID, Run, prepare_folder, read_asked, read_metrics, usual_set
+from heads.saving import load_head
+from heads.scoring import score_valid
 
-RUN_FORMAT = 1
-"""Version of a run's files and of what a head makes of its parameters: raise it when results change."""
-
-VALID_SUBMISSION = "submission_valid.csv"
+DEFAULT_DECODER = "fixed:0.3"
 VERSIONS = ("h5py", "keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow", "tensorflow-cpu")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a run, every option settled."""
+
+    name: str
+    params: dict[str, Any]
+    decoder: str
+    data: str
+    store: str
+
+    @classmethod
+    def settle(
+        cls, name: str, params: Mapping[str, Any] | None, decoder: str | None, data: Path, store: Path, out: Path
+    ) -> "Asked":
+        """Let what the user left open follow the run that is there, if it is of the same head and data."""
+        places = {"data": str(data.absolute()), "store": str(store.absolute())}
+        held = read_asked(out) or {}
+        follows = held.get("name") == name and held.get("data") == places["data"]
+        if params is None:
+            params = held["params"] if follows else {}
+        if decoder is None:
+            decoder = held["decoder"] if follows else DEFAULT_DECODER
+        return cls(name, dict(params), decoder, **places)
 
 
 def fit_run(
@@ -35,8 +58,8 @@ def fit_run(
     store_path: Path,
     data: Path,
     out: Path,
-    params: Mapping[str, Any],
-    decoder_text: str,
+    params: Mapping[str, Any] | None = None,
+    decoder_text: str | None = None,
     *,
     say: Callable[[str], None] = print,
     warn: Callable[[str], None] = print,
@@ -51,10 +74,10 @@ def fit_run(
         The store, and the data folder with the labels.
     out : Path
         The run's folder. A finished run of the same request is left as it is.
-    params : mapping
-        Parameters of the head.
-    decoder_text : str
-        Such as ``fixed:0.3`` or ``global``.
+    params : mapping, optional
+        Parameters of the head; those of the run that is there if not given.
+    decoder_text : str, optional
+        Such as ``fixed:0.3`` or ``global``; that of the run that is there if not given.
     say, warn : callable
         Told what was done, and what is odd, a line each.
 
@@ -69,48 +92,45 @@ def fit_run(
         The request, the store or the labels are at fault.
     """
     clock = Clock()
-    head, decoder = make_head(name, params), make_decoder(decoder_text)
+    asked = Asked.settle(name, params, decoder_text, data, store_path, out)
+    head, decoder = make_head(name, asked.params), make_decoder(asked.decoder)
     with clock("load"):
         store = FeatureStore(store_path)
         train = load_labelled(store, data, "train", warn)
         valid = load_labelled(store, data, "valid", warn) if "valid" in store.splits else None
     if valid is None and decoder.tuned:
-        raise UserError(f"{store_path}: decoder '{decoder_text}' is tuned on valid, a split it lacks; use fixed:0.3")
-    request = digest_request(
-        {
-            "format": RUN_FORMAT,
-            "head": name,
-            "params": head.get_params(),
-            "decoder": decoder_text,
-            "store": store.content,
-            "labels": train.files | (valid.files if valid else {}),
-        }
-    )
+        raise UserError(f"{store_path}: decoder '{asked.decoder}' is tuned on valid, a split it lacks; use fixed:0.3")
+    requests = _digest_requests(name, head, decoder, store, train, valid)
     earlier = _finished(out)
-    if earlier and earlier["request"] == request:
+    if earlier and earlier["requests"] == requests:
         say(f"{out}: up to date ({describe(earlier)})")
         return earlier
+    trained = None
     if earlier:
-        say(f"{out}: replaces an earlier run ({describe(earlier)})")
+        same = earlier["requests"]["head"] == requests["head"]
+        trained = load_head(out) if same else None
+        say(f"{out}: {'decodes anew' if same else 'replaces'} an earlier run ({describe(earlier)})")
 
-    run = _fit(Run(head, name, decoder, decoder_text, [], []), train, clock)
+    run = _fit(Run(name, trained or head, decoder, asked.decoder, [], []), trained is not None, train, clock)
     with clock("valid"):
-        scores, predicted = _score_valid(run, valid)
+        scores, predicted = _score(run, valid, warn)
+    prepare_folder(out, {"format": FORMAT} | vars(asked))
     run.save(out)
     if valid:
         # 2024's format is the one that every tool of the field reads.
         plain = find_edition(2024)
-        write_submission(out / VALID_SUBMISSION, render_submission(valid.ids, predicted, plain), plain)
+        write_submission(out / VALID, render_submission(valid.ids, predicted, plain), plain)
     metrics = {
+        "format": FORMAT,
         "head": name,
         "params": head.get_params(),
-        "decoder": {"name": decoder_text, "threshold": decoder.threshold_, "tuned_on_valid": decoder.tuned},
+        "decoder": {"name": asked.decoder, "threshold": decoder.threshold_, "tuned_on_valid": decoder.tuned},
         "valid": scores,
         "train": _describe_train(run, train, valid),
         "store": _describe_store(store),
-        "versions": _versions(),
+        "versions": installed_versions(*VERSIONS),
         "seconds": clock.seconds,
-        "request": request,
+        "requests": requests,
     }
     write_text(out / METRICS, json.dumps(metrics, indent=1))
     _tell(out, metrics, say, warn)
@@ -124,7 +144,7 @@ def describe(metrics: Mapping[str, Any]) -> str:
     if decoder["tuned_on_valid"]:
         how += f" at {decoder['threshold']:.3f} tuned on valid, so its valid score is optimistic"
     if valid is None:
-        return f"{how}; no valid split to score on"
+        return f"{how}; no image of valid to score on"
     secondary = f", secondary {valid['secondary']:.4f}" if valid["secondary"] is not None else ""
     frozen = "; frozen random network" if metrics["store"]["weights"].startswith("random:") else ""
     return f"{how}; valid primary F1 {valid['primary']:.4f}{secondary} on {valid['n_images']:,} images{frozen}"
@@ -144,46 +164,49 @@ class Clock:
         self.seconds[stage] = round(time.perf_counter() - start, 3)
 
 
-def _fit(run: Run, train: LabelledSplit, clock: Clock) -> Run:
+def _digest_requests(
+    name: str, head: Head, decoder: Decoder, store: FeatureStore, train: LabelledSplit, valid: LabelledSplit | None
+) -> dict[str, str]:
+    """Digests of what decides the head, and of what decides the whole result."""
+    # The number of processes changes no result.
+    params = {key: value for key, value in head.get_params().items() if key != "n_jobs"}
+    learnt = {"format": FORMAT, "head": name, "params": params, "store": store.content, "labels": train.files}
+    decoded = {
+        "decoder": type(decoder).__name__,
+        "params": decoder.get_params(),
+        "labels": valid.files if valid else {},
+    }
+    texts = {"head": json.dumps(learnt, sort_keys=True), "whole": json.dumps([learnt, decoded], sort_keys=True)}
+    return {key: hashlib.sha256(text.encode()).hexdigest() for key, text in texts.items()}
+
+
+def _fit(run: Run, is_trained: bool, train: LabelledSplit, clock: Clock) -> Run:
     """Fit the head of an empty run on the training images that can be read."""
     concepts = [each for each, readable in zip(train.concepts, train.readable, strict=True) if readable]
     vocabulary = find_vocabulary(concepts)
     if not vocabulary:
         raise UserError("no training image that can be read has a concept; check the images and train_concepts.csv")
     Y = indicator(concepts, vocabulary)
-    with clock("fit"):
-        run.head.fit(train.X if train.readable.all() else train.X[train.readable], Y)
-    return replace(run, vocabulary=vocabulary, frequency=positive_rate(Y).tolist())
+    if not is_trained:
+        with clock("fit"):
+            run.head.fit(train.X if train.readable.all() else train.X[train.readable], Y)
+    return Run(run.name, run.head, run.decoder, run.decoder_text, vocabulary, usual_set(Y, vocabulary, MAX_CONCEPTS))
 
 
-def _score_valid(run: Run, valid: LabelledSplit | None) -> tuple[dict[str, Any] | None, list[list[str]]]:
+def _score(
+    run: Run, valid: LabelledSplit | None, warn: Callable[[str], None]
+) -> tuple[dict[str, Any] | None, list[list[str]]]:
     """Fit the decoder and score; gives the scores and each image's concepts."""
     if valid is None:
         run.decoder.fit(np.empty((0, len(run.vocabulary)), np.float32), indicator([], run.vocabulary))
         return None, []
     scores = run.score(valid.X, valid.readable)
-    run.decoder.fit(scores, indicator(valid.concepts, run.vocabulary))
-    predicted = run.name_concepts(run.decoder.predict(scores))
-    edition = find_edition(LATEST)
-    truth = dict(zip(valid.ids, map(_official_set, valid.concepts), strict=True))
-    given = dict(zip(valid.ids, map(_official_set, predicted), strict=True))
-    secondary = None
-    if valid.manual is not None:
-        manual = {id: _official_set(valid.manual.get(id, ())) for id in valid.ids}
-        secondary = secondary_score(manual, given, edition)
-    return {
-        "primary": primary_score(truth, given),
-        "secondary": secondary,
-        "n_images": len(valid.ids),
-        "n_unreadable": int((~valid.readable).sum()),
-        "edition": edition.year,
-        "note": "the decoder was tuned on these images: optimistic" if run.decoder.tuned else None,
-    }, predicted
-
-
-def _official_set(concepts: Any) -> frozenset[str]:
-    """As the evaluator reads a row: an empty cell is the empty concept."""
-    return frozenset(concepts) or frozenset({""})
+    seen = [each for each, readable in zip(valid.concepts, valid.readable, strict=True) if readable]
+    if run.decoder.tuned and not seen:
+        raise UserError(f"decoder '{run.decoder_text}' is tuned on valid, whose images cannot be read; use fixed:0.3")
+    run.decoder.fit(scores, indicator(seen, run.vocabulary), np.array([len(each) for each in seen], dtype=np.int64))
+    predicted = run.name_concepts(scores, valid.readable)
+    return score_valid(valid, predicted, run.decoder.tuned, warn), predicted
 
 
 def _describe_train(run: Run, train: LabelledSplit, valid: LabelledSplit | None) -> dict[str, int]:
@@ -206,7 +229,7 @@ def _describe_store(store: FeatureStore) -> dict[str, Any]:
 
 
 def _tell(out: Path, metrics: Mapping[str, Any], say: Callable[[str], None], warn: Callable[[str], None]) -> None:
-    train, seconds = metrics["train"], metrics["seconds"]["fit"]
+    train, seconds = metrics["train"], metrics["seconds"].get("fit", 0.0)
     if train["n_unreadable"]:
         warn(f"{train['n_unreadable']:,} training images cannot be read and were left out")
     if train["valid_concepts_unseen"]:
@@ -220,10 +243,3 @@ def _finished(out: Path) -> dict[str, Any] | None:
         return read_metrics(out)
     except UserError:
         return None
-
-
-def _versions() -> dict[str, str]:
-    found = {
-        each.metadata["Name"].lower().replace("_", "-"): each.version for each in importlib.metadata.distributions()
-    }
-    return {"python": platform.python_version()} | {name: found[name] for name in VERSIONS if name in found}

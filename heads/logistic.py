@@ -1,5 +1,8 @@
 """One-vs-rest logistic regression on standardised embeddings."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
@@ -7,9 +10,8 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_scalar
 
-from heads.base import Head, State, positive_rate
+from heads.base import Head, State, check_number, positive_rate
 
 MAX_ITER = 1000
 """Steps of L-BFGS: standardised embeddings need some tens."""
@@ -42,7 +44,11 @@ class LogisticHead(Head):
 
     def check_params(self) -> None:
         """Check parameters before anything is computed."""
-        check_scalar(self.C, "C", (int, float), min_val=0, include_boundaries="neither")
+        check_number(self.C, "C", float, 0, closed="neither")
+        if self.n_jobs is not None:
+            check_number(self.n_jobs, "n_jobs", int, -(2**15))
+            if self.n_jobs == 0:
+                raise ValueError("n_jobs is 0, expected a number of processes, or -1 for all cores")
 
     def _fit(self, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> None:
         scaler = StandardScaler().fit(X.astype(np.float64))
@@ -64,6 +70,10 @@ class LogisticHead(Head):
     def _scores(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         standardised = (X - self.mean_) / self.scale_
         return expit(standardised @ self.coef_.T + self.intercept_).astype(np.float32)
+
+    def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self.mean_, self.scale_ = state["mean"], state["scale"]
+        self.coef_, self.intercept_ = state["coef"], state["intercept"]
 
     def get_state(self) -> State:
         """What was learnt, as named arrays."""

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.errors import UserError, some
 from cache.files import digest_file, write_text
 from cache.store import FeatureStore, Split
 from eval.editions import Edition
-from eval.labels import find_label_file, read_concepts
+from eval.labels import find_label_file, image_id, read_ids
 from eval.official import is_skipped
 from eval.submission import render_submission, write_submission
-from heads.run import SUBMISSION, SUBMISSION_RECORD, Run, read_metrics, refuse_other_store
+from heads.run import SUBMISSION, SUBMISSION_RECORD, SUBMISSION_ZIP, Run, read_metrics, refuse_other_store
 
 
 def predict_run(
@@ -30,8 +31,8 @@ def predict_run(
 ) -> Path:
     """Write a run's submission for a split.
 
-    Every id of the official list gets its row, in the list's order; an image that is missing or cannot be read gets
-    the concepts that the training frequencies name.
+    Every id of the official list gets its row, spelt and ordered as there; an image that is missing or cannot be read
+    gets the one set of concepts that scores best on all training images.
 
     Parameters
     ----------
@@ -59,68 +60,77 @@ def predict_run(
     metrics, store = read_metrics(folder), FeatureStore(store_path)
     refuse_other_store(folder, metrics, store)
     rows = store.split(split)
-    ids_path = find_label_file(data, split, "ids") if data else None
-    ids = read_concepts(ids_path).index.tolist() if ids_path else rows.ids.tolist()
+    ids, place = _official_ids(rows, data, split)
     path = folder / (SUBMISSION if split == "test" else f"submission_{split}.csv")
     request = {
-        "run": metrics["request"],
+        "run": metrics["requests"]["whole"],
         "store": store.content,
         "edition": edition.year,
         "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
     }
-    if _up_to_date(folder, path, request):
-        say(f"{path}: up to date ({len(ids):,} images, passed the check of {edition.year})")
-        return path
+    if split == "test" and _up_to_date(folder, request):
+        hand_in = folder / (SUBMISSION_ZIP if edition.zipped else SUBMISSION)
+        say(f"{hand_in}: up to date ({len(ids):,} images, passed the check of {edition.year})")
+        return hand_in
+    row_of = _find_rows(rows, ids, split, place, edition, warn)
+    readable = (row_of >= 0) & rows.readable[row_of]
     run = Run.load(folder)
-    concepts = _predict(run, rows, ids, split, ids_path, edition, warn)
+    in_order = np.array_equal(row_of, np.arange(len(rows.ids)))
+    concepts = run.name_concepts(
+        run.score(rows.embeddings if in_order else rows.embeddings[row_of], readable), readable
+    )
+    if split == "test":
+        for name in (SUBMISSION_RECORD, SUBMISSION_ZIP):
+            (folder / name).unlink(missing_ok=True)  # another edition's must not stand beside this one
     written = write_submission(path, render_submission(ids, concepts, edition), edition)
     if split == "test":
-        record = request | {"sha256": digest_file(path).hex()}
-        write_text(folder / SUBMISSION_RECORD, json.dumps(record, indent=1))
+        files = {each.name: digest_file(each).hex() for each in written}
+        write_text(folder / SUBMISSION_RECORD, json.dumps(request | {"files": files}, indent=1))
     named = sum(map(len, concepts)) / len(concepts)
     also = f"; hand in {written[-1]}" if len(written) > 1 else ""
-    say(f"{path}: {len(ids):,} images, {named:.1f} concepts each, passes the check of {edition.year}{also}")
+    say(f"{path}: {len(ids):,} images in the order of {place}, {named:.1f} concepts each, "
+        f"passes the check of {edition.year}{also}")  # fmt: skip
     return written[-1]
 
 
-def _predict(
-    run: Run,
-    rows: Split,
-    ids: list[str],
-    split: str,
-    ids_path: Path | None,
-    edition: Edition,
-    warn: Callable[[str], None],
-) -> list[list[str]]:
-    """The concepts of each id."""
-    places = {id: row for row, id in enumerate(rows.ids.tolist())}
-    row_of = np.array([places.get(id, -1) for id in ids])
+def _official_ids(rows: Split, data: Path | None, split: str) -> tuple[list[str], str]:
+    """The ids in their order, and where it comes from."""
+    if data is not None and not data.is_dir():
+        raise UserError(f"{data}: no such folder; expected the data folder with {split}_ids.csv in it")
+    path = find_label_file(data, split, "ids") if data else None
+    return (read_ids(path), str(path)) if path else (rows.ids, "the store")
+
+
+def _find_rows(
+    rows: Split, ids: list[str], split: str, place: str, edition: Edition, warn: Callable[[str], None]
+) -> NDArray[np.int64]:
+    """The store's row of each id, -1 where it has none; what is odd is told."""
+    places = {id: row for row, id in enumerate(rows.ids)}
+    names = [image_id(id) for id in ids]
+    row_of = np.array([places.get(name, -1) for name in names], dtype=np.int64)
     missing = [id for id, row in zip(ids, row_of, strict=True) if row < 0]
     if len(missing) == len(ids):
-        raise UserError(
-            f"{ids_path}: none of its ids is an image of split '{split}', such as '{rows.ids[0]}'; wrong list?"
-        )
+        raise UserError(f"{place}: none of its ids is an image of split '{split}', such as '{rows.ids[0]}'; check it")
+    usual = "they get the concepts that are usual in train"
     if missing:
-        warn(f"{ids_path}: {len(missing):,} ids have no image ({some(missing)}); they get the most frequent concepts")
-    extra = sorted(set(places) - set(ids))
+        header = "; is its first row a header? Write ID,CUIs" if missing == ids[:1] else ""
+        warn(f"{place}: {len(missing):,} ids have no image ({some(missing)}); {usual}{header}")
+    extra = sorted(set(places) - set(names))
     if extra:
-        warn(f"{split}: {len(extra):,} images are not in {ids_path} ({some(extra)}); they are left out")
-    readable = np.where(row_of >= 0, rows.readable[row_of], False)
-    unreadable = [id for id, row, ok in zip(ids, row_of, readable, strict=True) if row >= 0 and not ok]
+        warn(f"{split}: {len(extra):,} images are not in {place} ({some(extra)}); they are left out")
+    unreadable = [id for id, row in zip(ids, row_of, strict=True) if row >= 0 and not rows.readable[row]]
     if unreadable:
-        told = f"{split}: {len(unreadable):,} images cannot be read ({some(unreadable)})"
-        warn(f"{told}; they get the most frequent concepts")
+        warn(f"{split}: {len(unreadable):,} images cannot be read ({some(unreadable)}); {usual}")
     skipped = [id for id in ids if is_skipped(id, edition)]
     if skipped:
-        warn(f"{len(skipped):,} ids have the letters ID in them ({some(skipped)}); the evaluator skips such rows")
-    in_order = np.array_equal(row_of, np.arange(len(rows.ids)))
-    scores = run.score(rows.embeddings if in_order else rows.embeddings[row_of], readable)
-    return run.name_concepts(run.decoder.predict(scores))
+        warn(f"{len(skipped):,} ids have the letters ID in them ({some(skipped)}); the evaluator passes them over")
+    return row_of
 
 
-def _up_to_date(folder: Path, path: Path, request: dict[str, Any]) -> bool:
+def _up_to_date(folder: Path, request: dict[str, Any]) -> bool:
     try:
         record = json.loads((folder / SUBMISSION_RECORD).read_text(encoding="utf-8"))
-        return path.name == SUBMISSION and record == request | {"sha256": digest_file(path).hex()}
-    except (OSError, ValueError):
+        files = record.pop("files")
+        return record == request and all(digest_file(folder / name).hex() == kept for name, kept in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

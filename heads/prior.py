@@ -1,5 +1,8 @@
 """The floor: every image gets the training frequencies, whatever it shows."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
@@ -25,6 +28,9 @@ class PriorHead(Head):
 
     def _scores(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.tile(self.frequency_, (len(X), 1))
+
+    def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self.frequency_ = state["frequency"]
 
     def get_state(self) -> State:
         """What was learnt, as named arrays."""

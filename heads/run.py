@@ -1,9 +1,9 @@
 """Runs: a folder with everything a result needs: head, decoder, vocabulary, scores, submission.
 
-`metrics.json` is written last; a folder without it is an unfinished run.
+``run.json``, what was asked, is written first and marks the folder as a run; ``metrics.json`` is written last, and a
+folder without it is an unfinished run.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,25 @@ from numpy.typing import NDArray
 from cache.errors import UserError
 from cache.files import write_text
 from cache.provenance import Provenance
+from cache.rows import Embeddings
 from cache.store import FeatureStore
 from heads.base import Head
 from heads.decoders import Decoder, make_decoder
-from heads.saving import load_head, save_head
+from heads.saving import ARRAYS, PARAMETERS, load_head, save_head
 
-METRICS, DECODER, VOCABULARY = "metrics.json", "decoder.json", "vocabulary.json"
-SUBMISSION, SUBMISSION_RECORD = "submission.csv", "submission.json"
+FORMAT = 1
+"""Version of a run's files and of what a head makes of its parameters: raise it when results change."""
+
+ASKED, METRICS, DECODER, VOCABULARY = "run.json", "metrics.json", "decoder.json", "vocabulary.json"
+VALID, SUBMISSION, SUBMISSION_ZIP, SUBMISSION_RECORD = (
+    "valid.csv",
+    "submission.csv",
+    "submission.zip",
+    "submission.json",
+)
+
+RESULTS = (METRICS, SUBMISSION_RECORD, SUBMISSION, SUBMISSION_ZIP, VALID, DECODER, VOCABULARY, PARAMETERS, ARRAYS)
+"""What an earlier run leaves; removed in this order, the proof that it is finished first."""
 
 
 @dataclass(frozen=True)
@@ -31,49 +43,55 @@ class Run:
 
     Parameters
     ----------
-    head : Head
     name : str
         The head's name in the registry.
+    head : Head
     decoder : Decoder
         Fitted.
     decoder_text : str
         The decoder as it was asked for, such as ``fixed:0.3``.
     vocabulary : list of str
         The concept of each column of the scores.
-    frequency : list of float
-        How often each concept is in the training images: the scores of an image that cannot be read.
+    usual : list of str
+        The one set of concepts that scores best on all training images: for an image that cannot be read.
     """
 
-    head: Head
     name: str
+    head: Head
     decoder: Decoder
     decoder_text: str
     vocabulary: list[str]
-    frequency: list[float]
+    usual: list[str]
 
-    def score(self, X: NDArray[np.float32], readable: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Scores of some images, shape (n_images, n_concepts); training frequencies where not readable."""
-        scores = np.tile(np.asarray(self.frequency, np.float32), (len(X), 1))
-        if readable.any():
-            scores[readable] = self.head.predict_proba(X if readable.all() else X[readable])
-        return scores
+    def score(self, X: Embeddings, readable: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Scores of the readable images, shape (n_readable, n_concepts).
 
-    def name_concepts(self, named: scipy.sparse.csr_matrix) -> list[list[str]]:
-        """The concepts of each row of an indicator matrix, sorted."""
+        Raises
+        ------
+        UserError
+            The head gives no finite score.
+        """
+        if not readable.any():
+            return np.zeros((0, len(self.vocabulary)), np.float32)
+        try:
+            return self.head.predict_proba(X if readable.all() else X[readable])
+        except ValueError as error:
+            raise UserError(f"head '{self.name}': {error}") from error
+
+    def name_concepts(self, scores: NDArray[np.float32], readable: NDArray[np.bool_]) -> list[list[str]]:
+        """The sorted concepts of each image, the usual ones where it cannot be read."""
+        named = self.decoder.predict(scores)
         named.sort_indices()
-        return [
-            [self.vocabulary[column] for column in named.indices[start:end]]
-            for start, end in zip(named.indptr[:-1], named.indptr[1:], strict=True)
-        ]
+        rows = zip(named.indptr[:-1], named.indptr[1:], strict=True)
+        found = iter([[self.vocabulary[column] for column in named.indices[start:end]] for start, end in rows])
+        return [next(found) if is_readable else self.usual for is_readable in readable]
 
     def save(self, folder: Path) -> None:
-        """Write everything but the metrics, replacing an earlier run of this project and nothing else."""
-        prepare_folder(folder)
+        """Write head, decoder and vocabulary into a folder from `prepare_folder`."""
         save_head(self.head, self.name, folder)
         decoder = {"decoder": self.decoder_text, "threshold": self.decoder.threshold_}
         write_text(folder / DECODER, json.dumps(decoder, indent=1))
-        kept = {"vocabulary": self.vocabulary, "frequency": self.frequency}
-        write_text(folder / VOCABULARY, json.dumps(kept, indent=1))
+        write_text(folder / VOCABULARY, json.dumps({"vocabulary": self.vocabulary, "usual": self.usual}, indent=1))
 
     @classmethod
     def load(cls, folder: Path) -> "Run":
@@ -82,45 +100,48 @@ class Run:
         Raises
         ------
         UserError
-            The folder holds no finished run.
+            The folder holds no finished run, or a damaged one.
         """
-        read_metrics(folder)
+        name = read_metrics(folder)["head"]
         head = load_head(folder)
         try:
-            kept = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
-            decoded = json.loads((folder / DECODER).read_text(encoding="utf-8"))
-            name = json.loads((folder / METRICS).read_text(encoding="utf-8"))["head"]
+            kept, decoded = _read_json(folder / VOCABULARY), _read_json(folder / DECODER)
             decoder = make_decoder(decoded["decoder"])
             decoder.threshold_ = float(decoded["threshold"])
-            vocabulary, frequency = list(map(str, kept["vocabulary"])), list(map(float, kept["frequency"]))
+            vocabulary, usual = list(map(str, kept["vocabulary"])), list(map(str, kept["usual"]))
+            if len(vocabulary) != head.n_concepts_:
+                raise ValueError(f"{head.n_concepts_:,} concepts in the head, {len(vocabulary):,} in the vocabulary")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder}: a damaged run ({error}); train it again with `make head`") from error
-        if len(vocabulary) != head.n_concepts_ or len(frequency) != head.n_concepts_:
-            raise UserError(
-                f"{folder}: a damaged run (its head has {head.n_concepts_:,} concepts, its vocabulary "
-                f"{len(vocabulary):,}); train it again with `make head`"
-            )
-        return cls(head, name, decoder, decoded["decoder"], vocabulary, frequency)
+        return cls(name, head, decoder, decoded["decoder"], vocabulary, usual)
 
 
-def prepare_folder(folder: Path) -> None:
+def read_asked(folder: Path) -> dict[str, Any] | None:
+    """What was asked of the run in a folder, finished or not; None if there is no run of this version."""
+    try:
+        asked = _read_json(folder / ASKED)
+    except (OSError, ValueError):
+        return None
+    return asked if isinstance(asked, dict) and asked.get("format") == FORMAT else None
+
+
+def prepare_folder(folder: Path, asked: dict[str, Any]) -> None:
     """Make a run's folder, or take the results of an earlier run out of it; other files stay.
 
     Raises
     ------
     UserError
-        The folder has files in it, but no run.
+        The folder has files in it, but no run; or a folder stands where a result has to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    ours = {METRICS, "head.json", DECODER, VOCABULARY}
-    names = {path.name for path in folder.iterdir()}
-    if names and not names & ours:
-        raise UserError(f"{folder}: has files in it that are not a run; name another RUN (--out)")
-    # Results of the earlier head must not stand beside the new one, the proof that it is finished first.
-    for name in (METRICS, SUBMISSION_RECORD):
+    if any(folder.iterdir()) and read_asked(folder) is None:
+        raise UserError(f"{folder}: has files in it and is not a run; name another RUN (--out)")
+    odd = [name for name in RESULTS if (folder / name).is_dir()]
+    if odd:
+        raise UserError(f"{folder / odd[0]}: is a folder where a file has to be; move it away or name another RUN")
+    for name in RESULTS:
         (folder / name).unlink(missing_ok=True)
-    for path in folder.glob("submission*"):
-        path.unlink()
+    write_text(folder / ASKED, json.dumps(asked, indent=1))
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -129,20 +150,15 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        The run is missing or unfinished.
+        The run is missing, unfinished or of another version.
     """
     try:
-        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        if isinstance(metrics, dict) and "request" in metrics:
+        metrics = _read_json(folder / METRICS)
+        if isinstance(metrics, dict) and metrics.get("format") == FORMAT:
             return metrics
     except (OSError, ValueError):
         pass
     raise UserError(f"{folder}: no finished run in it; make it with `make head RUN={folder}`")
-
-
-def digest_request(request: dict[str, Any]) -> str:
-    """Digest of everything that decides a result: head, parameters, decoder, store, labels."""
-    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
 def refuse_other_store(folder: Path, metrics: dict[str, Any], store: FeatureStore) -> None:
@@ -163,3 +179,31 @@ def refuse_other_store(folder: Path, metrics: dict[str, Any], store: FeatureStor
             f"{folder} was trained on other features than {store.path} holds: {'; '.join(differences)}; "
             "name the STORE it was trained on, or train it again on this one"
         )
+
+
+def usual_set(Y: scipy.sparse.csr_matrix, vocabulary: list[str], most: int) -> list[str]:
+    """The most frequent concepts, as many as give all images together the best mean F1.
+
+    Parameters
+    ----------
+    Y : sparse matrix of {0, 1}, shape (n_images, n_concepts)
+    vocabulary : list of str
+    most : int
+        How many may be named.
+
+    Examples
+    --------
+    >>> Y = scipy.sparse.csr_matrix([[1, 1, 0], [1, 1, 0], [1, 0, 1]])
+    >>> usual_set(Y, ["C1", "C2", "C3"], 100)
+    ['C1', 'C2']
+    """
+    counts = np.asarray(Y.sum(axis=0)).ravel()
+    order = np.argsort(-counts, kind="stable")[:most]
+    hits = np.asarray(Y[:, order].toarray(), dtype=np.float64).cumsum(axis=1)
+    true = np.asarray(Y.sum(axis=1)).reshape(-1, 1)
+    f1 = (2 * hits / (np.arange(1, len(order) + 1) + true)).mean(axis=0)
+    return sorted(vocabulary[column] for column in order[: int(f1.argmax()) + 1])
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.pack import Listing, pack_store
+from cache.images import Listing
+from cache.pack import pack_store
 from cache.provenance import Provenance
 from cache.rows import OK, UNREADABLE, Rows
 from featurize.phantoms.dataset import make_phantoms
@@ -22,6 +23,7 @@ PROVENANCE = Provenance(
     pooling="avg",
     size=224,
     decoding="1",
+    resizing="bilinear antialiased",
     preprocessing="densenet",
     engine="openvino",
     precision="float32",

@@ -57,6 +57,22 @@ def test_the_global_threshold_is_the_best_of_all() -> None:
     assert max(tried) > min(tried)
 
 
+def test_concepts_without_a_column_weigh_in_the_tuning() -> None:
+    scores, Y = drawn()
+    n_true = Y.sum(axis=1) + np.random.default_rng(1).integers(0, 6, len(Y))
+    decoder = GlobalThreshold().fit(scores, scipy.sparse.csr_matrix(Y), n_true)
+
+    def official(threshold: float) -> float:
+        fixed = FixedThreshold(threshold).fit(scores, scipy.sparse.csr_matrix(Y))
+        named = fixed.predict(scores).toarray()
+        return float(np.mean(2 * (named * Y).sum(1) / (named.sum(1) + n_true)))
+
+    best = max(official(float(threshold)) for threshold in [0.0, *np.unique(scores)])
+    assert official(decoder.threshold_) == pytest.approx(best, abs=1e-12)
+    plain = GlobalThreshold().fit(scores, scipy.sparse.csr_matrix(Y))
+    assert official(plain.threshold_) < best
+
+
 def test_only_the_tuned_decoder_says_that_it_looks_at_labels() -> None:
     assert not make_decoder("fixed:0.5").tuned
     assert make_decoder("global").tuned

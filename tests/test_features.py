@@ -20,13 +20,13 @@ SMALL = {"backbone": "mobilenet", "weights": "random:0", "size": 32, "engine": "
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each run embeds."""
     counts: list[int] = []
-    embed = features._embed
+    embed = features.embed_pending
 
-    def count(pending: list[Path], *args: Any) -> float:
+    def count(pending: list[Path], *args: Any) -> None:
         counts.append(len(pending))
-        return embed(pending, *args)
+        embed(pending, *args)
 
-    monkeypatch.setattr(features, "_embed", count)
+    monkeypatch.setattr(features, "embed_pending", count)
     return counts
 
 
@@ -80,7 +80,7 @@ def test_only_a_new_image_is_embedded(place: Path, embedded: list[int]) -> None:
     (place / "data" / "train" / "zz_new.jpg").write_bytes(data + b"one more byte makes another image")
     split = make(place).split("train")
     assert embedded == [1]
-    assert split.ids[-2:].tolist() == ["zz_copy", "zz_new"]
+    assert split.ids[-2:] == ["zz_copy", "zz_new"]
     np.testing.assert_array_equal(split.embeddings[:-2], before)
 
 
@@ -90,7 +90,7 @@ def test_a_renamed_image_is_not_embedded_again(place: Path, embedded: list[int])
     store = make(place)
     assert embedded == []
     assert len(store.split("train").ids) == 27
-    row = store.split("valid").ids.tolist().index("moved")
+    row = store.split("valid").ids.index("moved")
     np.testing.assert_array_equal(store.split("valid").embeddings[row], before)
 
 
@@ -98,14 +98,16 @@ def test_a_changed_image_is_embedded_again_and_a_removed_one_leaves(place: Path,
     paths = sorted((place / "data" / "train").iterdir())
     paths[0].write_bytes(paths[1].read_bytes() + b"changed")
     paths[2].unlink()
-    split = make(place).split("train")
+    told: list[str] = []
+    split = make(place, warn=told.append).split("train")
     assert embedded == [1]
     assert len(split.ids) == 27
+    assert "1 of the store's images are not in" in told[0]
 
 
 def test_finished_units_of_a_stopped_run_are_not_embedded_again(place: Path, embedded: list[int]) -> None:
     finished = FeatureStore(place / "s.h5")
-    parts = Parts(place / "s.h5", finished.fingerprint)
+    parts = Parts(place / "s.h5", finished.provenance)
     parts.add(finished.split("valid").rows)
     (place / "s.h5").rename(place / "whole.h5")
     again = make(place)
@@ -121,7 +123,7 @@ def test_unreadable_images_keep_their_rows_and_are_told(place: Path) -> None:
     told: list[str] = []
     split = make(place, warn=told.append).split("train")
     assert np.flatnonzero(~split.readable).tolist() == [3, 5]
-    assert split.ids.tolist() == [path.stem for path in paths]
+    assert split.ids == [path.stem for path in paths]
     assert "train: 2 images cannot be read; their rows stay" in told[0]
     assert f"{paths[3].stem}: not an image of a known format" in told[0]
 
@@ -171,3 +173,83 @@ def test_processes_give_the_same_embeddings_as_one(place: Path) -> None:
         for n in (1, 2)
     ]
     assert stores[0].content == stores[1].content
+
+
+def test_an_option_that_differs_is_refused_before_anything_is_built(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "_build", lambda *args: pytest.fail("built"))
+    with pytest.raises(UserError, match="it has engine tensorflow, not openvino"):
+        make_features(place / "data", place / "s.h5", {"engine": "openvino"}, say=lambda line: None, warn=pytest.fail)
+
+
+def test_a_store_of_another_folder_is_not_emptied(place: Path, tmp_path: Path) -> None:
+    before = (place / "s.h5").read_bytes()
+    for path in sorted((place / "data" / "train").iterdir())[:2]:
+        (tmp_path / "other" / "train").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "other" / "train" / path.name).write_bytes(path.read_bytes() + b"other")
+    for split in ("valid", "test"):
+        shutil.copytree(place / "data" / split, tmp_path / "other" / split)
+    with pytest.raises(
+        UserError, match=r"was made from .*, and 26 of the store's images are not in .*; name another STORE"
+    ):
+        make_features(tmp_path / "other", place / "s.h5", {}, say=lambda line: None, warn=pytest.fail)
+    assert (place / "s.h5").read_bytes() == before
+
+
+def test_a_split_that_vanishes_is_refused_unless_it_is_meant(place: Path, embedded: list[int]) -> None:
+    shutil.rmtree(place / "data" / "valid")
+    with pytest.raises(UserError, match="split 'valid' has vanished: 6 of the store's images are not in"):
+        make(place)
+    store = make_features(place / "data", place / "s.h5", {}, rebuild=True, say=lambda line: None, warn=pytest.fail)
+    assert list(store.splits) == ["train", "test"]
+    assert embedded == []
+
+
+def test_a_finished_store_does_not_need_its_weights_file(place: Path, tmp_path: Path, embedded: list[int]) -> None:
+    from cache.command import muted_imports
+
+    with muted_imports():
+        import keras
+
+        from featurize.weights import load_weights
+    weights = tmp_path / "mine.weights.h5"
+    load_weights(keras.applications.MobileNet, "random:3", 32).save_weights(weights)
+    given = {**SMALL, "weights": str(weights)}
+    made = make_features(place / "data", place / "w.h5", given, say=lambda line: None, warn=pytest.fail)
+    weights.rename(tmp_path / "renamed.weights.h5")
+    again = make_features(place / "data", place / "w.h5", {}, say=lambda line: None, warn=pytest.fail)
+    first(place).rename(place / "data" / "valid" / "moved.jpg")
+    moved = make_features(place / "data", place / "w.h5", {}, say=lambda line: None, warn=pytest.fail)
+    assert embedded == [40]
+    assert made.fingerprint == again.fingerprint == moved.fingerprint
+    (place / "data" / "valid" / "new.jpg").write_bytes((place / "data" / "valid" / "moved.jpg").read_bytes() + b"new")
+    with pytest.raises(UserError, match=r"mine\.weights\.h5': no such file"):
+        make_features(place / "data", place / "w.h5", {}, say=lambda line: None, warn=pytest.fail)
+
+
+def test_a_split_of_unreadable_images_alone_makes_a_store_that_opens(place: Path) -> None:
+    for path in (place / "data" / "test").iterdir():
+        path.write_bytes(path.name.encode())
+    told: list[str] = []
+    make(place, warn=told.append)
+    split = FeatureStore(place / "s.h5").split("test")
+    assert not split.readable.any()
+    assert np.isnan(split.embeddings).all()
+
+
+def test_float16_is_stored_as_asked(place: Path) -> None:
+    given = {**SMALL, "backbone": "vgg16", "dtype": "float16"}
+    half = make_features(place / "data", place / "half.h5", given, say=lambda line: None, warn=pytest.fail)
+    whole = make_features(
+        place / "data", place / "whole.h5", {**given, "dtype": "float32"}, say=lambda line: None, warn=pytest.fail
+    )
+    assert half.split("test").embeddings.dtype == np.float16
+    assert half.fingerprint != whole.fingerprint
+    np.testing.assert_array_equal(half.split("test").embeddings, whole.split("test").embeddings.astype(np.float16))
+
+
+def test_embeddings_that_do_not_fit_into_float16_are_refused(place: Path) -> None:
+    # A random MobileNet's features are about 1e-21: all would become 0.
+    with pytest.raises(UserError, match="do not fit into float16; store them as float32"):
+        make_features(place / "data", place / "half.h5", {**SMALL, "dtype": "float16"}, say=lambda line: None)

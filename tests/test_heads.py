@@ -132,7 +132,13 @@ def test_an_unknown_head_or_parameter_lists_the_right_ones() -> None:
         ("dense", {"held_out": 1.0}),
         ("dense", {"decay": 1.5}),
         ("dense", {"random_state": -1}),
+        ("dense", {"hidden": True}),
+        ("dense", {"learning_rate": float("inf")}),
         ("logistic", {"C": 0}),
+        ("logistic", {"C": True}),
+        ("logistic", {"C": float("nan")}),
+        ("logistic", {"n_jobs": 0}),
+        ("logistic", {"n_jobs": "two"}),
         ("logistic", {"C": "small"}),
     ],
 )
@@ -195,3 +201,10 @@ def test_dense_learns_from_embeddings_too_small_to_square_in_float32(data: tuple
 def test_another_seed_trains_another_head(data: tuple) -> None:
     scores = [DenseHead(epochs=2, random_state=seed).fit(*data).predict_proba(data[0]) for seed in (0, 1)]
     assert not np.array_equal(*scores)
+
+
+def test_scores_that_are_not_finite_are_refused(data: tuple) -> None:
+    head = make_head("prior").fit(*data)
+    head.frequency_[:] = np.nan  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="scores are not finite: training has diverged"):
+        head.predict_proba(data[0])

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from cache.errors import UserError
-from featurize.images import find_images, identify
+from cache.images import find_images, identify
+from cache.seen import SeenFiles
 
 
 def touch(path: Path, content: bytes = b"x") -> None:
@@ -57,14 +58,41 @@ def test_a_folder_without_images_says_what_is_expected(tmp_path: Path) -> None:
 def test_identity_is_the_content_not_the_name(tmp_path: Path) -> None:
     for name, content in (("a", b"same"), ("b", b"same"), ("c", b"other")):
         touch(tmp_path / "train" / f"{name}.jpg", content)
-    a, b, c = identify(find_images(tmp_path, warn=pytest.fail))["train"].digests
+    a, b, c = identify(find_images(tmp_path, warn=pytest.fail), SeenFiles(tmp_path / "s.h5"))["train"].digests
     assert a == b != c
 
 
 def test_a_file_that_cannot_be_opened_keeps_its_place_and_a_reason(tmp_path: Path) -> None:
     touch(tmp_path / "train" / "a.jpg")
     os.symlink("nowhere.jpg", tmp_path / "train" / "b.jpg")
-    listing = identify(find_images(tmp_path, warn=pytest.fail))["train"]
+    listing = identify(find_images(tmp_path, warn=pytest.fail), SeenFiles(tmp_path / "s.h5"))["train"]
     assert listing.ids == ["a", "b"]
     assert listing.digests[1] is None
     assert listing.reasons == ["", "cannot be read: No such file or directory"]
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    touch(tmp_path / "train" / "a.jpg")
+    os.mkfifo(tmp_path / "train" / "b.jpg")
+    listing = identify(find_images(tmp_path, warn=pytest.fail), SeenFiles(tmp_path / "s.h5"))["train"]
+    assert listing.reasons == ["", "cannot be read: not a regular file"]
+
+
+def test_a_file_without_permission_keeps_its_place_and_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "train" / "a.jpg")
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("cache.seen.digest_file", refuse)
+    listing = identify(find_images(tmp_path, warn=pytest.fail), SeenFiles(tmp_path / "s.h5"))["train"]
+    assert (listing.digests, listing.reasons) == ([None], ["cannot be read: Permission denied"])
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path / "train" / "a.jpg")
+    (tmp_path / "train" / os.fsdecode(b"b\xff.jpg")).write_bytes(b"x")
+    with pytest.raises(UserError, match=r"b\\xff\.jpg: its name is not UTF-8, an id must be; rename it"):
+        find_images(tmp_path, warn=pytest.fail)

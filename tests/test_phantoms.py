@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cache.errors import UserError
+from cache.images import find_images
 from eval.labels import find_label_file, read_concepts
-from featurize.images import find_images
 from featurize.phantoms.canvas import Canvas, draw
 from featurize.phantoms.concepts import FINDINGS, MAX_CONCEPTS, NAMES, PARTS, make_phantom
 from featurize.phantoms.dataset import make_phantoms

@@ -1,12 +1,14 @@
 """Runs: what is learnt is scored officially, kept whole, and predicts with the same features alone."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse as sparse
 from conftest import PROVENANCE, write_store
 
 from cache.errors import UserError
@@ -14,7 +16,7 @@ from eval.editions import find_edition
 from eval.scoring import score_files
 from heads.fitting import fit_run
 from heads.predicting import predict_run
-from heads.run import Run
+from heads.run import Run, usual_set
 
 CONCEPTS = ["C0040405", "C1306645", "C0817096", "C7"]
 
@@ -51,7 +53,14 @@ def fit(
 ) -> tuple[dict[str, Any], list[str]]:
     told: list[str] = []
     metrics = fit_run(
-        name, place / "s.h5", place / "data", place / "run", params, decoder, say=told.append, warn=told.append
+        name,
+        place / "s.h5",
+        place / "data",
+        place / "run",
+        params if decoder else None,
+        decoder,
+        say=told.append,
+        warn=told.append,
     )
     return metrics, told
 
@@ -67,7 +76,7 @@ def predict(place: Path, split: str = "test", year: int = 2026) -> list[str]:
 def test_the_kept_scores_are_the_official_scores_of_the_kept_submission(place: Path) -> None:
     metrics, _ = fit(place)
     truth, manual = place / "data" / "valid_concepts.csv", place / "data" / "valid_concepts_manual.csv"
-    scores, _ = score_files(place / "run" / "submission_valid.csv", truth, manual, find_edition(2026))
+    scores, _ = score_files(place / "run" / "valid.csv", truth, manual, find_edition(2026))
     assert metrics["valid"]["primary"] == pytest.approx(scores.primary, abs=1e-12)
     assert metrics["valid"]["secondary"] == pytest.approx(scores.secondary, abs=1e-12)
     assert scores.primary > 0.5
@@ -126,7 +135,7 @@ def test_any_other_request_trains_again_and_says_what_it_replaces(place: Path, c
         decoder="global" if change == "decoder" else "fixed:0.3",
         **({"C": 2.0} if change == "params" else {}),
     )
-    assert any("replaces an earlier run" in line for line in told)
+    assert any(("decodes anew" if change == "decoder" else "replaces") + " an earlier run" in line for line in told)
     # The earlier head's submission must not be handed in as the new one's.
     assert not (place / "run" / "submission.csv").exists()
     assert not (place / "run" / "submission.zip").exists()
@@ -135,7 +144,7 @@ def test_any_other_request_trains_again_and_says_what_it_replaces(place: Path, c
 def ids_of(place: Path) -> list[tuple[str, list[str]]]:
     from cache.store import FeatureStore
 
-    return [(name, split.ids.tolist()) for name, split in FeatureStore(place / "s.h5").splits.items()]
+    return [(name, split.ids) for name, split in FeatureStore(place / "s.h5").splits.items()]
 
 
 def test_a_submission_has_the_official_ids_in_their_order(place: Path) -> None:
@@ -145,7 +154,7 @@ def test_a_submission_has_the_official_ids_in_their_order(place: Path) -> None:
     assert rows[0] == "ID,CUIs"
     assert [row.split(",")[0] for row in rows[1:]] == [f"test_{number:03d}" for number in reversed(range(10))]
     assert "passes the check of 2026; hand in" in told[-1]
-    assert predict(place) == [f"{place / 'run' / 'submission.csv'}: up to date (10 images, passed the check of 2026)"]
+    assert predict(place) == [f"{place / 'run' / 'submission.zip'}: up to date (10 images, passed the check of 2026)"]
     assert "passes the check of 2024" in predict(place, year=2024)[-1]
 
 
@@ -159,13 +168,30 @@ def test_a_submission_that_was_changed_by_hand_is_written_again(place: Path) -> 
     assert path.read_text() == right
 
 
-def test_an_unreadable_image_gets_the_concepts_of_the_training_frequencies(place: Path) -> None:
+def test_an_unreadable_image_gets_the_set_that_scores_best_on_train(place: Path) -> None:
     fit(place)
     told = predict(place)
-    assert any("test: 1 images cannot be read (test_003); they get the most frequent concepts" in line for line in told)
-    run = Run.load(place / "run")
-    expected = run.name_concepts(run.decoder.predict(np.float32([run.frequency])))[0]
-    assert f"test_003,{';'.join(expected)}" in (place / "run" / "submission.csv").read_text().splitlines()
+    assert any(
+        "test: 1 images cannot be read (test_003); they get the concepts that are usual" in line for line in told
+    )
+    usual = Run.load(place / "run").usual
+    assert f"test_003,{';'.join(usual)}" in (place / "run" / "submission.csv").read_text().splitlines()
+
+
+def test_the_usual_set_is_the_best_of_all_sets_of_frequent_concepts() -> None:
+    random = np.random.default_rng(0)
+    Y = (random.random((60, 6)) < [0.9, 0.6, 0.5, 0.3, 0.1, 0.05]).astype(int)
+    names = [f"C{n}" for n in range(6)]
+    usual = usual_set(sparse.csr_matrix(Y), names, 100)
+
+    def mean_f1(chosen: list[str]) -> float:
+        given = np.isin(names, chosen).astype(int)
+        return float(np.mean(2 * (Y * given).sum(1) / (given.sum() + Y.sum(1))))
+
+    order = np.argsort(-Y.sum(0), kind="stable")
+    assert mean_f1(usual) == max(mean_f1([names[n] for n in order[: k + 1]]) for k in range(6))
+    assert 1 < len(usual) < 6
+    assert len(usual_set(sparse.csr_matrix(Y), names, 1)) == 1
 
 
 def test_ids_without_image_and_images_without_id_are_told_and_the_rows_are_there(place: Path) -> None:
@@ -229,7 +255,7 @@ def test_without_valid_a_fixed_decoder_works_and_a_tuned_one_is_refused(place: P
     write_store(place / "s.h5", {"train": {f"train_{n:03d}": np.arange(4) + n for n in range(80)}})
     metrics, told = fit(place)
     assert metrics["valid"] is None
-    assert "no valid split to score on" in told[-1]
+    assert "no image of valid to score on" in told[-1]
     with pytest.raises(UserError, match="tuned on valid, a split it lacks; use fixed"):
         fit(place, decoder="global")
 
@@ -243,16 +269,61 @@ def test_no_image_with_a_concept_is_refused(place: Path) -> None:
 def test_a_folder_with_other_files_is_left_alone(place: Path) -> None:
     (place / "run").mkdir()
     (place / "run" / "thesis.tex").write_text("precious")
-    with pytest.raises(UserError, match="has files in it that are not a run"):
+    with pytest.raises(UserError, match="has files in it and is not a run"):
         fit(place)
     assert (place / "run" / "thesis.tex").read_text() == "precious"
 
 
 def test_files_of_the_user_in_a_runs_folder_stay(place: Path) -> None:
     fit(place)
-    (place / "run" / "notes.txt").write_text("precious")
+    mine = [place / "run" / name for name in ("notes.txt", "submission_paper.docx", "head.txt")]
+    for path in mine:
+        path.write_text("precious")
+    (place / "run" / "submissions").mkdir()
     fit(place, C=2.0)
-    assert (place / "run" / "notes.txt").read_text() == "precious"
+    assert [path.read_text() for path in mine] == ["precious"] * 3
+    assert (place / "run" / "submissions").is_dir()
+
+
+def test_metrics_of_another_program_are_left_alone(place: Path) -> None:
+    (place / "run").mkdir()
+    (place / "run" / "metrics.json").write_text('{"acc": 1}')
+    with pytest.raises(UserError, match="is not a run"):
+        fit(place)
+    assert (place / "run" / "metrics.json").read_text() == '{"acc": 1}'
+
+
+def test_a_killed_run_is_made_again(place: Path) -> None:
+    fit(place)
+    (place / "run" / "metrics.json").unlink()
+    (place / "run" / ".head.h5.4711.tmp").write_text("half")
+    metrics, told = fit(place)
+    assert metrics["valid"]["primary"] > 0.5
+    assert not any("up to date" in line for line in told)
+
+
+def test_what_is_left_open_follows_the_run_that_is_there(place: Path) -> None:
+    first, _ = fit(place, decoder="global", C=0.5)
+    again, told = fit(place, decoder=None)
+    assert again == first
+    assert "up to date" in told[0]
+    other, _ = fit(place, "prior", decoder=None)
+    assert other["decoder"]["name"] == "fixed:0.3"
+
+
+def test_another_decoder_does_not_train_the_head_again(place: Path) -> None:
+    fit(place)
+    metrics, told = fit(place, decoder="global")
+    assert "fit" not in metrics["seconds"]
+    assert "decodes anew" in told[0]
+    alone, _ = fit_run_elsewhere(place, "global")
+    assert alone["valid"] == metrics["valid"]
+
+
+def fit_run_elsewhere(place: Path, decoder: str) -> tuple[dict[str, Any], None]:
+    return fit_run(
+        "logistic", place / "s.h5", place / "data", place / "elsewhere", {}, decoder, say=str, warn=str
+    ), None
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "head.h5", "head.json", "decoder.json", "vocabulary.json"])
@@ -269,3 +340,92 @@ def test_a_strangers_run_cannot_name_code_to_load(place: Path) -> None:
     path.write_text(path.read_text().replace('"logistic"', '"os:system"'))
     with pytest.raises(UserError, match="no head 'os:system'"):
         predict(place)
+
+
+def test_ids_are_written_as_the_official_list_spells_them(place: Path) -> None:
+    fit(place)
+    ids = [f"test_{number:03d}.jpg" for number in range(10)]
+    write_labels(place / "data" / "test_ids.csv", dict.fromkeys(ids, ()))
+    assert not any("no image" in line for line in predict(place))
+    rows = (place / "run" / "submission.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == ids
+
+
+def test_a_data_folder_that_is_not_there_is_refused(place: Path) -> None:
+    fit(place)
+    (place / "data").rename(place / "moved")
+    with pytest.raises(UserError, match="no such folder"):
+        predict(place)
+
+
+def test_another_editions_zip_does_not_stay(place: Path) -> None:
+    fit(place)
+    predict(place)
+    predict(place, year=2022)
+    assert not (place / "run" / "submission.zip").exists()
+    predict(place)
+    (place / "run" / "submission.zip").unlink()
+    predict(place)
+    assert (place / "run" / "submission.zip").exists()
+
+
+def test_predicting_valid_leaves_the_scored_file_alone(place: Path) -> None:
+    fit(place)
+    before = (place / "run" / "valid.csv").read_bytes()
+    predict(place, "valid", 2022)
+    assert (place / "run" / "valid.csv").read_bytes() == before
+    assert (place / "run" / "submission_valid.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("manual", "message"),
+    [
+        ("ID,CUIs\n", "no secondary score: .*no image in it"),
+        ("ID,CUIs\nvalid_000,C0040405\n", "no secondary score: image 'valid_001' is not in the manual truth"),
+        ("".join(f"valid_{n:03d},\n" for n in range(20)), "no secondary score: no image of the manual truth has"),
+    ],
+)
+def test_a_manual_file_that_cannot_be_scored_costs_the_secondary_score_alone(
+    place: Path, manual: str, message: str
+) -> None:
+    (place / "data" / "valid_concepts_manual.csv").write_text(manual)
+    (place / "data" / "train_concepts_manual.csv").write_text("not read")
+    metrics, told = fit(place)
+    assert metrics["valid"]["secondary"] is None
+    assert any(re.search(message, line) for line in told)
+
+
+def test_images_that_the_evaluator_passes_over_are_passed_over_and_told(place: Path) -> None:
+    ids = [f"PID_{number}" for number in range(4)] + ["valid_b"]
+    random = np.random.default_rng(1)
+    write_store(
+        place / "s.h5",
+        {
+            "train": {f"train_{n:03d}": random.normal(size=4) for n in range(80)},
+            "valid": {id: np.ones(4) for id in ids},
+        },
+    )
+    rows = dict.fromkeys(ids, ("C0040405",))
+    for kind in ("concepts", "concepts_manual"):
+        write_labels(place / "data" / f"valid_{kind}.csv", rows)
+    metrics, told = fit(place)
+    assert metrics["valid"]["n_images"] == 1
+    assert any("4 images of valid have the letters ID in their id" in line for line in told)
+    truth = place / "data" / "valid_concepts.csv"
+    scores, _ = score_files(place / "run" / "valid.csv", truth, truth, find_edition(2026))
+    assert metrics["valid"]["primary"] == scores.primary
+
+
+def test_odd_concepts_are_told_before_training(place: Path) -> None:
+    rows = (place / "data" / "train_concepts.csv").read_text()
+    (place / "data" / "train_concepts.csv").write_text(rows.replace("C7", "nodule"))
+    assert any("1 concepts are not 'C' and digits (NODULE)" in line for line in fit(place)[1])
+
+
+def test_a_row_that_is_not_finite_though_its_status_says_fine_is_refused(place: Path) -> None:
+    import h5py
+
+    with h5py.File(place / "s.h5", "a") as file:
+        file["splits/train/embeddings"][5, 1] = np.nan
+    with pytest.raises(UserError, match="embedding of image 'train_005' of train is not finite"):
+        fit(place)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -11,7 +12,8 @@ from conftest import PROVENANCE, RECORD, digest, make_rows, write_store
 
 from cache.errors import UserError
 from cache.files import replacing
-from cache.pack import Listing, pack_store
+from cache.images import Listing
+from cache.pack import pack_store
 from cache.parts import Parts
 from cache.provenance import Provenance
 from cache.store import FeatureStore
@@ -24,7 +26,7 @@ def test_a_store_gives_back_what_was_packed(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path / "s.h5")
     assert list(store.splits) == ["train", "test"]
     assert store.provenance == PROVENANCE
-    assert store.split("train").ids.tolist() == ["a", "ä"]
+    assert store.split("train").ids == ["a", "ä"]
     assert store.split("train").embeddings.tolist() == [[1, 2], [3, 4]]
     assert store.split("test").readable.all()
 
@@ -73,7 +75,7 @@ def test_a_file_without_bytes_keeps_its_row(tmp_path: Path) -> None:
 
 def test_an_image_in_no_source_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     listing = Listing(["a", "b"], [digest(1), digest(2)], ["", ""])
-    with pytest.raises(UserError, match=r"1 images changed while they were being embedded \(b\)"):
+    with pytest.raises(UserError, match=r"1 images changed or vanished while they were being embedded \(b\)"):
         pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, {"train": listing}, [make_rows([1], np.ones((1, 2)))], 2)
     assert list(tmp_path.iterdir()) == []
 
@@ -96,14 +98,15 @@ def test_each_fact_changes_the_fingerprint_and_is_named() -> None:
 
 
 def test_parts_are_read_back_and_removed(tmp_path: Path) -> None:
-    parts = Parts(tmp_path / "s.h5", PROVENANCE.fingerprint)
+    parts = Parts(tmp_path / "s.h5", PROVENANCE)
     rows = make_rows([1, 2], np.ones((2, 3)), {2: "empty file"})
+    parts.start({})
     parts.add(rows)
     parts.add(rows)
-    (back,) = Parts(tmp_path / "s.h5", PROVENANCE.fingerprint)
+    (back,) = Parts(tmp_path / "s.h5", PROVENANCE)
     assert back.digests.tolist() == rows.digests.tolist()
     assert back.reasons == ["", "empty file"]
-    assert list(Parts(tmp_path / "s.h5", "f" * 64)) == []
+    assert list(Parts(tmp_path / "s.h5", replace(PROVENANCE, size=255))) == []
     parts.remove()
     assert list(tmp_path.iterdir()) == []
 

@@ -39,6 +39,10 @@ class Progress:
                 file=sys.stderr,
             )
 
+    def reach(self, n_images: int) -> None:
+        """Say how many are done in all."""
+        self.add(n_images - self._done)
+
     def close(self) -> float:
         """End it; returns the seconds since the start."""
         self._bar.close()

@@ -5,15 +5,19 @@ and test. An image's id is its file name without the ending.
 """
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cache.errors import UserError, some
-from cache.files import digest_file
-from cache.pack import Listing
+from cache.rows import DIGEST_BYTES
+from cache.seen import SeenFiles
 
 SPLITS = ("train", "valid", "test")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
@@ -28,6 +32,30 @@ class Image:
 
     id: str
     path: Path
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What one split must hold: its images in order.
+
+    Parameters
+    ----------
+    ids : list of str
+        Image ids, no two alike.
+    digests : list of bytes or None
+        SHA-256 of each image's bytes, None where the bytes cannot be had.
+    reasons : list of str
+        Why they cannot; empty where they can.
+    """
+
+    ids: list[str]
+    digests: list[bytes | None]
+    reasons: list[str]
+
+    def digest_array(self) -> NDArray[np.uint8]:
+        """The digests as stored, shape (n_images, 32): zeros for None."""
+        joined = b"".join(digest or bytes(DIGEST_BYTES) for digest in self.digests)
+        return np.frombuffer(joined, np.uint8).reshape(-1, DIGEST_BYTES)
 
 
 def find_images(data: Path, warn: Callable[[str], None]) -> dict[str, list[Image]]:
@@ -69,10 +97,19 @@ def find_images(data: Path, warn: Callable[[str], None]) -> dict[str, list[Image
     return splits
 
 
-def identify(splits: Mapping[str, list[Image]]) -> dict[str, Listing]:
+def identify(splits: Mapping[str, list[Image]], seen: SeenFiles) -> dict[str, Listing]:
     """Digest every image's bytes; where they cannot be read, keep the reason instead."""
+
+    def digest_or_reason(image: Image) -> tuple[bytes | None, str]:
+        try:
+            if not stat.S_ISREG(image.path.stat().st_mode):
+                return None, "cannot be read: not a regular file"  # a pipe would be waited for without end
+            return seen.digest(image.path), ""
+        except OSError as error:
+            return None, f"cannot be read: {error.strerror}"
+
     with ThreadPoolExecutor(HASH_THREADS) as pool:
-        found = {split: list(pool.map(_digest_or_reason, images)) for split, images in splits.items()}
+        found = {split: list(pool.map(digest_or_reason, images)) for split, images in splits.items()}
     return {
         split: Listing([image.id for image in images], [d for d, _ in found[split]], [r for _, r in found[split]])
         for split, images in splits.items()
@@ -87,12 +124,21 @@ def _walk(folder: Path, warn: Callable[[str], None]) -> list[Image]:
             if name.startswith("."):
                 continue  # what file managers and archive tools leave behind
             if path.suffix.lower() in SUFFIXES:
+                _refuse_odd_name(path)
                 images.append(Image(path.stem, path))
             elif path.suffix.lower() != ".csv":
                 others.append(str(path.relative_to(folder)))
     if others:
         warn(f"{folder}: {len(others):,} files are not images by their ending and are left out: {some(sorted(others))}")
     return images
+
+
+def _refuse_odd_name(path: Path) -> None:
+    try:
+        path.name.encode("utf-8")
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode("utf-8", errors="backslashreplace")
+        raise UserError(f"{shown}: its name is not UTF-8, an id must be; rename it") from None
 
 
 def _refuse_repeated(data: Path, splits: Mapping[str, list[Image]]) -> None:
@@ -107,10 +153,3 @@ def _refuse_repeated(data: Path, splits: Mapping[str, list[Image]]) -> None:
         f"{data}: {len(repeated):,} ids stand for more than one image ({some(repeated)}; "
         f"{repeated[0]} is {' and '.join(paths[:2])}); an id may be in one split once: rename or remove one of each"
     )
-
-
-def _digest_or_reason(image: Image) -> tuple[bytes | None, str]:
-    try:
-        return digest_file(image.path), ""
-    except OSError as error:
-        return None, f"cannot be read: {error.strerror}"

@@ -1,0 +1,72 @@
+"""Reading an HDF5 file that a stranger made: nothing outside it is opened, nothing large is believed.
+
+HDF5 can point to other files (external links, external storage, virtual data sets), unpack small files into large
+arrays (filters), and declare any shape. A feature store has none of that, so all of it is refused.
+"""
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Refused(ValueError):
+    """The file is not built like a feature store."""
+
+
+def open_group(parent: h5py.Group, name: str) -> h5py.Group:
+    """A group that stands in this very file."""
+    found = _hard(parent, name)
+    if not isinstance(found, h5py.Group):
+        raise Refused(f"'{name}' is not a group")
+    return found
+
+
+def open_dataset(parent: h5py.Group, name: str, kind: str, n_dims: int) -> h5py.Dataset:
+    """A data set whose plain bytes stand in this very file.
+
+    Parameters
+    ----------
+    parent : h5py.Group
+    name : str
+    kind : str
+        The allowed NumPy kinds of its type: ``S`` bytes, ``u`` unsigned, ``i`` signed, ``f`` floating.
+    n_dims : int
+
+    Raises
+    ------
+    Refused
+        It is something else.
+    """
+    found = _hard(parent, name)
+    if not isinstance(found, h5py.Dataset):
+        raise Refused(f"'{name}' is not a data set")
+    if found.is_virtual or found.external is not None or found.chunks is not None:
+        raise Refused(f"'{name}' does not stand in the file as it is")
+    if found.dtype.kind not in kind or found.ndim != n_dims:
+        raise Refused(f"'{name}' has type {found.dtype} and {found.ndim} dimensions")
+    size = found.file.id.get_filesize()
+    n_bytes = found.dtype.itemsize * int(np.prod([int(side) for side in found.shape], dtype=object))
+    offset = found.id.get_offset()
+    if n_bytes and (offset is None or offset + n_bytes > size):
+        raise Refused(f"'{name}' declares {n_bytes:,} bytes, more than the file holds")
+    return found
+
+
+def read_array(parent: h5py.Group, name: str, kind: str, n_dims: int = 1) -> NDArray:
+    """Read a small data set; see `open_dataset`."""
+    array: NDArray = open_dataset(parent, name, kind, n_dims)[...]
+    return array
+
+
+def read_text(file: h5py.File, name: str) -> str:
+    """Read a text attribute."""
+    value = file.attrs[name]
+    if not isinstance(value, str):
+        raise Refused(f"attribute '{name}' is not a text")
+    return value
+
+
+def _hard(parent: h5py.Group, name: str) -> object:
+    if not isinstance(parent.get(name, getlink=True), h5py.HardLink):
+        raise Refused(f"'{name}' points elsewhere or is missing")
+    return parent[name]

@@ -1,0 +1,84 @@
+"""What a store is, and what a run would do to it now."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cache.changes import Changes, find_changes
+from cache.claim import holder
+from cache.errors import UserError
+from cache.images import find_images, identify
+from cache.parts import find_unfinished
+from cache.seen import SeenFiles
+from cache.store import FeatureStore
+
+
+def describe_store(path: Path, data: Path | None, warn: Callable[[str], None]) -> dict[str, Any]:
+    """Describe a store, finished or not.
+
+    Parameters
+    ----------
+    path : Path
+        The store.
+    data : Path, optional
+        A data folder to compare it with.
+    warn : callable
+        Told of what is odd in the data folder.
+
+    Returns
+    -------
+    dict
+        Ready for JSON: ``complete``, ``writer``, ``splits``, ``provenance``, ``record``, ``unfinished``, ``changes``
+        and ``next``, a sentence on what a run would do.
+
+    Raises
+    ------
+    UserError
+        There is neither a store nor a part of one, or the store is damaged.
+    """
+    unfinished = [
+        {"fingerprint": parts.fingerprint, "images": sum(len(rows.digests) for rows in parts)}
+        for parts in find_unfinished(path)
+    ]
+    if not path.exists() and not unfinished:
+        raise UserError(f"{path}: no such store; make it with `make features` or name another STORE")
+    described: dict[str, Any] = {"store": str(path), "complete": path.exists(), "writer": holder(path)}
+    changes = None
+    if path.exists():
+        store = FeatureStore(path)
+        changes = find_changes(store, identify(find_images(data, warn), SeenFiles(path))) if data else None
+        described |= _describe_finished(store)
+    described["unfinished"] = unfinished
+    described["changes"] = asdict(changes) if changes is not None else None
+    described["next"] = _say_next(described, changes)
+    return described
+
+
+def _describe_finished(store: FeatureStore) -> dict[str, Any]:
+    return {
+        "fingerprint": store.fingerprint,
+        "content": store.content,
+        "provenance": json.loads(store.provenance.to_json()),
+        "record": store.record,
+        "splits": {
+            name: {"rows": len(split.ids), "features": split.embeddings.shape[1], "unreadable": split.unreadable()}
+            for name, split in store.splits.items()
+        },
+    }
+
+
+def _say_next(described: dict[str, Any], changes: Changes | None) -> str:
+    if described["writer"]:
+        return f"is being written by {described['writer']}"
+    if not described["complete"] or described["unfinished"]:
+        kept = sum(each["images"] for each in described["unfinished"])
+        return f"a run would go on from {kept:,} images of an unfinished one"
+    if changes is None:
+        return "name a data folder (--data) to see what a run would do"
+    if not changes:
+        return "a run would do nothing: every image of the data folder is here"
+    counted = [f"{len(ids):,} {kind}" for kind, ids in asdict(changes).items() if isinstance(ids, list) and ids]
+    n_images = len(changes.new) + len(changes.changed) + len(changes.unreadable)
+    return f"a run would embed at most {n_images:,} images ({', '.join(counted)})"

@@ -1,0 +1,57 @@
+"""Embedding what is pending: units go to workers, finished ones come back and are written here alone."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from cache.files import require_room
+from cache.images import Listing
+from cache.parts import Parts
+from cache.progress import Progress
+from cache.rows import stored_as
+from featurize.backbone import Front
+from featurize.engines import Choice, TensorFlowEngine, prepare
+from featurize.request import Request
+from featurize.units import UNIT_IMAGES, embed_unit
+
+
+@dataclass(frozen=True)
+class Work:
+    """What embedding needs: the network, what executes it, what was asked for, and where finished units go."""
+
+    front: Front
+    choice: Choice
+    request: Request
+    parts: Parts
+    workers: int
+
+
+def embed_pending(
+    pending: list[Path],
+    listings: Mapping[str, Listing],
+    work: Work,
+    record: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> None:
+    """Embed the pending images and write each unit as it comes back."""
+    parts, size, n_features = work.parts, work.request.backbone.size, work.front.n_features
+    n_images = sum(len(listing.ids) for listing in listings.values())
+    row_bytes = n_features * np.dtype(work.request.dtype).itemsize
+    require_room(parts.folder, (len(pending) + n_images) * row_bytes)
+    parts.start(record)
+    say(f"{len(pending):,} images to embed, {n_images - len(pending):,} need not be")
+    engine = prepare(work.choice, work.front.model, parts.folder)
+    units = [pending[start : start + UNIT_IMAGES] for start in range(0, len(pending), UNIT_IMAGES)]
+    processes = 1 if isinstance(engine, TensorFlowEngine) else min(work.workers, len(units))
+    pool = Parallel(n_jobs=processes, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
+    task = delayed(embed_unit)
+    progress = Progress(len(pending), "embedding")
+    for rows in pool(task(engine, unit, size, n_features) for unit in units):
+        parts.add(stored_as(rows, work.request.dtype))
+        progress.add(len(rows.digests))
+    seconds = progress.close()
+    say(f"{len(pending):,} images embedded in {seconds:.0f} s ({len(pending) / seconds:.0f} images/s)")

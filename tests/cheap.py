@@ -1,0 +1,109 @@
+"""Making features with a network that costs nothing, so that a test can afford to kill it many times.
+
+Run as a program, it makes a store and can be told to die, or to meet trouble, at a given moment.
+"""
+
+import argparse
+import os
+import resource
+import shutil
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache.command import run_command
+from featurize import features, work
+from featurize.backbone import Front
+from featurize.engines import Choice
+from featurize.features import make_features
+from featurize.request import Request
+
+SIZE = 8
+UNIT_IMAGES = 4
+GIVEN = {"weights": "random:0", "size": SIZE, "engine": "tensorflow", "precision": "float32"}
+
+
+class CheapFront(Front):
+    """A front whose features are the pixels of the first rows."""
+
+    n_features = 2 * SIZE * 3
+
+
+@dataclass(frozen=True)
+class CheapEngine:
+    """From pixels to features, in a given time a unit; removes a folder at its second call if told so."""
+
+    seconds: float = 0.0
+    remove: str = ""
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        time.sleep(self.seconds)
+        if self.remove and os.path.exists(self.remove + ".called"):
+            shutil.rmtree(self.remove, ignore_errors=True)
+        elif self.remove:
+            Path(self.remove + ".called").touch()
+        return images[:, :2].reshape(len(images), -1).astype(np.float32) / 255
+
+
+def install(patch: Any, engine: CheapEngine | None = None) -> None:
+    """Put the cheap network in the place of the real one; `patch` sets an attribute."""
+    front, choice = CheapFront(None, "0" * 64, "relu", "densenet"), Choice("tensorflow", "float32", "cheap")
+
+    def build(request: Request, say: Any) -> tuple[Front, Choice]:
+        return front, choice
+
+    patch(features, "_build", build)
+    patch(work, "prepare", lambda *args: engine or CheapEngine())
+    patch(work, "UNIT_IMAGES", UNIT_IMAGES)
+
+
+def _die_at(call: str, number: int, when: str) -> None:
+    """Kill this process at the given call of a function of `os`, before or after it is done."""
+    real, count = getattr(os, call), [0]
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        count[0] += 1
+        if count[0] == number and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*args, **kwargs)
+        if count[0] == number and when == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(os, call, counted)
+
+
+def main() -> int:
+    """Make a store, as told."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--remove", default="")
+    parser.add_argument("--die-at", nargs=3, metavar=("CALL", "NUMBER", "WHEN"))
+    parser.add_argument("--largest-file", type=int)
+    parser.add_argument("--workers", type=int, default=1)
+    args = parser.parse_args()
+    install(setattr, CheapEngine(args.seconds, args.remove))
+    if args.die_at:
+        _die_at(args.die_at[0], int(args.die_at[1]), args.die_at[2])
+    if args.largest_file:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (args.largest_file, args.largest_file))
+
+    def make() -> None:
+        warn = lambda line: print(f"warning: {line}", file=sys.stderr)  # noqa: E731
+        make_features(
+            args.data, args.store, GIVEN, workers=args.workers, say=lambda line: print(line, flush=True), warn=warn
+        )
+
+    return run_command("featurize", make)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

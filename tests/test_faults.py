@@ -1,0 +1,217 @@
+"""A run may be killed at any moment, the disk may be full, the images may vanish: nothing finished is lost."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import PROVENANCE, ROOT, write_store
+
+from cache.claim import claimed, holder
+from cache.errors import UserError
+from cache.parts import find_unfinished
+from cache.store import FeatureStore
+
+
+def start(data: Path, store: Path, *args: object) -> subprocess.Popen[str]:
+    words = [sys.executable, str(ROOT / "tests" / "cheap.py"), str(data), str(store), *map(str, args)]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    return subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+
+
+def run(data: Path, store: Path, *args: object) -> tuple[int, str, str]:
+    with start(data, store, *args) as process:
+        out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def finished_images(store: Path) -> int:
+    """How many images stand in part files."""
+    return sum(len(rows.digests) for parts in find_unfinished(store) for rows in parts)
+
+
+def said_pending(out: str) -> int:
+    found = re.search(r"(\d+) images to embed", out)
+    return int(found.group(1)) if found else 0
+
+
+@pytest.fixture(scope="module")
+def undisturbed(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    path = tmp_path_factory.mktemp("undisturbed") / "s.h5"
+    assert run(phantoms, path)[0] == 0
+    return FeatureStore(path)
+
+
+def assert_same(store: Path, undisturbed: FeatureStore) -> None:
+    made = FeatureStore(store)
+    assert made.content == undisturbed.content
+    for name, split in undisturbed.splits.items():
+        assert made.split(name).embeddings.tobytes() == split.embeddings.tobytes()
+    left = {path.name for path in store.parent.iterdir()} - {store.name, f".{store.name}.seen.json"}
+    assert left == set()
+
+
+# Ten units are written with three steps each (temporary file, sync, rename), and the provenance before and the
+# store after them: these moments are the first, some between, and those around the last.
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("call", "number"), [("replace", 1), ("replace", 2), ("fsync", 8), ("replace", 6), ("fsync", 22), ("replace", 12)]
+)
+def test_a_run_killed_at_any_step_of_a_write_goes_on(
+    phantoms: Path, undisturbed: FeatureStore, tmp_path: Path, call: str, number: int, when: str
+) -> None:
+    store = tmp_path / "place" / "s.h5"
+    status, _, _ = run(phantoms, store, "--die-at", call, number, when)
+    assert status == -signal.SIGKILL
+    finished, complete = finished_images(store), store.exists()
+    status, out, err = run(phantoms, store)
+    assert status == 0, err
+    assert said_pending(out) == (0 if complete else 40 - finished), "a finished unit was embedded twice"
+    assert_same(store, undisturbed)
+
+
+def test_a_run_killed_again_and_again_comes_to_the_same_end(
+    phantoms: Path, undisturbed: FeatureStore, tmp_path: Path
+) -> None:
+    store, embedded = tmp_path / "place" / "s.h5", 0
+    for _ in range(4):
+        before = finished_images(store)
+        with start(phantoms, store, "--seconds", 0.15) as process:
+            while finished_images(store) < before + 8 and process.poll() is None:
+                time.sleep(0.02)
+            process.kill()
+        embedded += finished_images(store) - before
+    status, out, _ = run(phantoms, store)
+    assert status == 0
+    assert embedded + said_pending(out) == 40, "a finished unit was embedded twice"
+    assert_same(store, undisturbed)
+
+
+def test_an_interrupted_run_ends_cleanly_and_goes_on(phantoms: Path, undisturbed: FeatureStore, tmp_path: Path) -> None:
+    store = tmp_path / "place" / "s.h5"
+    with start(phantoms, store, "--seconds", 0.2, "--workers", 2) as process:
+        while finished_images(store) < 8:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err == "featurize: interrupted; the same command goes on from what is finished\n"
+    finished = finished_images(store)
+    status, out, _ = run(phantoms, store)
+    assert (status, said_pending(out)) == (0, 40 - finished)
+    assert_same(store, undisturbed)
+
+
+@pytest.mark.parametrize("largest", [2000, 12_000])
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
+    phantoms: Path, undisturbed: FeatureStore, tmp_path: Path, largest: int
+) -> None:
+    # A part is about 8 KB and the store about 20: the first limit stops the first part, the second the store.
+    store = tmp_path / "place" / "s.h5"
+    status, _, err = run(phantoms, store, "--largest-file", largest)
+    assert status == 1
+    assert re.fullmatch(
+        r"featurize: error: \S+ cannot be written \(File too large\); what is finished is kept.*\n", err
+    )
+    assert not store.exists()
+    finished = finished_images(store)
+    assert finished == (0 if largest < 8000 else 40)
+    status, out, _ = run(phantoms, store)
+    assert (status, said_pending(out)) == (0, 40 - finished)
+    assert_same(store, undisturbed)
+
+
+def test_a_disk_without_room_is_refused_with_the_numbers(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cache.files import require_room
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 1_200_000_000))  # type: ignore[attr-defined]
+    require_room(tmp_path / "not" / "yet" / "s.h5", 1_000_000_000)
+    with pytest.raises(UserError, match=r"needs 5\.0 GB while it is made, its disk has 1\.2 GB free"):
+        require_room(tmp_path / "not" / "yet" / "s.h5", 5_000_000_000)
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line(phantoms: Path) -> None:
+    status, out, err = run(phantoms, Path("/proc/s.h5"))
+    assert (status, out) == (1, "")
+    assert re.fullmatch(r"featurize: error: /proc/.*: .*\n", err)
+
+
+def test_images_that_vanish_during_a_run_lose_nothing(
+    phantoms: Path, undisturbed: FeatureStore, tmp_path: Path
+) -> None:
+    data, store = tmp_path / "data", tmp_path / "place" / "s.h5"
+    shutil.copytree(phantoms, data)
+    status, _, err = run(data, store, "--remove", data)
+    assert status == 1
+    assert "images changed or vanished while they were being embedded" in err
+    assert err.count("\n") == 1
+    finished = finished_images(store)
+    assert 0 < finished < 40
+    shutil.copytree(phantoms, data)
+    status, out, _ = run(data, store)
+    assert (status, said_pending(out)) == (0, 40 - finished)
+    assert_same(store, undisturbed)
+
+
+def test_a_damaged_part_is_embedded_again(phantoms: Path, undisturbed: FeatureStore, tmp_path: Path) -> None:
+    store = tmp_path / "place" / "s.h5"
+    run(phantoms, store, "--die-at", "replace", 8, "before")
+    path = sorted((tmp_path / "place").glob("s.h5.parts/*/*.h5"))[2]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    finished = finished_images(store)
+    status, out, _ = run(phantoms, store)
+    assert (status, said_pending(out)) == (0, 40 - finished)
+    assert_same(store, undisturbed)
+
+
+def test_a_second_writer_is_refused_with_the_firsts_process_and_host(phantoms: Path, tmp_path: Path) -> None:
+    store = tmp_path / "place" / "s.h5"
+    with start(phantoms, store, "--seconds", 0.5) as process:
+        while holder(store) is None:
+            time.sleep(0.02)
+        status, out, err = run(phantoms, store)
+        process.kill()
+    assert (status, out) == (1, "")
+    assert re.fullmatch(rf"featurize: error: {store}: is being written by process {process.pid} on \S+; wait .*\n", err)
+
+
+def test_a_dead_writers_claim_is_taken_over(tmp_path: Path) -> None:
+    store = tmp_path / "s.h5"
+    (tmp_path / ".s.h5.lock").write_text("process 4711 on elsewhere")
+    assert holder(store) is None
+    with claimed(store):
+        assert holder(store) == f"process {os.getpid()} on {os.uname().nodename}"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_writer_had_under_way_is_cleared_away(tmp_path: Path) -> None:
+    for name in (".s.h5.99.tmp", ".other.h5.99.tmp", "s.h5.parts/0123/.unit.h5.99.tmp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("half")
+    with claimed(tmp_path / "s.h5"):
+        pass
+    assert [path.name for path in tmp_path.rglob("*.tmp")] == [".other.h5.99.tmp"]
+
+
+def test_readers_are_not_stopped_by_a_writer(tmp_path: Path) -> None:
+    import numpy as np
+
+    write_store(tmp_path / "s.h5", {"train": {"a": np.ones(2)}})
+    with claimed(tmp_path / "s.h5"):
+        assert FeatureStore(tmp_path / "s.h5").provenance == PROVENANCE

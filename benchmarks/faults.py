@@ -50,6 +50,7 @@ def interrupt(data: Path, store: Path) -> float:
         begun = time.perf_counter()
         process.send_signal(signal.SIGINT)
         process.communicate()
+    assert process.returncode == 130
     return time.perf_counter() - begun
 
 

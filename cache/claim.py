@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import glob
 import os
 import socket
 from collections.abc import Iterator
@@ -79,7 +80,7 @@ def _is_same(descriptor: int, path: Path) -> bool:
 
 def _remove_leftovers(store: Path) -> None:
     """Remove what a killed writer had under way; nobody else can have anything under way now."""
-    for folder in (store.parent, *store.parent.glob(f"{store.name}.parts/*/")):
-        prefix = f".{store.name}." if folder == store.parent else "."
-        for path in folder.glob(f"{prefix}*.tmp"):
+    name = glob.escape(store.name)
+    for pattern in (f".{name}.*.tmp", f"..{name}.seen.json.*.tmp", f"{name}.parts/*/.*.tmp"):
+        for path in store.parent.glob(pattern):
             path.unlink(missing_ok=True)

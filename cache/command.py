@@ -1,9 +1,12 @@
 """How every command line of the project ends: a result, or one line that says what to do."""
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from cache.errors import UserError
 
@@ -55,6 +58,37 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{os.fspath(error.filename)}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+class Interrupts:
+    """Ctrl-C, and a scheduler's request to end, as a `KeyboardInterrupt` that cannot get lost.
+
+    Native code that calls back into Python may swallow an exception. Whoever works in a loop calls `check`, which
+    raises it again.
+    """
+
+    def __init__(self) -> None:
+        self._seen = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def check(self) -> None:
+        """Raise `KeyboardInterrupt` if one has been asked for."""
+        if self._seen:
+            raise KeyboardInterrupt
+
+    def _note(self, *args: object) -> None:
+        self._seen = True
+        raise KeyboardInterrupt
 
 
 @contextmanager

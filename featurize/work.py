@@ -1,6 +1,8 @@
 """Embedding what is pending: units go to workers, finished ones come back and are written here alone."""
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 
+from cache.command import Interrupts
 from cache.files import require_room
 from cache.images import Listing
 from cache.parts import Parts
@@ -50,8 +53,23 @@ def embed_pending(
     pool = Parallel(n_jobs=processes, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
     task = delayed(embed_unit)
     progress = Progress(len(pending), "embedding")
-    for rows in pool(task(engine, unit, size, n_features) for unit in units):
-        parts.add(stored_as(rows, work.request.dtype))
-        progress.add(len(rows.digests))
+    finished = pool(task(engine, unit, size, n_features) for unit in units)
+    with Interrupts() as interrupts, _closed(finished):
+        for rows in finished:
+            interrupts.check()
+            parts.add(stored_as(rows, work.request.dtype))
+            progress.add(len(rows.digests))
+        interrupts.check()
     seconds = progress.close()
     say(f"{len(pending):,} images embedded in {seconds:.0f} s ({len(pending) / seconds:.0f} images/s)")
+
+
+@contextmanager
+def _closed(finished: Any) -> Iterator[None]:
+    """Close joblib's generator at the end, without its warning that work is lost: finished units are on the disk."""
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            finished.close()

@@ -201,12 +201,12 @@ def test_a_dead_writers_claim_is_taken_over(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_had_under_way_is_cleared_away(tmp_path: Path) -> None:
-    for name in (".s.h5.99.tmp", ".other.h5.99.tmp", "s.h5.parts/0123/.unit.h5.99.tmp"):
+    for name in (".s.h5.99.tmp", "..s.h5.seen.json.99.tmp", ".others.h5.99.tmp", "s.h5.parts/0123/.unit.h5.99.tmp"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("half")
     with claimed(tmp_path / "s.h5"):
         pass
-    assert [path.name for path in tmp_path.rglob("*.tmp")] == [".other.h5.99.tmp"]
+    assert [path.name for path in tmp_path.rglob("*.tmp")] == [".others.h5.99.tmp"]
 
 
 def test_readers_are_not_stopped_by_a_writer(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ already hold is not embedded again, under whatever name the image goes now.
 
 import datetime
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from cache.command import muted_imports
 from cache.errors import UserError, some
 from cache.images import Image, Listing, find_images, identify
 from cache.pack import pack_store
-from cache.parts import Parts, find_root
+from cache.parts import Parts
 from cache.rows import Rows
 from cache.seen import SeenFiles
 from cache.store import FeatureStore
@@ -71,114 +72,106 @@ def make_features(
     """
     seen = SeenFiles(path)
     images = find_images(data, warn)
-    listings = identify(images, seen)
-    done = _finished(path, given, rebuild, listings, say)
-    if not done:
+    job = _Job(data, path, dict(given), rebuild, workers or cpu_count(), images, identify(images, seen), say, warn)
+    store = job.find_finished()
+    if store is None:
         with claimed(path):
-            seen.save()
             # Another writer may have ended between the look and the claim.
-            done = _finished(path, given, rebuild, listings, say)
-            if not done:
-                done = _update(path, given, rebuild, data, images, listings, workers or cpu_count(), say, warn)
+            store = job.find_finished() or job.update()
     seen.save()
-    return done
+    return store
 
 
-def _open(path: Path, rebuild: bool) -> FeatureStore | None:
-    """The store as it is, if there is one; a damaged one may be rebuilt."""
-    try:
-        return FeatureStore(path) if path.exists() else None
-    except UserError:
-        if rebuild:
+@dataclass(frozen=True)
+class _Job:
+    """One call of `make_features`: what was asked, and what is in the data folder."""
+
+    data: Path
+    path: Path
+    given: dict[str, Any]
+    rebuild: bool
+    workers: int
+    images: Mapping[str, list[Image]]
+    listings: Mapping[str, Listing]
+    say: Callable[[str], None]
+    warn: Callable[[str], None]
+
+    def find_finished(self) -> FeatureStore | None:
+        """The store, if it certainly is what a run would make."""
+        store = self._open()
+        if store is None or Parts(self.path, store.provenance).folder.exists():
             return None
-        raise
-
-
-def _finished(
-    path: Path, given: Mapping[str, Any], rebuild: bool, listings: Mapping[str, Listing], say: Callable[[str], None]
-) -> FeatureStore | None:
-    """The store, if it certainly is what a run would make."""
-    store = _open(path, rebuild)
-    if store is None or find_root(path).exists():
-        return None
-    if not rebuild:
-        refuse_other_options(store, given)
-    if Request.settle(given, store).surely_matches(store) and not find_changes(store, listings):
-        say(f"{path}: up to date, nothing to embed ({_describe(store)})")
+        if not self.rebuild:
+            refuse_other_options(store, self.given)
+        if not Request.settle(self.given, store).surely_matches(store) or find_changes(store, self.listings):
+            return None
+        self.say(f"{self.path}: up to date, nothing to embed ({_describe(store)})")
         return store
-    return None
 
-
-def _update(
-    path: Path,
-    given: Mapping[str, Any],
-    rebuild: bool,
-    data: Path,
-    images: Mapping[str, list[Image]],
-    listings: Mapping[str, Listing],
-    workers: int,
-    say: Callable[[str], None],
-    warn: Callable[[str], None],
-) -> FeatureStore:
-    """Embed what is missing and pack; the claim is held."""
-    store = _open(path, rebuild)
-    request = Request.settle(given, store)
-    front = choice = None
-    if store and request.surely_matches(store):
-        provenance = store.provenance
-    else:
-        front, choice = _build(request, say)
-        provenance = request.to_provenance(front, choice)
+    def update(self) -> FeatureStore:
+        """Embed what is missing and pack; the claim is held."""
+        store = self._open()
+        request = Request.settle(self.given, store)
+        built = None if store and request.surely_matches(store) else _build(request, self.say)
+        provenance = request.to_provenance(*built) if built else store.provenance if store else None
+        assert provenance is not None
         if store and store.provenance != provenance:
-            if not rebuild:
+            if not self.rebuild:
                 refuse_other_features(store, provenance)
             store = None
-    if store and not rebuild:
-        _refuse_loss(store, data, listings, warn)
-    parts = Parts(path, provenance)
+        if store and not self.rebuild:
+            self._refuse_loss(store)
+        parts = Parts(self.path, provenance)
 
-    def sources() -> Iterable[Rows]:
-        return chain(store.blocks() if store else (), parts)
+        def sources() -> Iterable[Rows]:
+            return chain(store.blocks() if store else (), parts)
 
-    record = request.to_record() | {
-        "data": str(data.absolute()),
-        "made": datetime.datetime.now().isoformat("T", "seconds"),
-        "versions": installed_versions(*VERSIONS),
-    }
-    pending = _pending(images, listings, sources())
-    if pending:
-        if front is None or choice is None:
-            front, choice = _build(request, say)
-            if request.to_provenance(front, choice) != provenance:
-                refuse_other_features(FeatureStore(path), request.to_provenance(front, choice))
-        embed_pending(pending, listings, Work(front, choice, request, parts, workers), record, say)
-    n_features = front.n_features if front else _n_features(sources())
-    pack_store(path, provenance, record, listings, sources(), n_features)
-    made = FeatureStore(path)
-    parts.remove()
-    say(f"{path}: {_describe(made)}")
-    _tell_unreadable(made, warn)
-    return made
+        record = request.to_record() | {
+            "data": str(self.data.absolute()),
+            "made": datetime.datetime.now().isoformat("T", "seconds"),
+            "versions": installed_versions(*VERSIONS),
+        }
+        pending = _pending(self.images, self.listings, sources())
+        if pending:
+            front, choice = built or _build(request, self.say)
+            if store:
+                refuse_other_features(store, request.to_provenance(front, choice))
+            parts.start(record)
+            embed_pending(pending, Work(front, choice, request, parts, self.workers), self._count(), self.say)
+        n_features = built[0].n_features if built else next(rows.embeddings.shape[1] for rows in sources())
+        pack_store(self.path, provenance, record, self.listings, sources(), n_features)
+        made = FeatureStore(self.path)
+        parts.remove()
+        self.say(f"{self.path}: {_describe(made)}")
+        _tell_unreadable(made, self.warn)
+        return made
 
+    def _open(self) -> FeatureStore | None:
+        """The store as it is, if there is one; a damaged one may be rebuilt."""
+        try:
+            return FeatureStore(self.path) if self.path.exists() else None
+        except UserError:
+            if self.rebuild:
+                return None
+            raise
 
-def _refuse_loss(store: FeatureStore, data: Path, listings: Mapping[str, Listing], warn: Callable[[str], None]) -> None:
-    """Say what leaves the store; refuse where it looks like another folder, or one whose disk is missing."""
-    removed = find_changes(store, listings).removed
-    if not removed:
-        return
-    told = f"{len(removed):,} of the store's images are not in {data} ({some(removed)})"
-    way_out = "name another STORE, or run with --rebuild (make REBUILD=1) if they are to leave it"
-    vanished = sorted(set(store.splits) - set(listings))
-    if vanished:
-        raise UserError(f"{store.path}: split '{vanished[0]}' has vanished: {told}; {way_out}")
-    n_images = sum(len(split.ids) for split in store.splits.values())
-    if store.record.get("data") != str(data.absolute()) and len(removed) > n_images / 2:
-        raise UserError(f"{store.path}: was made from {store.record.get('data')}, and {told}; {way_out}")
-    warn(f"{told} any more, and leave it")
+    def _count(self) -> int:
+        return sum(len(listing.ids) for listing in self.listings.values())
 
-
-def _n_features(sources: Iterable[Rows]) -> int:
-    return next(rows.embeddings.shape[1] for rows in sources)
+    def _refuse_loss(self, store: FeatureStore) -> None:
+        """Say what leaves the store; refuse where it looks like another folder, or one whose disk is missing."""
+        removed = find_changes(store, self.listings).removed
+        if not removed:
+            return
+        told = f"{len(removed):,} of the store's images are not in {self.data} ({some(removed)})"
+        way_out = "name another STORE, or run with --rebuild (make REBUILD=1) if they are to leave it"
+        vanished = sorted(set(store.splits) - set(self.listings))
+        if vanished:
+            raise UserError(f"{self.path}: split '{vanished[0]}' has vanished: {told}; {way_out}")
+        n_images = sum(len(split.ids) for split in store.splits.values())
+        if store.record.get("data") != str(self.data.absolute()) and len(removed) > n_images / 2:
+            raise UserError(f"{self.path}: was made from {store.record.get('data')}, and {told}; {way_out}")
+        self.warn(f"{told} any more, and leave it")
 
 
 def _build(request: Request, say: Callable[[str], None]) -> tuple[Front, Choice]:

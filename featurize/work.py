@@ -1,7 +1,7 @@
 """Embedding what is pending: units go to workers, finished ones come back and are written here alone."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,6 @@ from joblib import Parallel, delayed
 
 from cache.command import Interrupts
 from cache.files import require_room
-from cache.images import Listing
 from cache.parts import Parts
 from cache.progress import Progress
 from cache.rows import stored_as
@@ -33,19 +32,22 @@ class Work:
     workers: int
 
 
-def embed_pending(
-    pending: list[Path],
-    listings: Mapping[str, Listing],
-    work: Work,
-    record: Mapping[str, Any],
-    say: Callable[[str], None],
-) -> None:
-    """Embed the pending images and write each unit as it comes back."""
+def embed_pending(pending: list[Path], work: Work, n_images: int, say: Callable[[str], None]) -> None:
+    """Embed the pending images and write each unit as it comes back.
+
+    Parameters
+    ----------
+    pending : list of Path
+        One file for each digest that is not embedded yet.
+    work : Work
+    n_images : int
+        Rows of the store that will be made.
+    say : callable
+        Told what is done, a line each.
+    """
     parts, size, n_features = work.parts, work.request.backbone.size, work.front.n_features
-    n_images = sum(len(listing.ids) for listing in listings.values())
     row_bytes = n_features * np.dtype(work.request.dtype).itemsize
     require_room(parts.folder, (len(pending) + n_images) * row_bytes)
-    parts.start(record)
     say(f"{len(pending):,} images to embed, {n_images - len(pending):,} need not be")
     engine = prepare(work.choice, work.front.model, parts.folder)
     units = [pending[start : start + UNIT_IMAGES] for start in range(0, len(pending), UNIT_IMAGES)]

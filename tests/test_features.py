@@ -253,3 +253,14 @@ def test_embeddings_that_do_not_fit_into_float16_are_refused(place: Path) -> Non
     # A random MobileNet's features are about 1e-21: all would become 0.
     with pytest.raises(UserError, match="do not fit into float16; store them as float32"):
         make_features(place / "data", place / "half.h5", {**SMALL, "dtype": "float16"}, say=lambda line: None)
+
+
+def test_parts_of_other_features_do_not_make_a_finished_store_work(place: Path, embedded: list[int]) -> None:
+    from dataclasses import replace
+
+    other = Parts(place / "s.h5", replace(FeatureStore(place / "s.h5").provenance, size=64))
+    other.start({})
+    before = (place / "s.h5").stat().st_mtime_ns
+    make(place)
+    assert (place / "s.h5").stat().st_mtime_ns == before
+    assert other.folder.exists()

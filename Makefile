@@ -72,7 +72,8 @@ submit: head  ## write RUN/submission.csv for test, checked by the rules of EDIT
 test: setup  ## run the tests (under 5 minutes)
 	@$(PY) -m pytest -q
 
-bench: setup  ## measure: the store at full size, 25 kills (8 minutes)
+bench: setup  ## measure: speed against peers, the store at full size, 25 kills (20 minutes)
+	@$(PY) benchmarks/embedding.py
 	@$(PY) benchmarks/store.py
 	@$(PY) benchmarks/faults.py
 

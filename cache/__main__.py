@@ -54,6 +54,10 @@ def _status(args: argparse.Namespace) -> None:
             _print_some(ids)
     for name, value in {**told.get("provenance", {}), **told.get("record", {})}.items():
         print(f"  {name:<14} {value}")
+    for each in told["unfinished"]:
+        if each["fingerprint"] != told.get("fingerprint"):
+            place = f"{args.store}.parts/{each['fingerprint'][:16]}"
+            print(f"  unfinished     {each['images']:,} images of other features, in {place}")
     print(told["next"])
 
 

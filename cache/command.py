@@ -6,9 +6,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from cache.errors import UserError
+
+_asked_to_end = threading.Event()
 
 
 def run_command(name: str, command: Callable[[], None], *faults: type[Exception]) -> int:
@@ -30,21 +31,30 @@ def run_command(name: str, command: Callable[[], None], *faults: type[Exception]
         The exit status: 0 done, 1 the user's data or request is at fault, 130 interrupted.
     """
     try:
-        command()
+        with _noting_interrupts():
+            command()
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output went away (`| head`); what remains has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (UserError, OSError, *faults) as error:  # type: ignore[misc]
-        print(f"{name}: error: {one_line(error)}", file=sys.stderr)
-        return 1
-    except MemoryError:
-        print(f"{name}: error: not enough memory; close other programs, or use fewer processes", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
+    except BaseException as error:
+        return _end_badly(name, error, faults)
+    return 0
+
+
+def _end_badly(name: str, error: BaseException, faults: tuple[type[Exception], ...]) -> int:
+    """Say what ended a command in one line; what is a bug is raised again."""
+    # Native code makes anything of an interrupt.
+    if isinstance(error, KeyboardInterrupt) or _asked_to_end.is_set():
         print(f"{name}: interrupted; the same command goes on from what is finished", file=sys.stderr)
         return 130
-    return 0
+    if isinstance(error, MemoryError):
+        print(f"{name}: error: not enough memory; close other programs, or use fewer processes", file=sys.stderr)
+        return 1
+    if isinstance(error, (UserError, OSError, *faults)):
+        print(f"{name}: error: {one_line(error)}", file=sys.stderr)
+        return 1
+    raise error
 
 
 def one_line(error: BaseException) -> str:
@@ -60,35 +70,32 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-class Interrupts:
-    """Ctrl-C, and a scheduler's request to end, as a `KeyboardInterrupt` that cannot get lost.
+def check_interrupted() -> None:
+    """Raise `KeyboardInterrupt` if the command was asked to end.
 
-    Native code that calls back into Python may swallow an exception. Whoever works in a loop calls `check`, which
-    raises it again.
+    Whoever works in a loop calls this: native code that calls back into Python may have swallowed the exception.
     """
-
-    def __init__(self) -> None:
-        self._seen = False
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> "Interrupts":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
-
-    def check(self) -> None:
-        """Raise `KeyboardInterrupt` if one has been asked for."""
-        if self._seen:
-            raise KeyboardInterrupt
-
-    def _note(self, *args: object) -> None:
-        self._seen = True
+    if _asked_to_end.is_set():
         raise KeyboardInterrupt
+
+
+@contextmanager
+def _noting_interrupts() -> Iterator[None]:
+    """Note Ctrl-C, and a scheduler's request to end, besides raising `KeyboardInterrupt`."""
+
+    def note(*args: object) -> None:
+        _asked_to_end.set()
+        raise KeyboardInterrupt
+
+    _asked_to_end.clear()
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

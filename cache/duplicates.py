@@ -122,19 +122,33 @@ def _compare(
                 close = np.triu(close, k=1)
             if not close.any():
                 continue
-            above, beside = np.nonzero(close)
-            i, j = above + top, beside + left
-            leak = (splits[i] != splits[j]) | several[i] | several[j]
-            n_near, n_leaks = n_near + len(i), n_leaks + int(leak.sum())
-            values = cosines[above, beside]
-            for place in np.lexsort((values, leak))[::-1][:MAX_PAIRS]:
-                pair = (names[i[place]][0], names[j[place]][0])
-                entry = Near(bool(leak[place]), round(float(values[place]), 6), pair)
-                if len(best) < MAX_PAIRS:
-                    heapq.heappush(best, entry)
-                elif entry > best[0]:
-                    heapq.heapreplace(best, entry)
-                else:
-                    break
+            above, beside = slice(top, top + len(close)), slice(left, left + close.shape[1])
+            leak = (splits[above, None] != splits[beside]) | several[above, None] | several[beside]
+            leak &= close
+            n_near, n_leaks = n_near + int(close.sum()), n_leaks + int(leak.sum())
+            for is_leak, wanted in ((True, leak), (False, close & ~leak)):
+                least = best[0] if len(best) == MAX_PAIRS else Near(False, -2.0, ("", ""))
+                if (is_leak, 2.0) > (least.leak, least.cosine):
+                    floor = least.cosine - 1e-6 if is_leak == least.leak else -2.0
+                    for i, j, value in _greatest(cosines, wanted & (cosines >= floor)):
+                        entry = Near(is_leak, round(value, 6), _choose(names[top + i], names[left + j]))
+                        (heapq.heappush if len(best) < MAX_PAIRS else heapq.heappushpop)(best, entry)
         progress(min(top + TILE_ROWS, len(directions)))
     return sorted(best, reverse=True), n_near, n_leaks
+
+
+def _greatest(cosines: NDArray[np.float32], wanted: NDArray[np.bool_]) -> list[tuple[int, int, float]]:
+    """The places and values of the greatest wanted cosines, at most `MAX_PAIRS`."""
+    places = np.flatnonzero(wanted)
+    values = cosines.ravel()[places]
+    if len(places) > MAX_PAIRS:
+        chosen = np.argpartition(-values, MAX_PAIRS - 1)[:MAX_PAIRS]
+        places, values = places[chosen], values[chosen]
+    rows, columns = np.unravel_index(places, cosines.shape)
+    return list(zip(rows.tolist(), columns.tolist(), values.tolist(), strict=True))
+
+
+def _choose(a: list[str], b: list[str]) -> tuple[str, str]:
+    """A name of each image, from different splits if there are such."""
+    pairs = [(one, other) for one in a for other in b]
+    return next((pair for pair in pairs if _is_leak(list(pair))), pairs[0])

@@ -1,5 +1,6 @@
 """Files that are whole or absent: written under a temporary name, synced, renamed."""
 
+import errno
 import hashlib
 import io
 import os
@@ -84,11 +85,18 @@ class SteadyFile(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         """Write, or remember why not."""
+        view = memoryview(data).cast("B")
+        done = 0
         try:
-            self._file.write(data)
+            while done < len(view):
+                written = self._file.write(view[done:])
+                if not written:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                done += written  # a disk that is nearly full takes a part
         except OSError as error:
             self._error = self._error or error
-        return memoryview(data).nbytes
+            self._file.seek(len(view) - done, os.SEEK_CUR)
+        return len(view)
 
     def readinto(self, buffer: Any) -> int:
         """Read; what could not be written is zeros."""

@@ -8,6 +8,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_TEXT_BYTES = 1_000_000
+"""Provenance and record take about a thousand."""
+
 
 class Refused(ValueError):
     """The file is not built like a feature store."""
@@ -58,12 +61,14 @@ def read_array(parent: h5py.Group, name: str, kind: str, n_dims: int = 1) -> NDA
     return array
 
 
-def read_text(file: h5py.File, name: str) -> str:
-    """Read a text attribute."""
-    value = file.attrs[name]
-    if not isinstance(value, str):
-        raise Refused(f"attribute '{name}' is not a text")
-    return value
+def read_text(parent: h5py.Group, name: str) -> str:
+    """Read a text that is kept as plain bytes.
+
+    Texts are not attributes: reading a damaged attribute of variable length can take any memory, or never end.
+    """
+    if open_dataset(parent, name, "u", 1).nbytes > MOST_TEXT_BYTES:
+        raise Refused(f"'{name}' is longer than any text of a store")
+    return read_array(parent, name, "u").tobytes().decode("utf-8")
 
 
 def _hard(parent: h5py.Group, name: str) -> object:

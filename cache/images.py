@@ -118,7 +118,13 @@ def identify(splits: Mapping[str, list[Image]], seen: SeenFiles) -> dict[str, Li
 
 def _walk(folder: Path, warn: Callable[[str], None]) -> list[Image]:
     images, others = [], []
-    for root, _, names in os.walk(folder):
+    walked: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(folder, onerror=_refuse_unreadable, followlinks=True):
+        here = os.stat(root)
+        if (here.st_dev, here.st_ino) in walked:
+            folders.clear()  # a link that leads back
+            continue
+        walked.add((here.st_dev, here.st_ino))
         for name in names:
             path = Path(root, name)
             if name.startswith("."):
@@ -131,6 +137,12 @@ def _walk(folder: Path, warn: Callable[[str], None]) -> list[Image]:
     if others:
         warn(f"{folder}: {len(others):,} files are not images by their ending and are left out: {some(sorted(others))}")
     return images
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise UserError(
+        f"{error.filename}: cannot be read ({error.strerror}); its images would be missed: mend or remove it"
+    )
 
 
 def _refuse_odd_name(path: Path) -> None:

@@ -84,11 +84,14 @@ def _write(
         for key, array in (("status", status[name]), ("reason_rows", numbers), ("reasons", texts)):
             group.create_dataset(key, data=array)
         content.update(name.encode() + _digest_group(group))
-    file.attrs["schema"] = SCHEMA
-    file.attrs["provenance"] = provenance.to_json()
-    file.attrs["fingerprint"] = provenance.fingerprint
-    file.attrs["record"] = json.dumps(dict(record), sort_keys=True)
-    file.attrs["content"] = content.hexdigest()
+    head = {
+        "schema": str(SCHEMA),
+        "provenance": provenance.to_json(),
+        "record": json.dumps(dict(record), sort_keys=True),
+        "content": content.hexdigest(),
+    }
+    for name, text in head.items():
+        file.create_dataset(name, data=np.frombuffer(text.encode(), np.uint8))
 
 
 def _lay_out(file: h5py.File, name: str, listing: Listing, n_features: int, dtype: np.dtype[Any]) -> h5py.Group:
@@ -111,13 +114,17 @@ def _fill(
                 places[digest].append((name, row))
     status = {name: np.full(len(listing.ids), UNREADABLE, np.uint8) for name, listing in listings.items()}
     reasons = {name: list(listing.reasons) for name, listing in listings.items()}
+    stored = {name: group["embeddings"] for name, group in groups.items()}
     for rows in sources:
+        moves: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for index, digest in enumerate(rows.digests):
             for name, row in places.pop(digest.tobytes(), ()):
                 status[name][row] = rows.status[index]
                 reasons[name][row] = rows.reasons[index]
                 if rows.status[index] == OK:
-                    groups[name]["embeddings"][row] = rows.embeddings[index]
+                    moves[name].append((row, index))
+        for name, pairs in moves.items():
+            _write_rows(stored[name], np.array(sorted(pairs)), rows)
     if places:
         missing = [listings[name].ids[row] for found in places.values() for name, row in found]
         raise UserError(
@@ -125,6 +132,12 @@ def _fill(
             "run the same command again, it goes on from what is finished"
         )
     return status, reasons
+
+
+def _write_rows(stored: h5py.Dataset, moves: NDArray[np.int64], rows: Rows) -> None:
+    """Write embeddings to their rows, a run of neighbours at a time; `moves` has rows and indices, shape (n, 2)."""
+    for run in np.split(moves, np.flatnonzero(np.diff(moves[:, 0]) != 1) + 1):
+        stored[run[0, 0] : run[-1, 0] + 1] = rows.embeddings[run[:, 1]]
 
 
 def _digest_group(group: h5py.Group) -> bytes:

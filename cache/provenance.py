@@ -79,6 +79,10 @@ class Provenance:
         names = {field.name for field in fields(cls)}
         if not isinstance(facts, dict) or set(facts) != names:
             raise ValueError(f"provenance must hold {', '.join(sorted(names))}")
+        kinds = {field.name: int if field.type is int or field.type == "int" else str for field in fields(cls)}
+        odd = [name for name, value in facts.items() if type(value) is not kinds[name]]
+        if odd:
+            raise ValueError(f"fact '{odd[0]}' is {facts[odd[0]]!r}")
         return cls(**facts)
 
     def differences(self, other: "Provenance") -> list[str]:

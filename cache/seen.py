@@ -7,6 +7,7 @@ reading, and decides nothing.
 """
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from cache.files import digest_file, write_text
 
 QUIET_NS = 2_000_000_000
 """How long a file must have been unchanged for its digest to be remembered, in nanoseconds."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class SeenFiles:
@@ -28,6 +31,7 @@ class SeenFiles:
     def __init__(self, store: Path) -> None:
         self._path = store.with_name(f".{store.name}.seen.json")
         self._known: dict[str, list[object]] = {}
+        self._asked: set[str] = set()
         self._changed = False
         try:
             known = json.loads(self._path.read_text(encoding="utf-8"))
@@ -44,10 +48,11 @@ class SeenFiles:
             The file cannot be read.
         """
         state = path.stat()
-        marks = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
+        marks = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_dev, state.st_ino]
         key = str(path.absolute())
+        self._asked.add(key)
         known = self._known.get(key)
-        if isinstance(known, list) and known[1:] == marks:
+        if isinstance(known, list) and known[1:] == marks and _DIGEST.fullmatch(str(known[0])):
             return bytes.fromhex(str(known[0]))
         digest = digest_file(path)
         if time.time_ns() - max(state.st_ctime_ns, state.st_mtime_ns) > QUIET_NS:
@@ -60,7 +65,8 @@ class SeenFiles:
         if not self._changed:
             return
         try:
-            write_text(self._path, json.dumps(self._known))
+            # Files that nobody asked for are gone, or of another folder.
+            write_text(self._path, json.dumps({key: self._known[key] for key in self._asked if key in self._known}))
         except OSError:
             return  # a store on a read-only file system is read all the same
         self._changed = False

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cache.changes import Changes, find_changes
+from cache.changes import Changes, Loss, find_changes, find_loss
 from cache.claim import holder
 from cache.errors import UserError
 from cache.images import find_images, identify
@@ -45,14 +45,17 @@ def describe_store(path: Path, data: Path | None, warn: Callable[[str], None]) -
     if not path.exists() and not unfinished:
         raise UserError(f"{path}: no such store; make it with `make features` or name another STORE")
     described: dict[str, Any] = {"store": str(path), "complete": path.exists(), "writer": holder(path)}
-    changes = None
+    changes, loss = None, Loss("", False)
     if path.exists():
         store = FeatureStore(path)
-        changes = find_changes(store, identify(find_images(data, warn), SeenFiles(path))) if data else None
+        if data:
+            listings = identify(find_images(data, warn), SeenFiles(path))
+            changes = find_changes(store, listings)
+            loss = find_loss(store, changes, listings, data)
         described |= _describe_finished(store)
     described["unfinished"] = unfinished
     described["changes"] = asdict(changes) if changes is not None else None
-    described["next"] = _say_next(described, changes)
+    described["next"] = _say_next(described, changes, loss)
     return described
 
 
@@ -69,16 +72,19 @@ def _describe_finished(store: FeatureStore) -> dict[str, Any]:
     }
 
 
-def _say_next(described: dict[str, Any], changes: Changes | None) -> str:
+def _say_next(described: dict[str, Any], changes: Changes | None, loss: Loss) -> str:
     if described["writer"]:
         return f"is being written by {described['writer']}"
-    if not described["complete"] or described["unfinished"]:
-        kept = sum(each["images"] for each in described["unfinished"])
+    own = [each for each in described["unfinished"] if each["fingerprint"] == described.get("fingerprint")]
+    if not described["complete"] or own:
+        kept = sum(each["images"] for each in own or described["unfinished"])
         return f"a run would go on from {kept:,} images of an unfinished one"
     if changes is None:
         return "name a data folder (--data) to see what a run would do"
     if not changes:
         return "a run would do nothing: every image of the data folder is here"
     counted = [f"{len(ids):,} {kind}" for kind, ids in asdict(changes).items() if isinstance(ids, list) and ids]
-    n_images = len(changes.new) + len(changes.changed) + len(changes.unreadable)
+    if loss.is_suspect:
+        return f"a run would refuse: {loss.told}"
+    n_images = len(changes.new) + len(changes.changed) + len(changes.recovered)
     return f"a run would embed at most {n_images:,} images ({', '.join(counted)})"

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -17,6 +18,9 @@ from cache.errors import UserError, some
 from cache.guard import Refused, open_dataset, open_group, read_array, read_text
 from cache.provenance import SCHEMA, Provenance
 from cache.rows import DIGEST_BYTES, OK, Embeddings, Rows, unpack_reasons
+
+MOST_ID_BYTES = 512
+"""File names are shorter on every file system."""
 
 BLOCK_ROWS = 4096
 """How many rows are handled at a time where a whole split need not be in memory (16 MiB at 1,024 features)."""
@@ -85,43 +89,46 @@ class FeatureStore:
             raise UserError(f"{path}: no such store; make it with `make features` or name another STORE")
         try:
             # Readers take no lock: a store on a read-only or network file system must open.
-            with h5py.File(self.path, "r", locking=False) as file:
-                self._read(file)
+            # And one descriptor serves HDF5 and the map: by name, a writer could put another file between them.
+            with open(self.path, "rb") as raw, h5py.File(raw, "r") as file:
+                self._read(file, raw)
         except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
             raise UserError(
                 f"{path}: not a finished feature store ({' '.join(str(error).split())}); expected the file that "
                 "`python -m featurize` makes; move it away and run `make features` again"
             ) from error
 
-    def _read(self, file: h5py.File) -> None:
-        schema = file.attrs.get("schema")
-        if schema is None:
-            raise Refused("it has no layout version")
-        if schema != SCHEMA:
+    def _read(self, file: h5py.File, raw: BinaryIO) -> None:
+        schema = read_text(file, "schema")
+        if schema != str(SCHEMA):
             raise UserError(
                 f"{self.path}: layout version {schema}, expected {SCHEMA}; "
                 "use the version of this software that made it, or make it again under another name"
             )
         self.provenance = Provenance.from_json(read_text(file, "provenance"))
-        self.record = dict(json.loads(read_text(file, "record")))
+        self.record = _check_record(json.loads(read_text(file, "record")))
         self.content = read_text(file, "content")
         group = open_group(file, "splits")
-        self.splits = {name: self._read_split(open_group(group, name)) for name in group}
+        self.splits = {name: self._read_split(open_group(group, name), raw) for name in group}
+        if len({split.embeddings.shape[1] for split in self.splits.values()}) != 1:
+            raise Refused("it has no split, or splits whose embeddings differ in length")
 
-    def _read_split(self, group: h5py.Group) -> Split:
-        ids = [id.decode("utf-8") for id in read_array(group, "ids", "S").tolist()]
-        digests, status = read_array(group, "digests", "u", 2), read_array(group, "status", "u")
-        stored = open_dataset(group, "embeddings", "f", 2)
-        n_rows = len(ids)
-        if digests.shape != (n_rows, DIGEST_BYTES) or status.shape != (n_rows,) or len(stored) != n_rows:
+    def _read_split(self, group: h5py.Group, raw: BinaryIO) -> Split:
+        stored, digests = open_dataset(group, "embeddings", "f", 2), open_dataset(group, "digests", "u", 2)
+        status, names = open_dataset(group, "status", "u", 1), open_dataset(group, "ids", "S", 1)
+        n_rows = len(stored)
+        if digests.shape != (n_rows, DIGEST_BYTES) or status.shape != (n_rows,) or names.shape != (n_rows,):
             raise Refused(f"ids, digests, status and embeddings of {group.name} differ in length")
-        if len(set(ids)) != n_rows:
-            raise Refused(f"ids of {group.name} are not unique")
+        if names.dtype.itemsize > MOST_ID_BYTES:
+            raise Refused(f"ids of {group.name} are longer than {MOST_ID_BYTES} bytes")
+        ids = [id.decode("utf-8") for id in names[...].tolist()]
+        if len(set(ids)) != n_rows or not all(id.isprintable() for id in ids):
+            raise Refused(f"ids of {group.name} are not unique, or not printable")
         if stored.dtype != self.provenance.dtype:
             raise Refused(f"embeddings of {group.name} are {stored.dtype}, the provenance says {self.provenance.dtype}")
-        embeddings = np.memmap(self.path, stored.dtype, "r", stored.id.get_offset(), stored.shape)
+        embeddings = np.memmap(raw, stored.dtype, "r", stored.id.get_offset(), stored.shape)
         reasons = unpack_reasons(n_rows, read_array(group, "reason_rows", "i"), read_array(group, "reasons", "S"))
-        return Split(ids, Rows(digests, status, reasons, embeddings))
+        return Split(ids, Rows(digests[...], status[...], reasons, embeddings))
 
     @property
     def fingerprint(self) -> str:
@@ -141,9 +148,26 @@ class FeatureStore:
         return self.splits[name]
 
     def blocks(self) -> Iterator[Rows]:
-        """All rows, a block at a time."""
+        """All rows, a block at a time, read anew: what is mapped would count as this process's memory."""
         for split in self.splits.values():
             rows = split.rows
+            stored = rows.embeddings
+            assert isinstance(stored, np.memmap)
             for start in range(0, len(rows.digests), BLOCK_ROWS):
                 part = slice(start, start + BLOCK_ROWS)
-                yield Rows(rows.digests[part], rows.status[part], rows.reasons[part], rows.embeddings[part])
+                shape = stored[part].shape
+                place = stored.offset + start * stored.shape[1] * stored.itemsize
+                numbers: Any = np.fromfile(self.path, stored.dtype, shape[0] * shape[1], offset=place)
+                block = numbers.reshape(shape)
+                yield Rows(rows.digests[part], rows.status[part], rows.reasons[part], block)
+
+
+def _check_record(record: object) -> dict[str, Any]:
+    """What the project reads of a record is there and text."""
+    if not isinstance(record, dict) or not isinstance(asked := record.get("asked"), dict):
+        raise Refused("its record does not say what was asked")
+    if not all(
+        isinstance(text, str) for text in (asked.get("weights"), asked.get("layer"), record.get("weights_source"))
+    ):
+        raise Refused("its record does not say which weights and layer were asked for")
+    return record

@@ -20,7 +20,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", help="imagenet, random:SEED, or a .h5, .weights.h5 or .keras file (imagenet)")
     parser.add_argument("--size", type=int, help="side of the image that the network sees, in pixels (224)")
     parser.add_argument("--layer", help="name or index of the layer to cut after (the last)")
-    parser.add_argument("--pooling", help="avg or max (avg)")
+    parser.add_argument("--pooling", help="avg, max or gem (avg)")
     parser.add_argument("--engine", help="auto, openvino or tensorflow (auto)")
     parser.add_argument("--precision", help="auto, float32 or bfloat16 (auto)")
     parser.add_argument("--dtype", help="how embeddings are stored: float32 or float16 (float32)")

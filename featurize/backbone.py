@@ -12,8 +12,12 @@ from typing import Any
 from cache.errors import UserError
 from featurize.weights import digest_weights, load_weights
 
-POOLINGS = {"avg": "GlobalAveragePooling2D", "max": "GlobalMaxPooling2D"}
-"""How an output map becomes one vector, and the Keras layer that does it."""
+POOLINGS = ("avg", "max", "gem")
+"""How an output map becomes one vector."""
+
+GEM_POWER, GEM_LEAST = 3.0, 1e-6
+"""Exponent of the generalised mean, and what smaller values are raised to: Radenović et al., Fine-tuning CNN Image
+Retrieval with No Human Annotation, 2019."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class Front:
     def n_features(self) -> int:
         """Length of an embedding."""
         return int(self.model.output_shape[-1])
+
+    @property
+    def n_weights(self) -> int:
+        """How many numbers the network's weights are."""
+        return int(self.model.count_params())
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ class Backbone:
         # A cast makes a new array: preprocess_input may change a float array in place.
         pixels = module.preprocess_input(keras.ops.cast(images, "float32"))
         maps = keras.Model(network.input, cut.output)(pixels, training=False)
-        pooled = getattr(keras.layers, POOLINGS[self.pooling])()(maps)
+        pooled = _pool(maps, self.pooling)
         return Front(keras.Model(images, pooled), digest_weights(network), cut.name, module.__name__.rpartition(".")[2])
 
 
@@ -112,6 +121,18 @@ def find_application(name: str) -> tuple[ModuleType, Any]:
     application = found[name.lower()]
     # The module that defines a network has the preprocess_input that its weights were trained with.
     return sys.modules[application.__module__], application
+
+
+def _pool(maps: Any, pooling: str) -> Any:
+    """Pool maps ``(n, height, width, n_features)`` to vectors ``(n, n_features)``."""
+    import keras
+
+    if pooling == "avg":
+        return keras.layers.GlobalAveragePooling2D()(maps)
+    if pooling == "max":
+        return keras.layers.GlobalMaxPooling2D()(maps)
+    powers = keras.ops.power(keras.ops.maximum(maps, GEM_LEAST), GEM_POWER)
+    return keras.ops.power(keras.ops.mean(powers, axis=(1, 2)), 1 / GEM_POWER)
 
 
 def _find_layer(network: Any, layer: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 from joblib import cpu_count
 
-from cache.changes import find_changes
+from cache.changes import find_changes, find_loss
 from cache.claim import claimed
 from cache.command import muted_imports
 from cache.errors import UserError, some
@@ -23,6 +23,7 @@ from cache.parts import Parts
 from cache.rows import Rows
 from cache.seen import SeenFiles
 from cache.store import FeatureStore
+from cache.verify import verify_store
 from cache.versions import installed_versions
 from featurize.backbone import Front
 from featurize.engines import Choice, choose
@@ -72,13 +73,16 @@ def make_features(
     """
     seen = SeenFiles(path)
     images = find_images(data, warn)
-    job = _Job(data, path, dict(given), rebuild, workers or cpu_count(), images, identify(images, seen), say, warn)
+    try:
+        listings = identify(images, seen)
+    finally:
+        seen.save()  # a stop must not cost the reading of a hundred thousand files
+    job = _Job(data, path, dict(given), rebuild, workers or cpu_count(), images, listings, say, warn)
     store = job.find_finished()
     if store is None:
         with claimed(path):
             # Another writer may have ended between the look and the claim.
             store = job.find_finished() or job.update()
-    seen.save()
     return store
 
 
@@ -103,7 +107,9 @@ class _Job:
             return None
         if not self.rebuild:
             refuse_other_options(store, self.given)
-        if not Request.settle(self.given, store).surely_matches(store) or find_changes(store, self.listings):
+        if not Request.settle(self.given, store, self.rebuild).surely_matches(store) or find_changes(
+            store, self.listings
+        ):
             return None
         self.say(f"{self.path}: up to date, nothing to embed ({_describe(store)})")
         return store
@@ -111,7 +117,9 @@ class _Job:
     def update(self) -> FeatureStore:
         """Embed what is missing and pack; the claim is held."""
         store = self._open()
-        request = Request.settle(self.given, store)
+        request = Request.settle(self.given, store, self.rebuild)
+        if self._is_damaged(store):
+            store = None
         built = None if store and request.surely_matches(store) else _build(request, self.say)
         provenance = request.to_provenance(*built) if built else store.provenance if store else None
         assert provenance is not None
@@ -155,23 +163,27 @@ class _Job:
                 return None
             raise
 
+    def _is_damaged(self, store: FeatureStore | None) -> bool:
+        """Whether any byte is wrong: damage must not be copied under a fresh digest."""
+        findings = verify_store(self.path) if store else []
+        if findings and not self.rebuild:
+            raise UserError(
+                f"{self.path}: damaged in {len(findings):,} places (`python -m cache verify` lists them); "
+                "run with --rebuild (make REBUILD=1) to embed it anew, or copy a whole one here"
+            )
+        return bool(findings)
+
     def _count(self) -> int:
         return sum(len(listing.ids) for listing in self.listings.values())
 
     def _refuse_loss(self, store: FeatureStore) -> None:
-        """Say what leaves the store; refuse where it looks like another folder, or one whose disk is missing."""
-        removed = find_changes(store, self.listings).removed
-        if not removed:
-            return
-        told = f"{len(removed):,} of the store's images are not in {self.data} ({some(removed)})"
-        way_out = "name another STORE, or run with --rebuild (make REBUILD=1) if they are to leave it"
-        vanished = sorted(set(store.splits) - set(self.listings))
-        if vanished:
-            raise UserError(f"{self.path}: split '{vanished[0]}' has vanished: {told}; {way_out}")
-        n_images = sum(len(split.ids) for split in store.splits.values())
-        if store.record.get("data") != str(self.data.absolute()) and len(removed) > n_images / 2:
-            raise UserError(f"{self.path}: was made from {store.record.get('data')}, and {told}; {way_out}")
-        self.warn(f"{told} any more, and leave it")
+        """Say what leaves the store; refuse where it looks like a mistake."""
+        loss = find_loss(store, find_changes(store, self.listings), self.listings, self.data)
+        if loss.is_suspect:
+            way_out = "name another STORE, or run with --rebuild (make REBUILD=1) if they are to leave it"
+            raise UserError(f"{self.path}: {loss.told}; {way_out}")
+        if loss.told:
+            self.warn(f"{loss.told}; their embeddings leave the store")
 
 
 def _build(request: Request, say: Callable[[str], None]) -> tuple[Front, Choice]:

@@ -54,7 +54,7 @@ class Request:
     weights_source: str
 
     @classmethod
-    def settle(cls, given: Mapping[str, Any], store: FeatureStore | None) -> "Request":
+    def settle(cls, given: Mapping[str, Any], store: FeatureStore | None, rebuild: bool = False) -> "Request":
         """Fill in what the user left open.
 
         Parameters
@@ -64,6 +64,8 @@ class Request:
         store : FeatureStore or None
             The store that will be brought up to date. What is left open (or ``auto``) follows it, so that adding
             images needs no option repeated.
+        rebuild : bool
+            Look at a weights file that the store names again, if it is there.
 
         Raises
         ------
@@ -75,7 +77,8 @@ class Request:
             given = {name: value for name, value in given.items() if value != "auto"}
             settled |= _held(store, given)
         settled |= given
-        if store and "weights" not in given and settled["weights"] == store.record["asked"]["weights"]:
+        follows = store and "weights" not in given and settled["weights"] == store.record["asked"]["weights"]
+        if store and follows and not (rebuild and Path(settled["weights"]).is_file()):
             source = store.record["weights_source"]  # the file itself need not be there any more
         else:
             source = describe_weights(settled["weights"])

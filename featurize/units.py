@@ -1,7 +1,9 @@
 """Work units: pure functions from paths to rows, so that any process can do any of them."""
 
 import hashlib
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,19 @@ UNIT_IMAGES = 128
 Engine = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
-def embed_unit(engine: Engine, paths: list[Path], size: int, n_features: int) -> Rows:
+STAGES = ("read", "decode", "infer", "write")
+"""Where the time of a unit goes; workers do the first three, the coordinator the last."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A finished unit: its rows, and the seconds of each stage that led to them."""
+
+    rows: Rows
+    seconds: dict[str, float]
+
+
+def embed_unit(engine: Engine, paths: list[Path], size: int, n_features: int) -> Unit:
     """Read, decode and embed some images.
 
     Parameters
@@ -32,29 +46,37 @@ def embed_unit(engine: Engine, paths: list[Path], size: int, n_features: int) ->
 
     Returns
     -------
-    Rows
+    Unit
         One row a path, in their order, keyed by the bytes that were read. An image that cannot be decoded
         has a row too, with the reason; a file that has vanished has none, because nothing is known of its bytes.
     """
+    seconds = dict.fromkeys(STAGES, 0.0)
     digests, reasons, pictures = [], [], []
     for path in paths:
+        begun = time.perf_counter()
         try:
             data = path.read_bytes()
         except OSError:
             continue
         digests.append(hashlib.sha256(data).digest())
+        had = time.perf_counter()
         try:
             pictures.append(decode(data, size))
             reasons.append("")
         except Unreadable as error:
             reasons.append(str(error))
+        seconds["read"] += had - begun
+        seconds["decode"] += time.perf_counter() - had
     readable = np.array([not reason for reason in reasons], dtype=bool)
     embeddings = np.full((len(digests), n_features), np.nan, np.float32)
+    begun = time.perf_counter()
     if pictures:
         embeddings[readable] = engine(np.stack(pictures))
-    return Rows(
+    seconds["infer"] = time.perf_counter() - begun
+    rows = Rows(
         digests=np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES),
         status=np.where(readable, OK, UNREADABLE).astype(np.uint8),
         reasons=reasons,
         embeddings=embeddings,
     )
+    return Unit(rows, seconds)

@@ -1,7 +1,9 @@
 """Embedding what is pending: units go to workers, finished ones come back and are written here alone."""
 
+import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +12,16 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 
-from cache.command import Interrupts
-from cache.files import require_room
+from cache.command import check_interrupted
+from cache.errors import UserError
+from cache.files import require_room, writing
 from cache.parts import Parts
 from cache.progress import Progress
 from cache.rows import stored_as
 from featurize.backbone import Front
 from featurize.engines import Choice, TensorFlowEngine, prepare
 from featurize.request import Request
-from featurize.units import UNIT_IMAGES, embed_unit
+from featurize.units import STAGES, UNIT_IMAGES, embed_unit
 
 
 @dataclass(frozen=True)
@@ -47,23 +50,30 @@ def embed_pending(pending: list[Path], work: Work, n_images: int, say: Callable[
     """
     parts, size, n_features = work.parts, work.request.backbone.size, work.front.n_features
     row_bytes = n_features * np.dtype(work.request.dtype).itemsize
-    require_room(parts.folder, (len(pending) + n_images) * row_bytes)
+    network_bytes = 4 * work.front.n_weights
+    require_room(parts.folder, (len(pending) + n_images) * row_bytes + network_bytes)
     say(f"{len(pending):,} images to embed, {n_images - len(pending):,} need not be")
-    engine = prepare(work.choice, work.front.model, parts.folder)
+    with writing(parts.folder):
+        engine = prepare(work.choice, work.front.model, parts.folder)
     units = [pending[start : start + UNIT_IMAGES] for start in range(0, len(pending), UNIT_IMAGES)]
     processes = 1 if isinstance(engine, TensorFlowEngine) else min(work.workers, len(units))
     pool = Parallel(n_jobs=processes, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
     task = delayed(embed_unit)
     progress = Progress(len(pending), "embedding")
+    spent = dict.fromkeys(STAGES, 0.0)
     finished = pool(task(engine, unit, size, n_features) for unit in units)
-    with Interrupts() as interrupts, _closed(finished):
-        for rows in finished:
-            interrupts.check()
-            parts.add(stored_as(rows, work.request.dtype))
-            progress.add(len(rows.digests))
-        interrupts.check()
+    with _closed(finished):
+        for unit in finished:
+            check_interrupted()
+            begun = time.perf_counter()
+            parts.add(stored_as(unit.rows, work.request.dtype))
+            took = unit.seconds | {"write": time.perf_counter() - begun}
+            spent = {stage: spent[stage] + took[stage] for stage in STAGES}
+            progress.add(len(unit.rows.digests))
+        check_interrupted()
     seconds = progress.close()
-    say(f"{len(pending):,} images embedded in {seconds:.0f} s ({len(pending) / seconds:.0f} images/s)")
+    shares = ", ".join(f"{stage} {spent[stage] / sum(spent.values()):.0%}" for stage in STAGES)
+    say(f"{len(pending):,} images embedded in {seconds:.0f} s ({len(pending) / seconds:.0f} images/s; {shares})")
 
 
 @contextmanager
@@ -71,6 +81,11 @@ def _closed(finished: Any) -> Iterator[None]:
     """Close joblib's generator at the end, without its warning that work is lost: finished units are on the disk."""
     try:
         yield
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was ended, most likely for lack of memory; finished units are kept: run the same "
+            "command again with fewer processes (--workers, make WORKERS=1)"
+        ) from error
     finally:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)

@@ -75,6 +75,17 @@ def test_max_pooling_takes_the_greatest_of_the_map() -> None:
     assert (greatest.predict(images(1), verbose=0) >= average.predict(images(1), verbose=0)).all()
 
 
+def test_gem_is_the_cubic_mean_of_the_map() -> None:
+    small = {**SMALL, "layer": "conv_pw_1_relu"}
+    keras.utils.set_random_seed(0)
+    network = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3))
+    cut = keras.Model(network.input, network.get_layer("conv_pw_1_relu").output)
+    maps = cut.predict(keras.applications.mobilenet.preprocess_input(images(2).astype("float32")), verbose=0)
+    expected = (np.maximum(maps, 1e-6) ** 3).mean(axis=(1, 2)) ** (1 / 3)
+    found = Backbone(**small, pooling="gem").build().model.predict(images(2), verbose=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize("ending", [".weights.h5", ".keras"])
 def test_weights_are_read_from_keras_files(network: keras.Model, tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"mine{ending}"
@@ -126,7 +137,7 @@ def test_no_weights_to_be_had_names_the_three_ways_out(monkeypatch: pytest.Monke
         ({"name": "densenet"}, "no backbone 'densenet'; Keras has convnextbase, .*xception"),
         ({"layer": "relu9"}, "no layer 'relu9' in mobilenet.*conv_pw_13_relu"),
         ({"layer": "999"}, "no layer '999'"),
-        ({"pooling": "median"}, "pooling 'median': expected one of avg, max"),
+        ({"pooling": "median"}, "pooling 'median': expected one of avg, max, gem"),
         ({"size": 16}, "MobileNet takes no image of 16 pixels"),
     ],
 )

@@ -31,6 +31,12 @@ def call(capsys: pytest.CaptureFixture[str]) -> Command:
     return run
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative names are of a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     write_store(tmp_path / "s.h5", {"train": {"a": np.ones(2), "b": np.ones(2)}}, unreadable={"b": "empty file"})

@@ -36,6 +36,36 @@ def test_resizing_is_antialiased() -> None:
     assert abs(pixels.astype(int) - 127).max() < 20
 
 
+def test_a_large_jpeg_is_decoded_at_a_fraction_and_stays_close() -> None:
+    smooth = PIL.Image.effect_noise((700, 600), 60).resize((70, 60)).resize((700, 600), PIL.Image.Resampling.BICUBIC)
+    scaled = decode(encode(smooth, "JPEG", quality=95), 224).astype(int)
+    whole = decode(encode(smooth), 224).astype(int)
+    assert np.abs(scaled - whole).mean() < 2
+    assert np.abs(scaled - whole).max() < 25
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_every_kind_of_jpeg_is_read(mode: str) -> None:
+    image = PIL.Image.fromarray(np.repeat(np.array([[10, 245]], np.uint8), 40, axis=1)).resize((160, 160), 0)
+    pixels = decode(encode(image.convert(mode), "JPEG", quality=95), 32)
+    assert pixels[:, :14].max() < 25
+    assert pixels[:, 18:].min() > 230
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF", "WEBP"])
+def test_every_format_is_read(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    expected = decode(encode(gradient()), 16).astype(int)
+    assert np.abs(decode(encode(gradient(), kind, **options), 16).astype(int) - expected).max() <= 2
+
+
+def test_the_first_frame_counts() -> None:
+    frames = [PIL.Image.new("L", (8, 8), shade) for shade in (200, 10)]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    assert decode(file.getvalue(), 8).min() > 190
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
 def test_every_mode_gives_the_same_picture(mode: str) -> None:
     image = PIL.Image.fromarray(np.repeat(np.array([[0, 255]], np.uint8), 8, axis=1)).resize((32, 32), 0)

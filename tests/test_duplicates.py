@@ -82,3 +82,14 @@ def test_duplicates_are_told_to_people_and_programs(tmp_path: Path, capsys: pyte
     assert json.loads(capsys.readouterr().out)["near"][0]["images"] == ["train/a", "valid/b"]
     assert main(["duplicates", str(tmp_path / "s.h5"), "--cosine", "2"]) == 1
     assert "--cosine 2: expected a number above 0, at most 1" in capsys.readouterr().err
+
+
+def test_a_leak_through_a_copy_names_the_copy(tmp_path: Path) -> None:
+    listings = {
+        "train": Listing(["a", "b"], [digest(1), digest(2)], ["", ""]),
+        "test": Listing(["c"], [digest(2)], [""]),
+    }
+    values = np.array([[1, 0], [1, 0.001]])
+    pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, listings, [make_rows([1, 2], values)], 2)
+    (near,) = find_duplicates(FeatureStore(tmp_path / "s.h5"), 0.995, quiet).near
+    assert (near.leak, near.images) == (True, ("train/a", "test/c"))

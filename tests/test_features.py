@@ -191,7 +191,8 @@ def test_a_store_of_another_folder_is_not_emptied(place: Path, tmp_path: Path) -
     for split in ("valid", "test"):
         shutil.copytree(place / "data" / split, tmp_path / "other" / split)
     with pytest.raises(
-        UserError, match=r"was made from .*, and 26 of the store's images are not in .*; name another STORE"
+        UserError,
+        match=r"split 'train' has vanished|was made from .*, and 26 of the store's images are not in .*; name another STORE",
     ):
         make_features(tmp_path / "other", place / "s.h5", {}, say=lambda line: None, warn=pytest.fail)
     assert (place / "s.h5").read_bytes() == before
@@ -264,3 +265,80 @@ def test_parts_of_other_features_do_not_make_a_finished_store_work(place: Path, 
     make(place)
     assert (place / "s.h5").stat().st_mtime_ns == before
     assert other.folder.exists()
+
+
+def test_a_missing_disk_does_not_empty_a_store(place: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    (place / "data").rename(disk)
+    for split in ("train", "valid", "test"):
+        (place / "data" / split).mkdir(parents=True)
+        for path in (disk / split).iterdir():
+            (place / "data" / split / path.name).symlink_to(path)
+    make(place)
+    before = (place / "s.h5").read_bytes()
+    disk.rename(tmp_path / "unmounted")
+    with pytest.raises(
+        UserError, match=r"split 'train' has vanished: 40 of the store's images are not in .* or cannot be read"
+    ):
+        make(place)
+    assert (place / "s.h5").read_bytes() == before
+
+
+def test_a_few_images_that_cannot_be_read_any_more_are_told(place: Path) -> None:
+    paths = sorted((place / "data" / "train").iterdir())
+    paths[-1].unlink()
+    paths[-1].symlink_to("nowhere.jpg")
+    told: list[str] = []
+    make(place, warn=told.append)
+    assert "their embeddings leave the store" in told[0]
+
+
+def test_damage_is_not_copied_under_a_fresh_digest(place: Path, embedded: list[int]) -> None:
+    import h5py
+
+    with h5py.File(place / "s.h5", "r") as file:
+        at = file["splits/train/embeddings"].id.get_offset() + 100
+    data = bytearray((place / "s.h5").read_bytes())
+    data[at] ^= 1
+    (place / "s.h5").write_bytes(data)
+    (place / "data" / "train" / "zz_new.jpg").write_bytes(first(place).read_bytes() + b"new")
+    with pytest.raises(UserError, match=r"damaged in 1 places .* run with --rebuild"):
+        make(place)
+    make_features(place / "data", place / "s.h5", {}, rebuild=True, say=lambda line: None, warn=pytest.fail)
+    assert embedded == [41]
+
+
+def test_rebuild_looks_at_a_weights_file_that_changed(place: Path, tmp_path: Path, embedded: list[int]) -> None:
+    from cache.command import muted_imports
+
+    with muted_imports():
+        import keras
+
+        from featurize.weights import load_weights
+    weights = tmp_path / "mine.weights.h5"
+    load_weights(keras.applications.MobileNet, "random:3", 32).save_weights(weights)
+    given = {**SMALL, "weights": str(weights)}
+    old = make_features(place / "data", place / "w.h5", given, say=lambda line: None, warn=pytest.fail)
+    load_weights(keras.applications.MobileNet, "random:4", 32).save_weights(weights)
+    new = make_features(place / "data", place / "w.h5", {}, rebuild=True, say=lambda line: None, warn=pytest.fail)
+    assert embedded == [40, 40]
+    assert new.fingerprint != old.fingerprint
+
+
+def test_a_worker_that_is_ended_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import cheap
+
+    cheap.install(monkeypatch.setattr, cheap.CheapEngine(die=True))
+    with pytest.raises(UserError, match="a worker process was ended, most likely for lack of memory"):
+        make_features(place / "data", place / "k.h5", cheap.GIVEN, workers=2, say=lambda line: None, warn=pytest.fail)
+
+
+def test_a_full_disk_while_the_network_is_converted_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from featurize import work
+
+    def fail(*args: Any) -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(work, "prepare", fail)
+    with pytest.raises(UserError, match=r"cannot be written .*what is finished is kept"):
+        make_features(place / "data", place / "k.h5", SMALL, say=lambda line: None, warn=pytest.fail)

@@ -1,5 +1,6 @@
 """A stranger's file neither executes, nor reads outside itself, nor takes the memory down."""
 
+import json
 import resource
 import subprocess
 import sys
@@ -97,7 +98,39 @@ def a_reason_for_no_row(file: h5py.File, folder: Path) -> None:
 
 
 def facts_that_are_none(file: h5py.File, folder: Path) -> None:
-    file.attrs["provenance"] = "__import__('os').system('touch executed')"
+    del file["provenance"]
+    file["provenance"] = np.frombuffer(b"__import__('os').system('touch executed')", np.uint8)
+
+
+def facts_of_other_kinds(file: h5py.File, folder: Path) -> None:
+    facts = json.loads(file["provenance"][:].tobytes()) | {"backbone": 5}
+    del file["provenance"]
+    file["provenance"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+
+
+def a_record_of_nothing(file: h5py.File, folder: Path) -> None:
+    del file["record"]
+    file["record"] = np.frombuffer(b"{}", np.uint8)
+
+
+def text_of_variable_length(file: h5py.File, folder: Path) -> None:
+    del file["record"]
+    file.create_dataset("record", data=["x" * 1000], dtype=h5py.string_dtype())
+
+
+def no_split(file: h5py.File, folder: Path) -> None:
+    del file["splits/train"]
+
+
+def splits_of_two_widths(file: h5py.File, folder: Path) -> None:
+    file.copy("splits/train", "splits/test")
+    del file["splits/test/embeddings"]
+    file["splits/test/embeddings"] = np.ones((2, 3), np.float32)
+
+
+def an_id_that_commands_the_terminal(file: h5py.File, folder: Path) -> None:
+    del file["splits/train/ids"]
+    file["splits/train/ids"] = np.array([b"a\n\x1b[2J", b"b"])
 
 
 def group_for_data(file: h5py.File, folder: Path) -> None:
@@ -108,7 +141,8 @@ def group_for_data(file: h5py.File, folder: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [external_link, external_group, soft_link, external_storage, virtual, huge_and_compressed, huge_and_unallocated,
-     objects, wrong_type, wrong_shape, other_precision, repeated_ids, a_reason_for_no_row, facts_that_are_none,
+     text_of_variable_length, facts_of_other_kinds, a_record_of_nothing, no_split, splits_of_two_widths,
+     an_id_that_commands_the_terminal, objects, wrong_type, wrong_shape, other_precision, repeated_ids, a_reason_for_no_row, facts_that_are_none,
      group_for_data],
 )  # fmt: skip
 def test_what_a_store_never_has_is_refused(tmp_path: Path, damage: Callable[[h5py.File, Path], None]) -> None:

@@ -96,3 +96,11 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train" / os.fsdecode(b"b\xff.jpg")).write_bytes(b"x")
     with pytest.raises(UserError, match=r"b\\xff\.jpg: its name is not UTF-8, an id must be; rename it"):
         find_images(tmp_path, warn=pytest.fail)
+
+
+def test_linked_folders_are_walked_once(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere" / "a.jpg")
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    (tmp_path / "data" / "train" / "part").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "data" / "train")
+    assert [image.id for image in find_images(tmp_path / "data", warn=pytest.fail)["train"]] == ["a"]

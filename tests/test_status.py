@@ -54,10 +54,11 @@ def test_every_kind_of_change_is_named(place: Path) -> None:
         "changed": [f"train/{paths[1].stem}"],
         "renamed": ["valid/moved"],
         "removed": [f"train/{paths[3].stem}"],
-        "unreadable": [f"train/{paths[4].stem}"],
+        "lost": [f"train/{paths[4].stem}"],
+        "recovered": [],
         "gone": 2,
     }
-    assert told["next"] == ("a run would embed at most 3 images (1 new, 1 changed, 1 renamed, 1 removed, 1 unreadable)")
+    assert told["next"] == ("a run would embed at most 2 images (1 new, 1 changed, 1 renamed, 1 removed, 1 lost)")
 
 
 def test_an_unfinished_store_says_what_a_run_would_go_on_from(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,3 +131,32 @@ def test_a_damaged_memo_is_forgotten(tmp_path: Path, content: str) -> None:
     (tmp_path / ".s.h5.seen.json").write_text(content)
     (tmp_path / "a.jpg").write_bytes(b"a")
     assert len(SeenFiles(tmp_path / "s.h5").digest(tmp_path / "a.jpg")) == 32
+
+
+def test_a_memo_of_something_else_than_digests_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cache.seen.QUIET_NS", -(10**18))
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    seen = SeenFiles(tmp_path / "s.h5")
+    expected = seen.digest(tmp_path / "a.jpg")
+    seen.save()
+    memo = tmp_path / ".s.h5.seen.json"
+    for wrong in ("zz" * 32, "00"):
+        memo.write_text(memo.read_text().replace(expected.hex(), wrong))
+        assert SeenFiles(tmp_path / "s.h5").digest(tmp_path / "a.jpg") == expected
+
+
+def test_a_run_that_would_be_refused_says_so(place: Path) -> None:
+    shutil.rmtree(place / "data" / "test")
+    assert status(place)["next"].startswith("a run would refuse: split 'test' has vanished")
+
+
+def test_parts_of_other_features_are_told_apart(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dataclasses import replace
+
+    from cache.parts import Parts
+    from cache.store import FeatureStore
+
+    Parts(place / "s.h5", replace(FeatureStore(place / "s.h5").provenance, size=99)).start({})
+    assert status(place)["next"] == "a run would do nothing: every image of the data folder is here"
+    main(["status", str(place / "s.h5")])
+    assert "0 images of other features, in" in capsys.readouterr().out

@@ -132,7 +132,8 @@ def truncate(path: Path) -> None:
 
 def relabel(path: Path) -> None:
     with h5py.File(path, "a") as file:
-        file.attrs["schema"] = 99
+        del file["schema"]
+        file["schema"] = np.frombuffer(b"99", np.uint8)
 
 
 def shorten(path: Path) -> None:
@@ -164,3 +165,52 @@ def test_an_unknown_split_lists_those_that_exist(tmp_path: Path) -> None:
     write_store(tmp_path / "s.h5", {"train": {"a": np.ones(2)}})
     with pytest.raises(UserError, match="no split 'test'; it holds train"):
         FeatureStore(tmp_path / "s.h5").split("test")
+
+
+def test_a_reader_is_not_given_another_file_by_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "s.h5"
+    write_store(path, {"train": {"a": np.array([1, 2]), "b": np.array([3, 4])}})
+    write_store(tmp_path / "new.h5", {"train": {"b": np.array([3, 4]), "a": np.array([1, 2])}})
+    memmap = np.memmap
+
+    def replace_and_map(*args: object, **kwargs: object) -> np.memmap:
+        if (tmp_path / "new.h5").exists():
+            os.replace(tmp_path / "new.h5", path)
+        return memmap(*args, **kwargs)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(np, "memmap", replace_and_map)
+    split = FeatureStore(path).split("train")
+    assert split.ids == ["a", "b"]
+    assert split.embeddings.tolist() == [[1, 2], [3, 4]]
+
+
+def test_a_disk_that_takes_a_part_of_a_write_loses_nothing(tmp_path: Path) -> None:
+    import io
+
+    from cache.files import SteadyFile
+
+    class Stingy(io.FileIO):
+        def write(self, data: object) -> int:
+            return super().write(memoryview(data)[:3])  # type: ignore[arg-type]
+
+    with Stingy(tmp_path / "file", "w+b") as raw:
+        steady = SteadyFile(raw)
+        assert steady.write(b"0123456789") == 10
+        steady.check()
+    assert (tmp_path / "file").read_bytes() == b"0123456789"
+
+
+def test_a_disk_that_takes_nothing_is_told(tmp_path: Path) -> None:
+    import io
+
+    from cache.files import SteadyFile
+
+    class Full(io.FileIO):
+        def write(self, data: object) -> int:
+            return 0
+
+    with Full(tmp_path / "file", "w+b") as raw:
+        steady = SteadyFile(raw)
+        assert steady.write(b"0123456789") == 10
+        with pytest.raises(OSError, match="No space left on device"):
+            steady.check()

@@ -91,8 +91,8 @@ def find_loss(store: FeatureStore, changes: Changes, listings: Mapping[str, List
         return Loss("", False)
     told = f"{len(leaving):,} of the store's images are not in {data} or cannot be read there ({some(leaving)})"
     sizes = {name: len(split.ids) for name, split in store.splits.items()}
-    left = Counter(name.partition("/")[0] for name in leaving)
-    emptied = [name for name in sizes if name not in listings or left[name] == sizes[name]]
+    lost = Counter(name.partition("/")[0] for name in changes.lost)
+    emptied = [name for name in sizes if name not in listings or lost[name] == sizes[name]]
     is_other = store.record.get("data") != str(data.absolute())
     if emptied:
         return Loss(f"split '{emptied[0]}' has vanished: {told}", True)

@@ -1,6 +1,7 @@
 """Engines give the same numbers, and an embedding depends on its image alone."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ import pytest
 from cache.errors import UserError
 from featurize.backbone import Backbone, Front
 from featurize.engines import BATCH, Choice, choose, prepare
+
+# By its name alone: importing it here would import its telemetry.
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 
 
 def images(n_images: int) -> np.ndarray:
@@ -22,6 +26,8 @@ def front() -> Front:
 
 @pytest.fixture(scope="module", params=["openvino", "tensorflow"])
 def engine(request: pytest.FixtureRequest, front: Front, tmp_path_factory: pytest.TempPathFactory) -> Callable:
+    if request.param == "openvino" and find_spec("openvino") is None:
+        pytest.skip("openvino is not installed")
     return prepare(Choice(request.param, "float32", ""), front.model, tmp_path_factory.mktemp("engine"))
 
 
@@ -38,6 +44,7 @@ def test_an_embedding_depends_on_its_image_alone(engine: Callable) -> None:
     np.testing.assert_array_equal(engine(many[7:8]), expected[7:8])
 
 
+@needs_openvino
 def test_an_engine_on_openvino_travels_without_its_network(front: Front, tmp_path: Path) -> None:
     import pickle
 
@@ -47,6 +54,7 @@ def test_an_engine_on_openvino_travels_without_its_network(front: Front, tmp_pat
     np.testing.assert_array_equal(pickle.loads(sent)(images(2)), engine(images(2)))
 
 
+@needs_openvino
 def test_openvino_cannot_report_its_use() -> None:
     from featurize import engines
 
@@ -55,6 +63,7 @@ def test_openvino_cannot_report_its_use() -> None:
         import openvino_telemetry  # noqa: F401
 
 
+@needs_openvino
 def test_bfloat16_stays_close_where_the_machine_has_it(front: Front, tmp_path: Path) -> None:
     if choose("openvino", "auto").precision != "bfloat16":
         pytest.skip("this CPU does not compute in bfloat16")

@@ -1,6 +1,7 @@
 """Making features: only what is missing is embedded, rows stay aligned, other features are refused."""
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,8 @@ def test_rebuild_replaces_other_features(place: Path, embedded: list[int]) -> No
 
 
 def test_processes_give_the_same_embeddings_as_one(place: Path) -> None:
+    if find_spec("openvino") is None:
+        pytest.skip("openvino is not installed")
     given = {**SMALL, "engine": "openvino"}
     stores = [
         make_features(place / "data", place / f"{n}.h5", given, workers=n, say=lambda line: None, warn=pytest.fail)
@@ -342,3 +345,13 @@ def test_a_full_disk_while_the_network_is_converted_is_one_line(place: Path, mon
     monkeypatch.setattr(work, "prepare", fail)
     with pytest.raises(UserError, match=r"cannot be written .*what is finished is kept"):
         make_features(place / "data", place / "k.h5", SMALL, say=lambda line: None, warn=pytest.fail)
+
+
+def test_a_split_whose_images_are_all_replaced_is_brought_up_to_date(place: Path, embedded: list[int]) -> None:
+    for number, path in enumerate(sorted((place / "data" / "test").iterdir())):
+        path.write_bytes(path.read_bytes() + b"other")
+        path.rename(path.with_name(f"other_{number}.jpg"))
+    told: list[str] = []
+    make(place, warn=told.append)
+    assert embedded == [6]
+    assert "6 of the store's images are not in" in told[0]

@@ -56,7 +56,7 @@ def choose(engine: str, precision: str) -> Choice:
         reasons.append("this CPU computes in bfloat16" if native else f"{engine} computes in float32 here")
     if precision == "bfloat16" and not native:
         raise UserError(f"precision 'bfloat16' needs the engine openvino on a CPU that has it; {engine} has float32")
-    return Choice(engine, precision, "; ".join(reasons) or "as asked")
+    return Choice(engine, precision, "; ".join(reasons) or "as asked, or as before")
 
 
 def prepare(choice: Choice, model: Any, folder: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:

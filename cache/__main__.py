@@ -100,6 +100,8 @@ def _duplicates(args: argparse.Namespace) -> None:
     print(f"{len(found.identical):,} groups of identical images, {leaks:,} of them in two splits")
     _print_some([f"{'LEAK ' if each.leak else ''}{' = '.join(each.images)}" for each in found.identical])
     print(f"{found.n_near:,} pairs of cosine {args.cosine:g} or more, {found.n_near_leaks:,} of them between splits")
+    if store.record["weights_source"].startswith("random:"):
+        print("note: this network is random, not trained: it gives all images nearly one direction")
     lines = [f"{'LEAK ' if each.leak else ''}{each.cosine:.4f} {' ~ '.join(each.images)}" for each in found.near]
     _print_some(lines, SHOWN, found.n_near)
 

@@ -77,6 +77,7 @@ def test_duplicates_are_told_to_people_and_programs(tmp_path: Path, capsys: pyte
     out = capsys.readouterr().out
     assert "0 groups of identical images, 0 of them in two splits" in out
     assert "1 pairs of cosine 0.995 or more, 1 of them between splits" in out
+    assert "note: this network is random" in out
     assert "LEAK 1.0000 train/a ~ valid/b" in out or "LEAK 0.9999" in out
     assert main(["duplicates", str(tmp_path / "s.h5"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["near"][0]["images"] == ["train/a", "valid/b"]

@@ -25,7 +25,7 @@ class Provenance:
     layer : str
         Name of the layer whose output is taken.
     pooling : str
-        How that output's map becomes one vector.
+        How that output's map becomes one vector; of several (``avg,gem``) the vectors stand side by side.
     size : int
         Side of the square image that the network sees, in pixels.
     decoding : str

@@ -36,15 +36,32 @@ class Split:
         Image ids, no two alike.
     rows : Rows
         Digests, status, reasons and embeddings; the embeddings are a read-only memory map.
+    poolings : tuple of str
+        How maps became embeddings; several stand side by side, each as wide as the others.
     """
 
     ids: list[str]
     rows: Rows
+    poolings: tuple[str, ...]
 
     @property
     def embeddings(self) -> Embeddings:
-        """Embeddings, shape (n_images, n_features); NaN where `readable` is False."""
+        """Embeddings, shape (n_images, n_features), those of all poolings side by side; NaN where unreadable."""
         return self.rows.embeddings
+
+    def pooled(self, pooling: str) -> Embeddings:
+        """Embeddings of one pooling of several, with no copy.
+
+        Raises
+        ------
+        UserError
+            There are none of that pooling.
+        """
+        if pooling not in self.poolings:
+            raise UserError(f"no embeddings of pooling '{pooling}'; there are {', '.join(self.poolings)}")
+        width = self.embeddings.shape[1] // len(self.poolings)
+        start = self.poolings.index(pooling) * width
+        return self.embeddings[:, start : start + width]
 
     @property
     def readable(self) -> NDArray[np.bool_]:
@@ -128,7 +145,10 @@ class FeatureStore:
             raise Refused(f"embeddings of {group.name} are {stored.dtype}, the provenance says {self.provenance.dtype}")
         embeddings = np.memmap(raw, stored.dtype, "r", stored.id.get_offset(), stored.shape)
         reasons = unpack_reasons(n_rows, read_array(group, "reason_rows", "i"), read_array(group, "reasons", "S"))
-        return Split(ids, Rows(digests[...], status[...], reasons, embeddings))
+        poolings = tuple(self.provenance.pooling.split(","))
+        if stored.shape[1] % len(poolings):
+            raise Refused(f"embeddings of {group.name} cannot be divided by {len(poolings)} poolings")
+        return Split(ids, Rows(digests[...], status[...], reasons, embeddings), poolings)
 
     @property
     def fingerprint(self) -> str:

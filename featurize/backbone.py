@@ -13,11 +13,39 @@ from cache.errors import UserError
 from featurize.weights import digest_weights, load_weights
 
 POOLINGS = ("avg", "max", "gem")
-"""How an output map becomes one vector."""
+"""How an output map becomes one vector. Several stand side by side in one embedding: ``avg,gem``."""
+
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+"""Keras' name for computing in a precision while the weights stay as they are."""
 
 GEM_POWER, GEM_LEAST = 3.0, 1e-6
 """Exponent of the generalised mean, and what smaller values are raised to: Radenović et al., Fine-tuning CNN Image
 Retrieval with No Human Annotation, 2019."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is known of a front once it has been built.
+
+    Parameters
+    ----------
+    weights : str
+        Digest of the weights' values.
+    layer : str
+        Name of the layer whose output is pooled.
+    preprocessing : str
+        Name of the Keras module whose ``preprocess_input`` stands before the network.
+    n_features : int
+        Length of an embedding.
+    n_weights : int
+        How many numbers the network's weights are.
+    """
+
+    weights: str
+    layer: str
+    preprocessing: str
+    n_features: int
+    n_weights: int
 
 
 @dataclass(frozen=True)
@@ -28,28 +56,11 @@ class Front:
     ----------
     model : keras.Model
         From uint8 images ``(n, size, size, 3)`` to float32 embeddings ``(n, n_features)``.
-    weights : str
-        Digest of the weights' values.
-    layer : str
-        Name of the layer whose output is pooled.
-    preprocessing : str
-        Name of the Keras module whose ``preprocess_input`` stands before the network.
+    cut : Cut
     """
 
     model: Any
-    weights: str
-    layer: str
-    preprocessing: str
-
-    @property
-    def n_features(self) -> int:
-        """Length of an embedding."""
-        return int(self.model.output_shape[-1])
-
-    @property
-    def n_weights(self) -> int:
-        """How many numbers the network's weights are."""
-        return int(self.model.count_params())
+    cut: Cut
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class Backbone:
     layer : str
         Name or index of the layer to cut after; the last one if empty.
     pooling : str
-        One of `POOLINGS`.
+        One or several of `POOLINGS`, joined by commas.
     """
 
     name: str = "densenet121"
@@ -76,8 +87,13 @@ class Backbone:
     layer: str = ""
     pooling: str = "avg"
 
-    def build(self) -> Front:
+    def build(self, precision: str = "float32") -> Front:
         """Build the network in inference mode.
+
+        Parameters
+        ----------
+        precision : str
+            The arithmetic of its layers, one of `POLICIES`; weights are the same in each.
 
         Raises
         ------
@@ -86,10 +102,12 @@ class Backbone:
         """
         import keras
 
-        if self.pooling not in POOLINGS:
-            raise UserError(f"pooling '{self.pooling}': expected one of {', '.join(POOLINGS)}")
+        poolings = split_poolings(self.pooling)
         module, application = find_application(self.name)
         network = load_weights(application, self.weights, self.size)
+        weights = digest_weights(network)
+        if precision != "float32":
+            network = _compute_in(POLICIES[precision], application, network)
         network.trainable = False
         cut = _find_layer(network, self.layer)
         if len(cut.output.shape) != 4:
@@ -100,8 +118,31 @@ class Backbone:
         # A cast makes a new array: preprocess_input may change a float array in place.
         pixels = module.preprocess_input(keras.ops.cast(images, "float32"))
         maps = keras.Model(network.input, cut.output)(pixels, training=False)
-        pooled = _pool(maps, self.pooling)
-        return Front(keras.Model(images, pooled), digest_weights(network), cut.name, module.__name__.rpartition(".")[2])
+        vectors = [_pool(keras.ops.cast(maps, "float32"), pooling) for pooling in poolings]
+        model = keras.Model(images, vectors[0] if len(vectors) == 1 else keras.ops.concatenate(vectors, axis=1))
+        preprocessing = module.__name__.rpartition(".")[2]
+        n_features, n_weights = int(model.output_shape[-1]), int(model.count_params())
+        return Front(model, Cut(weights, cut.name, preprocessing, n_features, n_weights))
+
+
+def split_poolings(text: str) -> list[str]:
+    """Read ``avg`` or ``avg,gem``, in the order of `POOLINGS` whatever order they are given in.
+
+    Raises
+    ------
+    UserError
+        One is unknown, or there is none.
+
+    Examples
+    --------
+    >>> split_poolings("gem,avg")
+    ['avg', 'gem']
+    """
+    asked = [name.strip() for name in text.split(",")]
+    unknown = [name for name in asked if name not in POOLINGS]
+    if unknown:
+        raise UserError(f"pooling '{unknown[0]}': expected one of {', '.join(POOLINGS)}, or several as in avg,gem")
+    return [name for name in POOLINGS if name in asked]
 
 
 def find_application(name: str) -> tuple[ModuleType, Any]:
@@ -121,6 +162,20 @@ def find_application(name: str) -> tuple[ModuleType, Any]:
     application = found[name.lower()]
     # The module that defines a network has the preprocess_input that its weights were trained with.
     return sys.modules[application.__module__], application
+
+
+def _compute_in(policy: str, application: Any, network: Any) -> Any:
+    """The same network, whose layers compute in another precision."""
+    import keras
+
+    usual = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        same = application(include_top=False, weights=None, input_shape=network.input_shape[1:])
+    finally:
+        keras.config.set_dtype_policy(usual)
+    same.set_weights(network.get_weights())
+    return same
 
 
 def _pool(maps: Any, pooling: str) -> Any:

@@ -4,36 +4,49 @@ An engine is a callable from pixels to embeddings with a fixed batch shape: the 
 embedding depends on its image alone and a resumed run repeats an undisturbed one.
 """
 
+import fcntl
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from joblib import cpu_count
 from numpy.typing import NDArray
 
+from cache.command import muted_imports
 from cache.errors import UserError
 
 ENGINES = ("auto", "openvino", "tensorflow")
-PRECISIONS = ("auto", "float32", "bfloat16")
-BATCH = 16
-"""Images a step: the measured best for one OpenVINO thread, and small beside a worker's memory."""
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+BATCH, GPU_BATCH = 16, 128
+"""Images a step: the measured best for one OpenVINO thread, and small beside a worker's memory; a GPU wants more."""
+
+FRONT, CONVERTED = "front.keras", "front.xml"
+"""The front's files beside a store, for TensorFlow and for OpenVINO (whose weights stand in ``front.bin``)."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A settled engine and precision, and the reason in words."""
+    """A settled engine and precision, the reason in words, and on how many GPUs."""
 
     engine: str
     precision: str
     why: str
+    n_gpus: int = 0
+
+    @property
+    def processes(self) -> int:
+        """One single-threaded process a core, or one a GPU; TensorFlow on a CPU uses every core by itself."""
+        return cpu_count() if self.engine == "openvino" else max(1, self.n_gpus)
 
 
 def choose(engine: str, precision: str) -> Choice:
-    """Settle ``auto``: OpenVINO unless there is a GPU, bfloat16 where this CPU computes in it.
+    """Settle ``auto``: TensorFlow on GPUs, else OpenVINO; bfloat16 (or float16) where the machine computes in it.
 
     Raises
     ------
@@ -44,41 +57,45 @@ def choose(engine: str, precision: str) -> Choice:
         raise UserError(f"engine '{engine}': expected one of {', '.join(ENGINES)}")
     if precision not in PRECISIONS:
         raise UserError(f"precision '{precision}': expected one of {', '.join(PRECISIONS)}")
+    gpus = find_gpus() if engine != "openvino" else []
+    has_openvino = importlib.util.find_spec("openvino") is not None
     reasons = []
     if engine == "auto":
-        engine, reason = _best_engine()
-        reasons.append(reason)
-    if engine == "openvino" and importlib.util.find_spec("openvino") is None:
+        engine = "tensorflow" if gpus or not has_openvino else "openvino"
+        reasons.append(f"on {len(gpus)} x {gpus[0]}" if gpus else "no GPU" if has_openvino else "openvino is missing")
+    if engine == "openvino" and not has_openvino:
         raise UserError("engine 'openvino' is not installed: pip install openvino, or choose tensorflow")
-    native = engine == "openvino" and "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    native = _native_precision(engine, bool(gpus))
     if precision == "auto":
-        precision = "bfloat16" if native else "float32"
-        reasons.append("this CPU computes in bfloat16" if native else f"{engine} computes in float32 here")
-    if precision == "bfloat16" and not native:
-        raise UserError(f"precision 'bfloat16' needs the engine openvino on a CPU that has it; {engine} has float32")
-    return Choice(engine, precision, "; ".join(reasons) or "as asked, or as before")
+        precision = native
+        reasons.append(f"{native} is its fastest arithmetic here")
+    if precision not in ("float32", native):
+        raise UserError(
+            f"precision '{precision}': this machine has {' and '.join(dict.fromkeys((native, 'float32')))} with the "
+            f"engine {engine}; choose one, or auto"
+        )
+    return Choice(engine, precision, "; ".join(reasons) or "as asked, or as before", len(gpus))
 
 
-def prepare(choice: Choice, model: Any, folder: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """Make a chosen engine ready to run a front.
+def _native_precision(engine: str, has_gpu: bool) -> str:
+    if engine == "tensorflow":
+        return _gpu_precision() if has_gpu else "float32"
+    return "bfloat16" if "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "float32"
 
-    Parameters
-    ----------
-    choice : Choice
-        From `choose`.
-    model : keras.Model
-        The front.
-    folder : Path
-        Where a converted model may be kept for workers to load.
 
-    Returns
-    -------
-    callable
-        From uint8 images ``(n, size, size, 3)`` to float32 embeddings ``(n, n_features)``.
-    """
-    if choice.engine == "openvino":
-        return convert(model, folder / "front.xml", choice.precision)
-    return TensorFlowEngine(model)
+class Engine(Protocol):
+    """From uint8 images ``(n, size, size, 3)`` to float32 embeddings ``(n, n_features)``."""
+
+    @property
+    def batch(self) -> int:
+        """How many images it takes at a time; fewer are padded."""
+
+    @property
+    def threads(self) -> int:
+        """How many threads decode for it."""
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embed images."""
 
 
 @dataclass(frozen=True)
@@ -88,66 +105,116 @@ class OpenVINOEngine:
     It travels to worker processes as a path, so workers never load TensorFlow.
     """
 
-    path: str
+    folder: Path
     precision: str
+    batch: int = BATCH
+    threads: int = 1
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        request = _compile(self.path, self.precision)
-        return _in_batches(images, lambda batch: np.array(request.infer({0: batch})[0], dtype=np.float32))
+        request = _compile(self.folder / CONVERTED, self.precision)
+        return _in_batches(images, self.batch, lambda batch: np.array(request.infer({0: batch})[0], dtype=np.float32))
 
 
+@dataclass(frozen=True)
 class TensorFlowEngine:
-    """One compiled function in this process, which uses every core or the GPU by itself."""
+    """One compiled function a process, on a GPU of its own or on every core."""
 
-    def __init__(self, model: Any) -> None:
-        self._function = _concrete_function(model)
+    folder: Path
+    batch: int = BATCH
+    threads: int = 1
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        import tensorflow as tf
+        function = _load(self.folder, self.batch)
+        return _in_batches(images, self.batch, lambda batch: function(batch).numpy())
 
-        return _in_batches(images, lambda batch: self._function(tf.constant(batch)).numpy())
+
+def engine_on(choice: Choice, folder: Path) -> Engine:
+    """The chosen engine on the network in a folder."""
+    if choice.engine == "openvino":
+        return OpenVINOEngine(folder, choice.precision)
+    return TensorFlowEngine(folder, GPU_BATCH if choice.n_gpus else BATCH, max(1, cpu_count() // choice.processes))
 
 
-def convert(model: Any, path: Path, precision: str) -> OpenVINOEngine:
-    """Convert a Keras front to an OpenVINO file pair (``.xml`` and ``.bin``) and return the engine on it."""
+def convert(model: Any, folder: Path) -> None:
+    """Convert a Keras front to OpenVINO's file pair in a folder."""
     ov = _openvino()
-    path.parent.mkdir(parents=True, exist_ok=True)
     # compress_to_fp16 would round the weights to 11 bits even for float32 inference.
-    ov.save_model(ov.convert_model(_concrete_function(model)), path, compress_to_fp16=False)
-    return OpenVINOEngine(str(path), precision)
+    ov.save_model(ov.convert_model(_concrete_function(model, BATCH)), folder / CONVERTED, compress_to_fp16=False)
 
 
-def _best_engine() -> tuple[str, str]:
+def find_gpus() -> list[str]:
+    """Names of the GPUs that TensorFlow can use, such as ``NVIDIA H100``.
+
+    Where the system has no device of that kind TensorFlow is not asked: it takes seconds to load.
+    """
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return []
+    with muted_imports():
+        import tensorflow as tf
+    gpus = tf.config.list_physical_devices("GPU")
+    return [str(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)) for gpu in gpus]
+
+
+def _gpu_precision() -> str:
+    """The fastest arithmetic that every GPU has: tensor cores compute in bfloat16 from 8.0 on, in float16 from 7.0."""
     import tensorflow as tf
 
-    if tf.config.list_physical_devices("GPU"):
-        return "tensorflow", "there is a GPU"
-    if importlib.util.find_spec("openvino") is None:
-        return "tensorflow", "openvino is not installed"
-    return "openvino", "no GPU"
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+    least = min((each.get("compute_capability", (0, 0)) for each in details), default=(0, 0))
+    return "bfloat16" if least >= (8, 0) else "float16" if least >= (7, 0) else "float32"
 
 
-def _concrete_function(model: Any) -> Any:
+def _concrete_function(model: Any, batch_size: int, jit_compile: bool = False) -> Any:
     import tensorflow as tf
 
-    signature = [tf.TensorSpec((BATCH, *model.input_shape[1:]), tf.uint8)]
-    return tf.function(lambda images: model(images, training=False), input_signature=signature, autograph=False)
+    signature = [tf.TensorSpec((batch_size, *model.input_shape[1:]), tf.uint8)]
+    infer = lambda images: model(images, training=False)  # noqa: E731
+    return tf.function(infer, input_signature=signature, autograph=False, jit_compile=jit_compile)
 
 
 def _in_batches(
-    images: NDArray[np.uint8], infer: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    images: NDArray[np.uint8], batch_size: int, infer: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
     outputs = []
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
-        missing = BATCH - len(batch)
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        missing = batch_size - len(batch)
         padded = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.uint8)]) if missing else batch
         outputs.append(infer(padded)[: len(batch)])
     return np.concatenate(outputs)
 
 
 @lru_cache(maxsize=1)
-def _compile(path: str, precision: str) -> Any:
+def _load(folder: Path, batch_size: int) -> Callable[[NDArray[np.uint8]], Any]:
+    """The compiled front in TensorFlow; where there are several GPUs, on one that no other process of ours has."""
+    with muted_imports():
+        import tensorflow as tf
+    import keras
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if len(gpus) > 1:
+        tf.config.set_visible_devices([gpus[_claim_gpu(folder, len(gpus))]], "GPU")
+    model = keras.saving.load_model(folder / FRONT, compile=False)
+    # XLA takes half a minute to compile for a CPU, and gains little there.
+    function = _concrete_function(model, batch_size, jit_compile=bool(gpus))
+    return lambda batch: function(tf.constant(batch))
+
+
+def _claim_gpu(folder: Path, n_gpus: int) -> int:
+    """Take a GPU that no other process has taken; the claim ends with this process."""
+    for number in range(n_gpus):
+        claim = os.open(folder / f".gpu{number}.lock", os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(claim)
+        else:
+            return number  # the descriptor stays open on purpose
+    return os.getpid() % n_gpus
+
+
+@lru_cache(maxsize=1)
+def _compile(path: Path, precision: str) -> Any:
     options = {
         "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
         "INFERENCE_NUM_THREADS": 1,

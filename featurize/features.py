@@ -15,7 +15,6 @@ from joblib import cpu_count
 
 from cache.changes import find_changes, find_loss
 from cache.claim import claimed
-from cache.command import muted_imports
 from cache.errors import UserError, some
 from cache.images import Image, Listing, find_images, identify
 from cache.pack import pack_store
@@ -25,8 +24,8 @@ from cache.seen import SeenFiles
 from cache.store import FeatureStore
 from cache.verify import verify_store
 from cache.versions import installed_versions
-from featurize.backbone import Front
-from featurize.engines import Choice, choose
+from featurize.engines import choose
+from featurize.network import Network, prepare_network
 from featurize.request import Request, refuse_other_features, refuse_other_options
 from featurize.work import Work, embed_pending
 
@@ -120,8 +119,10 @@ class _Job:
         request = Request.settle(self.given, store, self.rebuild)
         if self._is_damaged(store):
             store = None
-        built = None if store and request.surely_matches(store) else _build(request, self.say)
-        provenance = request.to_provenance(*built) if built else store.provenance if store else None
+        network = None if store and request.surely_matches(store) else _prepare(request, self.path, self.say)
+        provenance = (
+            request.to_provenance(network.cut, network.choice) if network else store.provenance if store else None
+        )
         assert provenance is not None
         if store and store.provenance != provenance:
             if not self.rebuild:
@@ -141,12 +142,12 @@ class _Job:
         }
         pending = _pending(self.images, self.listings, sources())
         if pending:
-            front, choice = built or _build(request, self.say)
+            network = network or _prepare(request, self.path, self.say)
             if store:
-                refuse_other_features(store, request.to_provenance(front, choice))
+                refuse_other_features(store, request.to_provenance(network.cut, network.choice))
             parts.start(record)
-            embed_pending(pending, Work(front, choice, request, parts, self.workers), self._count(), self.say)
-        n_features = built[0].n_features if built else next(rows.embeddings.shape[1] for rows in sources())
+            embed_pending(pending, Work(network, request, parts, self.workers), self._count(), self.say)
+        n_features = network.cut.n_features if network else next(rows.embeddings.shape[1] for rows in sources())
         pack_store(self.path, provenance, record, self.listings, sources(), n_features)
         made = FeatureStore(self.path)
         parts.remove()
@@ -186,20 +187,18 @@ class _Job:
             self.warn(f"{loss.told}; their embeddings leave the store")
 
 
-def _build(request: Request, say: Callable[[str], None]) -> tuple[Front, Choice]:
-    with muted_imports():
-        import tensorflow  # noqa: F401
-    backbone = request.backbone
-    choice = choose(request.engine, request.precision)
-    front = backbone.build()
+def _prepare(request: Request, path: Path, say: Callable[[str], None]) -> Network:
+    backbone, choice = request.backbone, choose(request.engine, request.precision)
+    network = prepare_network(request, choice, path)
+    cut = network.cut
     say(
-        f"{backbone.name}, weights {backbone.weights}, cut after '{front.layer}', {backbone.pooling} pooling: "
-        f"{front.n_features:,} features an image of {backbone.size} px"
+        f"{backbone.name}, weights {backbone.weights}, cut after '{cut.layer}', {backbone.pooling} pooling: "
+        f"{cut.n_features:,} features an image of {backbone.size} px"
     )
     if backbone.weights.startswith("random:"):
         say("note: this network is random, not trained: an honest baseline; WEIGHTS=imagenet or a file does better")
     say(f"engine {choice.engine}, {choice.precision} ({choice.why})")
-    return front, choice
+    return network
 
 
 def _pending(images: Mapping[str, list[Image]], listings: Mapping[str, Listing], sources: Iterable[Rows]) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Any
 from cache.errors import UserError
 from cache.provenance import Provenance
 from cache.store import FeatureStore
-from featurize.backbone import Backbone, Front
+from featurize.backbone import Backbone, Cut, split_poolings
 from featurize.decode import DECODING, RESIZING
 from featurize.engines import Choice
 from featurize.weights import describe_weights
@@ -86,6 +86,7 @@ class Request:
         if dtype not in DTYPES:
             raise UserError(f"dtype '{dtype}': expected one of {', '.join(DTYPES)}")
         name = str(settled.pop("backbone")).lower()
+        settled["pooling"] = _follow_pooling(settled["pooling"], None if rebuild and "pooling" in given else store)
         return cls(Backbone(name, **settled), engine, precision, dtype, source)
 
     def to_record(self) -> dict[str, Any]:
@@ -94,17 +95,17 @@ class Request:
         weights = str(Path(self.backbone.weights).absolute()) if is_file else self.backbone.weights
         return {"asked": {"weights": weights, "layer": self.backbone.layer}, "weights_source": self.weights_source}
 
-    def to_provenance(self, front: Front, choice: Choice) -> Provenance:
-        """The facts of the features that a built front gives."""
+    def to_provenance(self, cut: Cut, choice: Choice) -> Provenance:
+        """The facts of the features that a front gives."""
         return Provenance(
             backbone=self.backbone.name,
-            weights=front.weights,
-            layer=front.layer,
+            weights=cut.weights,
+            layer=cut.layer,
             pooling=self.backbone.pooling,
             size=self.backbone.size,
             decoding=DECODING,
             resizing=RESIZING,
-            preprocessing=front.preprocessing,
+            preprocessing=cut.preprocessing,
             engine=choice.engine,
             precision=choice.precision,
             dtype=self.dtype,
@@ -142,6 +143,8 @@ def refuse_other_options(store: FeatureStore, given: Mapping[str, Any]) -> None:
     facts = {name: given[name] for name in _NAMED if name in given and given[name] != "auto"}
     if "backbone" in facts:
         facts["backbone"] = facts["backbone"].lower()
+    if "pooling" in facts:
+        facts["pooling"] = _follow_pooling(facts["pooling"], store)
     refuse_other_features(store, replace(store.provenance, **facts))
 
 
@@ -159,6 +162,13 @@ def refuse_other_features(store: FeatureStore, wanted: Provenance) -> None:
             f"{store.path} holds other features than asked for: it has {'; '.join(differences)}; "
             "name another STORE (--store), or replace this one with --rebuild (make REBUILD=1)"
         )
+
+
+def _follow_pooling(text: str, store: FeatureStore | None) -> str:
+    """Poolings in their one order; those of a store that has them and more, since it holds what is asked for."""
+    asked = split_poolings(text)
+    held = store.provenance.pooling.split(",") if store else []
+    return ",".join(held if set(asked) <= set(held) else asked)
 
 
 def _held(store: FeatureStore, given: Mapping[str, Any]) -> dict[str, Any]:

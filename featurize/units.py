@@ -2,8 +2,11 @@
 
 import hashlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +14,10 @@ from numpy.typing import NDArray
 
 from cache.rows import DIGEST_BYTES, OK, UNREADABLE, Rows
 from featurize.decode import Unreadable, decode
+from featurize.engines import Engine
 
-UNIT_IMAGES = 128
-"""Images a unit: a few seconds of work, so little is lost to a kill and little time goes into part files."""
-
-Engine = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-
+UNIT_BATCHES = 8
+"""Batches a unit: a few seconds of work, so little is lost to a kill and little time goes into part files."""
 
 STAGES = ("read", "decode", "infer", "write")
 """Where the time of a unit goes; workers do the first three, the coordinator the last."""
@@ -35,8 +36,7 @@ def embed_unit(engine: Engine, paths: list[Path], size: int, n_features: int) ->
 
     Parameters
     ----------
-    engine : callable
-        From uint8 images ``(n, size, size, 3)`` to float32 embeddings ``(n, n_features)``.
+    engine : Engine
     paths : list of Path
         The image files.
     size : int
@@ -50,33 +50,70 @@ def embed_unit(engine: Engine, paths: list[Path], size: int, n_features: int) ->
         One row a path, in their order, keyed by the bytes that were read. An image that cannot be decoded
         has a row too, with the reason; a file that has vanished has none, because nothing is known of its bytes.
     """
-    seconds = dict.fromkeys(STAGES, 0.0)
-    digests, reasons, pictures = [], [], []
-    for path in paths:
-        begun = time.perf_counter()
-        try:
-            data = path.read_bytes()
-        except OSError:
-            continue
-        digests.append(hashlib.sha256(data).digest())
-        had = time.perf_counter()
-        try:
-            pictures.append(decode(data, size))
-            reasons.append("")
-        except Unreadable as error:
-            reasons.append(str(error))
-        seconds["read"] += had - begun
-        seconds["decode"] += time.perf_counter() - had
-    readable = np.array([not reason for reason in reasons], dtype=bool)
-    embeddings = np.full((len(digests), n_features), np.nan, np.float32)
     begun = time.perf_counter()
-    if pictures:
-        embeddings[readable] = engine(np.stack(pictures))
-    seconds["infer"] = time.perf_counter() - begun
+    images: list[_Image] = []
+    outputs, inferring = [np.empty((0, n_features), np.float32)], 0.0
+    for batch in _in_batches(_load_all(paths, size, engine.threads), engine.batch):
+        pictures = [image.pixels for image in batch if image.pixels is not None]
+        had = time.perf_counter()
+        if pictures:
+            outputs.append(engine(np.stack(pictures)))
+        inferring += time.perf_counter() - had
+        images.extend(replace(image, pixels=None) for image in batch)
+    readable = np.array([not image.reason for image in images], dtype=bool)
+    embeddings = np.full((len(images), n_features), np.nan, np.float32)
+    embeddings[readable] = np.concatenate(outputs)
     rows = Rows(
-        digests=np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES),
+        digests=np.frombuffer(b"".join(image.digest for image in images), np.uint8).reshape(-1, DIGEST_BYTES),
         status=np.where(readable, OK, UNREADABLE).astype(np.uint8),
-        reasons=reasons,
+        reasons=[image.reason for image in images],
         embeddings=embeddings,
     )
-    return Unit(rows, seconds)
+    return Unit(rows, _share(time.perf_counter() - begun - inferring, images) | {"infer": inferring})
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What reading one file gave: pixels, or the reason why there are none; and the seconds it took."""
+
+    digest: bytes
+    pixels: NDArray[np.uint8] | None
+    reason: str
+    read: float
+    decode: float
+
+
+def _load_all(paths: list[Path], size: int, threads: int) -> Iterator[_Image]:
+    """Read and decode; with several threads, ahead of whoever asks. A file that has vanished is left out."""
+    load = partial(_load, size=size)
+    if threads == 1:
+        yield from filter(None, map(load, paths))
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield from filter(None, pool.map(load, paths))
+
+
+def _load(path: Path, size: int) -> _Image | None:
+    begun = time.perf_counter()
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    digest, had = hashlib.sha256(data).digest(), time.perf_counter()
+    try:
+        pixels, reason = decode(data, size), ""
+    except Unreadable as error:
+        pixels, reason = None, str(error)
+    return _Image(digest, pixels, reason, had - begun, time.perf_counter() - had)
+
+
+def _in_batches(images: Iterator[_Image], batch_size: int) -> Iterator[list[_Image]]:
+    while batch := list(islice(images, batch_size)):
+        yield batch
+
+
+def _share(seconds: float, images: list[_Image]) -> dict[str, float]:
+    """Divide the time that passed outside the engine between reading and decoding; threads spend more than passes."""
+    read, decoded = sum(image.read for image in images), sum(image.decode for image in images)
+    part = read / (read + decoded) if images else 0.0
+    return {"read": part * seconds, "decode": (1 - part) * seconds}

@@ -14,22 +14,20 @@ from joblib import Parallel, delayed
 
 from cache.command import check_interrupted
 from cache.errors import UserError
-from cache.files import require_room, writing
+from cache.files import require_room
 from cache.parts import Parts
 from cache.progress import Progress
 from cache.rows import stored_as
-from featurize.backbone import Front
-from featurize.engines import Choice, TensorFlowEngine, prepare
+from featurize.network import Network
 from featurize.request import Request
-from featurize.units import STAGES, UNIT_IMAGES, embed_unit
+from featurize.units import STAGES, UNIT_BATCHES, embed_unit
 
 
 @dataclass(frozen=True)
 class Work:
     """What embedding needs: the network, what executes it, what was asked for, and where finished units go."""
 
-    front: Front
-    choice: Choice
+    network: Network
     request: Request
     parts: Parts
     workers: int
@@ -48,15 +46,14 @@ def embed_pending(pending: list[Path], work: Work, n_images: int, say: Callable[
     say : callable
         Told what is done, a line each.
     """
-    parts, size, n_features = work.parts, work.request.backbone.size, work.front.n_features
+    parts, size, n_features = work.parts, work.request.backbone.size, work.network.cut.n_features
     row_bytes = n_features * np.dtype(work.request.dtype).itemsize
-    network_bytes = 4 * work.front.n_weights
-    require_room(parts.folder, (len(pending) + n_images) * row_bytes + network_bytes)
+    require_room(parts.folder, (len(pending) + n_images) * row_bytes)
     say(f"{len(pending):,} images to embed, {n_images - len(pending):,} need not be")
-    with writing(parts.folder):
-        engine = prepare(work.choice, work.front.model, parts.folder)
-    units = [pending[start : start + UNIT_IMAGES] for start in range(0, len(pending), UNIT_IMAGES)]
-    processes = 1 if isinstance(engine, TensorFlowEngine) else min(work.workers, len(units))
+    engine = work.network.engine
+    unit_images = UNIT_BATCHES * engine.batch
+    units = [pending[start : start + unit_images] for start in range(0, len(pending), unit_images)]
+    processes = min(work.workers, work.network.choice.processes, len(units))
     pool = Parallel(n_jobs=processes, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
     task = delayed(embed_unit)
     progress = Progress(len(pending), "embedding")

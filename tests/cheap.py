@@ -18,21 +18,14 @@ import numpy as np
 
 from cache.command import run_command
 from featurize import features, work
-from featurize.backbone import Front
+from featurize.backbone import Cut
 from featurize.engines import Choice
 from featurize.features import make_features
-from featurize.request import Request
+from featurize.network import Network
 
 SIZE = 8
 UNIT_IMAGES = 4
 GIVEN = {"weights": "random:0", "size": SIZE, "engine": "tensorflow", "precision": "float32"}
-
-
-class CheapFront(Front):
-    """A front whose features are the pixels of the first rows."""
-
-    n_features = 2 * SIZE * 3
-    n_weights = 0
 
 
 @dataclass(frozen=True)
@@ -42,6 +35,8 @@ class CheapEngine:
     seconds: float = 0.0
     remove: str = ""
     die: bool = False
+    batch: int = UNIT_IMAGES
+    threads: int = 1
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         if self.die:
@@ -56,14 +51,11 @@ class CheapEngine:
 
 def install(patch: Any, engine: CheapEngine | None = None) -> None:
     """Put the cheap network in the place of the real one; `patch` sets an attribute."""
-    front, choice = CheapFront(None, "0" * 64, "relu", "densenet"), Choice("tensorflow", "float32", "cheap")
-
-    def build(request: Request, say: Any) -> tuple[Front, Choice]:
-        return front, choice
-
-    patch(features, "_build", build)
-    patch(work, "prepare", lambda *args: engine or CheapEngine())
-    patch(work, "UNIT_IMAGES", UNIT_IMAGES)
+    cut = Cut("0" * 64, "relu", "densenet", n_features=2 * SIZE * 3, n_weights=0)
+    # As many processes as GPUs.
+    network = Network(cut, Choice("tensorflow", "float32", "cheap", n_gpus=8), engine or CheapEngine())
+    patch(features, "_prepare", lambda *args: network)
+    patch(work, "UNIT_BATCHES", 1)
 
 
 def _die_at(call: str, number: int, when: str) -> None:

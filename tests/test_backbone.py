@@ -44,7 +44,7 @@ def test_the_front_is_keras_own_network_after_keras_own_preprocessing() -> None:
     pixels = keras.applications.mobilenet.preprocess_input(images(2).astype("float32"))
     expected = network.predict(pixels, verbose=0)
     np.testing.assert_allclose(front.model.predict(images(2), verbose=0), expected, atol=1e-5 * expected.max(), rtol=0)
-    assert front.preprocessing == "mobilenet"
+    assert front.cut.preprocessing == "mobilenet"
 
 
 @pytest.mark.parametrize("name", ["vgg16", "efficientnetb0", "mobilenetv3small", "resnet50v2"])
@@ -56,7 +56,7 @@ def test_each_way_of_preprocessing_works_inside_the_network(name: str) -> None:
 
 
 def test_a_seed_decides_the_weights() -> None:
-    digests = [Backbone("mobilenet", f"random:{seed}", 32).build().weights for seed in (0, 0, 1)]
+    digests = [Backbone("mobilenet", f"random:{seed}", 32).build().cut.weights for seed in (0, 0, 1)]
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -64,7 +64,7 @@ def test_a_layer_is_named_or_numbered() -> None:
     named = Backbone(**SMALL, layer="conv_pw_3_relu").build()
     index = [layer.name for layer in keras.applications.MobileNet(include_top=False, weights=None).layers]
     numbered = Backbone(**SMALL, layer=str(index.index("conv_pw_3_relu"))).build()
-    assert named.layer == numbered.layer == "conv_pw_3_relu"
+    assert named.cut.layer == numbered.cut.layer == "conv_pw_3_relu"
     assert named.model.output_shape == (None, 128)
 
 
@@ -91,7 +91,7 @@ def test_weights_are_read_from_keras_files(network: keras.Model, tmp_path: Path,
     path = tmp_path / f"mine{ending}"
     network.save_weights(path) if ending == ".weights.h5" else network.save(path)
     front = Backbone("mobilenet", str(path), 32).build()
-    assert front.weights == Backbone("mobilenet", "random:7", 32).build().weights
+    assert front.cut.weights == Backbone("mobilenet", "random:7", 32).build().cut.weights
 
 
 def test_weights_are_read_from_the_legacy_layout_of_the_official_files(network: keras.Model, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_weights_are_read_from_the_legacy_layout_of_the_official_files(network: 
     with h5py.File(path, "w") as file:
         save_weights_to_hdf5_group(file, network)
     front = Backbone("mobilenet", str(path), 32).build()
-    assert front.weights == Backbone("mobilenet", "random:7", 32).build().weights
+    assert front.cut.weights == Backbone("mobilenet", "random:7", 32).build().cut.weights
 
 
 def test_weights_of_another_network_are_refused(network: keras.Model, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Engines give the same numbers, and an embedding depends on its image alone."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,8 +11,12 @@ import numpy as np
 import pytest
 
 from cache.errors import UserError
-from featurize.backbone import Backbone, Front
-from featurize.engines import BATCH, Choice, choose, prepare
+from featurize import engines
+from featurize.backbone import Backbone
+from featurize.engines import BATCH, Choice, Engine, TensorFlowEngine, choose
+from featurize.network import Network, prepare_network
+from featurize.request import Request
+from featurize.units import embed_unit
 
 # By its name alone: importing it here would import its telemetry.
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
@@ -19,24 +26,39 @@ def images(n_images: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n_images, 32, 32, 3), dtype=np.uint8)
 
 
+REQUEST = Request(Backbone("mobilenet", "random:0", 32), "auto", "float32", "float32", "random:0")
+
+
+def keras_embeddings(n_images: int) -> np.ndarray:
+    """What Keras itself gives."""
+    embeddings: np.ndarray = REQUEST.backbone.build().model.predict(images(n_images), verbose=0)
+    return embeddings
+
+
 @pytest.fixture(scope="module")
-def front() -> Front:
-    return Backbone("mobilenet", "random:0", 32).build()
+def beside(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Network]:
+    """The network beside a store, for an engine and a precision."""
+    folder = tmp_path_factory.mktemp("engine")
+
+    def make(engine: str, precision: str = "float32") -> Network:
+        if engine == "openvino" and find_spec("openvino") is None:
+            pytest.skip("openvino is not installed")
+        return prepare_network(REQUEST, Choice(engine, precision, ""), folder / f"{engine}.{precision}.h5")
+
+    return make
 
 
 @pytest.fixture(scope="module", params=["openvino", "tensorflow"])
-def engine(request: pytest.FixtureRequest, front: Front, tmp_path_factory: pytest.TempPathFactory) -> Callable:
-    if request.param == "openvino" and find_spec("openvino") is None:
-        pytest.skip("openvino is not installed")
-    return prepare(Choice(request.param, "float32", ""), front.model, tmp_path_factory.mktemp("engine"))
+def engine(request: pytest.FixtureRequest, beside: Callable[[str], Network]) -> Engine:
+    return beside(request.param).engine
 
 
-def test_an_engine_agrees_with_keras(front: Front, engine: Callable) -> None:
-    expected = front.model.predict(images(5), verbose=0)
+def test_an_engine_agrees_with_keras(engine: Engine) -> None:
+    expected = keras_embeddings(5)
     np.testing.assert_allclose(engine(images(5)), expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
 
 
-def test_an_embedding_depends_on_its_image_alone(engine: Callable) -> None:
+def test_an_embedding_depends_on_its_image_alone(engine: Engine) -> None:
     many = images(2 * BATCH + 3)
     expected = engine(many)
     assert expected.shape == (len(many), 1024)
@@ -44,33 +66,91 @@ def test_an_embedding_depends_on_its_image_alone(engine: Callable) -> None:
     np.testing.assert_array_equal(engine(many[7:8]), expected[7:8])
 
 
-@needs_openvino
-def test_an_engine_on_openvino_travels_without_its_network(front: Front, tmp_path: Path) -> None:
+def test_an_engine_travels_without_its_network(engine: Engine) -> None:
     import pickle
 
-    engine = prepare(Choice("openvino", "float32", ""), front.model, tmp_path)
     sent = pickle.dumps(engine)
     assert len(sent) < 1000
     np.testing.assert_array_equal(pickle.loads(sent)(images(2)), engine(images(2)))
 
 
+def test_tensorflow_computes_in_bfloat16_as_a_gpu_would(beside: Callable[[str, str], Network]) -> None:
+    # On a CPU it is slow, and the same arithmetic.
+    coarse, exact = beside("tensorflow", "bfloat16").engine(images(2)), keras_embeddings(2)
+    cosine = (exact * coarse).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(coarse, axis=1)
+    assert coarse.dtype == np.float32
+    assert 0.99 < cosine.min() < 1 - 1e-9
+
+
+def test_each_process_takes_a_gpu_of_its_own(tmp_path: Path) -> None:
+    from featurize.engines import _claim_gpu
+
+    assert [_claim_gpu(tmp_path, 3) for _ in range(3)] == [0, 1, 2]
+
+
+def test_threads_that_decode_change_nothing(beside: Callable[[str], Network], phantoms: Path) -> None:
+    engine = beside("tensorflow").engine
+    assert isinstance(engine, TensorFlowEngine)
+    paths = [*sorted((phantoms / "train").iterdir()), Path("vanished.jpg")]
+    one, several = (embed_unit(replace(engine, threads=n, batch=4), paths, 32, 1024) for n in (1, 3))
+    np.testing.assert_array_equal(one.rows.digests, several.rows.digests)
+    np.testing.assert_array_equal(one.rows.embeddings, several.rows.embeddings)
+
+
 @needs_openvino
 def test_openvino_cannot_report_its_use() -> None:
-    from featurize import engines
-
     engines._openvino()
     with pytest.raises(ImportError):
         import openvino_telemetry  # noqa: F401
 
 
 @needs_openvino
-def test_bfloat16_stays_close_where_the_machine_has_it(front: Front, tmp_path: Path) -> None:
+def test_bfloat16_stays_close_where_the_machine_has_it(beside: Callable[[str, str], Network]) -> None:
     if choose("openvino", "auto").precision != "bfloat16":
         pytest.skip("this CPU does not compute in bfloat16")
-    exact = front.model.predict(images(8), verbose=0)
-    coarse = prepare(choose("openvino", "bfloat16"), front.model, tmp_path)(images(8))
+    exact, coarse = keras_embeddings(8), beside("openvino", "bfloat16").engine(images(8))
     cosine = (exact * coarse).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(coarse, axis=1)
     assert cosine.min() > 0.999
+
+
+@needs_openvino
+def test_the_coordinator_never_loads_tensorflow(phantoms: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from featurize.features import make_features\n"
+        "given = {'backbone': 'mobilenet', 'weights': 'random:0', 'size': 32, 'engine': 'openvino'}\n"
+        "make_features(Path(sys.argv[1]), Path(sys.argv[2]), given, workers=2)\n"
+        "assert 'tensorflow' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(phantoms), str(tmp_path / "s.h5")], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert "40 images embedded" in done.stdout
+
+
+@needs_openvino
+def test_a_network_that_cannot_be_built_apart_is_one_line(phantoms: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "featurize", phantoms, "--store", tmp_path / "s.h5", "--engine", "openvino"]
+    done = subprocess.run(
+        [*map(str, command), "--weights", "random:0", "--layer", "no"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("featurize: error: no layer 'no' in densenet121; it has 0 to 426: input_layer")
+    assert done.stderr.count("\n") == 1
+
+
+@needs_openvino
+def test_a_damaged_network_beside_a_store_is_built_again(tmp_path: Path) -> None:
+    choice, store = Choice("openvino", "float32", ""), tmp_path / "s.h5"
+    before = prepare_network(REQUEST, choice, store)
+    expected = before.engine(images(3))
+    path = tmp_path / "s.h5.network" / "front.bin"
+    data = bytearray(path.read_bytes())
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    engines._compile.cache_clear()
+    after = prepare_network(REQUEST, choice, store)
+    assert after.cut == before.cut
+    np.testing.assert_array_equal(after.engine(images(3)), expected)
 
 
 def test_auto_is_settled_and_explained() -> None:
@@ -84,8 +164,12 @@ def test_auto_is_settled_and_explained() -> None:
     ("engine", "precision", "message"),
     [
         ("torch", "auto", "engine 'torch': expected one of auto, openvino, tensorflow"),
-        ("auto", "int8", "precision 'int8': expected one of auto, float32, bfloat16"),
-        ("tensorflow", "bfloat16", "precision 'bfloat16' needs the engine openvino"),
+        ("auto", "int8", "precision 'int8': expected one of auto, float32, bfloat16, float16"),
+        (
+            "openvino",
+            "float16",
+            "precision 'float16': this machine has .*float32 with the engine openvino; choose one, or auto",
+        ),
     ],
 )
 def test_an_unknown_choice_lists_the_right_ones(engine: str, precision: str, message: str) -> None:

@@ -181,7 +181,7 @@ def test_processes_give_the_same_embeddings_as_one(place: Path) -> None:
 def test_an_option_that_differs_is_refused_before_anything_is_built(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "_build", lambda *args: pytest.fail("built"))
+    monkeypatch.setattr(features, "_prepare", lambda *args: pytest.fail("built"))
     with pytest.raises(UserError, match="it has engine tensorflow, not openvino"):
         make_features(place / "data", place / "s.h5", {"engine": "openvino"}, say=lambda line: None, warn=pytest.fail)
 
@@ -228,6 +228,10 @@ def test_a_finished_store_does_not_need_its_weights_file(place: Path, tmp_path: 
     assert embedded == [40]
     assert made.fingerprint == again.fingerprint == moved.fingerprint
     (place / "data" / "valid" / "new.jpg").write_bytes((place / "data" / "valid" / "moved.jpg").read_bytes() + b"new")
+    make_features(place / "data", place / "w.h5", {}, say=lambda line: None, warn=pytest.fail)
+    assert embedded == [40, 1]
+    shutil.rmtree(place / "w.h5.network")
+    (place / "data" / "valid" / "other.jpg").write_bytes((place / "data" / "valid" / "new.jpg").read_bytes() + b"other")
     with pytest.raises(UserError, match=r"mine\.weights\.h5': no such file"):
         make_features(place / "data", place / "w.h5", {}, say=lambda line: None, warn=pytest.fail)
 
@@ -240,6 +244,28 @@ def test_a_split_of_unreadable_images_alone_makes_a_store_that_opens(place: Path
     split = FeatureStore(place / "s.h5").split("test")
     assert not split.readable.any()
     assert np.isnan(split.embeddings).all()
+
+
+def test_several_poolings_stand_side_by_side_from_one_run(place: Path, embedded: list[int]) -> None:
+    both, gem = (
+        make_features(place / "data", place / name, {**SMALL, "pooling": pooling}, say=lambda line: None)
+        for name, pooling in (("both.h5", "gem,avg"), ("gem.h5", "gem"))
+    )
+    assert embedded == [40, 40]
+    split, width = both.split("train"), FeatureStore(place / "s.h5").split("train").embeddings.shape[1]
+    assert both.provenance.pooling == "avg,gem"
+    assert split.embeddings.shape[1] == 2 * width
+    for pooling, alone in (("avg", FeatureStore(place / "s.h5")), ("gem", gem)):
+        expected = alone.split("train").embeddings
+        assert np.shares_memory(split.pooled(pooling), split.embeddings)
+        np.testing.assert_allclose(split.pooled(pooling), expected, atol=1e-5 * np.abs(expected).max(), rtol=0)
+    with pytest.raises(UserError, match="no embeddings of pooling 'max'; there are avg, gem"):
+        split.pooled("max")
+    # A store that has more than is asked for has what is asked for.
+    make_features(place / "data", place / "both.h5", {"pooling": "avg"}, say=lambda line: None, warn=pytest.fail)
+    with pytest.raises(UserError, match="it has pooling avg,gem, not avg,max"):
+        make_features(place / "data", place / "both.h5", {"pooling": "avg,max"}, say=lambda line: None)
+    assert embedded == [40, 40]
 
 
 def test_float16_is_stored_as_asked(place: Path) -> None:
@@ -337,14 +363,16 @@ def test_a_worker_that_is_ended_is_one_line(place: Path, monkeypatch: pytest.Mon
 
 
 def test_a_full_disk_while_the_network_is_converted_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from featurize import work
+    from featurize import network
 
     def fail(*args: Any) -> None:
         raise RuntimeError("basic_ios::clear: iostream error")
 
-    monkeypatch.setattr(work, "prepare", fail)
+    monkeypatch.setattr(network, "convert", fail)
     with pytest.raises(UserError, match=r"cannot be written .*what is finished is kept"):
-        make_features(place / "data", place / "k.h5", SMALL, say=lambda line: None, warn=pytest.fail)
+        make_features(
+            place / "data", place / "k.h5", {**SMALL, "engine": "openvino"}, say=lambda line: None, warn=pytest.fail
+        )
 
 
 def test_a_split_whose_images_are_all_replaced_is_brought_up_to_date(place: Path, embedded: list[int]) -> None:

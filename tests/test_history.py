@@ -92,8 +92,7 @@ def test_any_history_ends_equal_to_a_fresh_build(
 ) -> None:
     with tempfile.TemporaryDirectory() as folder, monkeypatch.context() as patch:
         place = Path(folder)
-        cheap.install(patch.setattr)
-        patch.setattr("featurize.work.UNIT_IMAGES", 2)
+        cheap.install(patch.setattr, cheap.CheapEngine(batch=2))
         for number, split in enumerate(SPLITS):
             (place / "data" / split).mkdir(parents=True)
             (place / "data" / split / f"stays{number}.png").write_bytes(picture(10 + number))

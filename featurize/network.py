@@ -1,0 +1,150 @@
+"""The network beside the store: built once, in a process that ends, and run by others from its files.
+
+``STORE.network/`` holds the front as a Keras model and, for OpenVINO, converted. A later run needs neither the
+weights file nor, on OpenVINO, TensorFlow: adding ten images does not wait for a network to be built.
+"""
+
+import json
+import multiprocessing
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from cache.command import muted_imports
+from cache.errors import UserError
+from cache.files import digest_file, write_text, writing
+from featurize.backbone import Backbone, Cut
+from featurize.engines import FRONT, Choice, Engine, convert, engine_on
+from featurize.request import Request
+
+FACTS = "network.json"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A front that is ready to run.
+
+    Parameters
+    ----------
+    cut : Cut
+        What is known of it.
+    choice : Choice
+        What executes it.
+    engine : Engine
+        From pixels to embeddings; it travels to other processes as a path.
+    """
+
+    cut: Cut
+    choice: Choice
+    engine: Engine
+
+
+def network_folder(store: Path) -> Path:
+    """Where the network of a store is kept."""
+    return store.with_name(store.name + ".network")
+
+
+def prepare_network(request: Request, choice: Choice, store: Path) -> Network:
+    """Find the network beside a store, or build it there.
+
+    Parameters
+    ----------
+    request : Request
+    choice : Choice
+        From `featurize.engines.choose`.
+    store : Path
+
+    Returns
+    -------
+    Network
+
+    Raises
+    ------
+    UserError
+        The request is at fault, the weights cannot be had, or the folder cannot be written.
+    """
+    folder = network_folder(store)
+    wanted = _wanted(request, choice)
+    cut = _find(folder, wanted)
+    if cut is None:
+        cut = _run_apart(_build, request.backbone, choice, folder, wanted)
+    return Network(cut, choice, engine_on(choice, folder))
+
+
+def _wanted(request: Request, choice: Choice) -> dict[str, Any]:
+    """What decides the files, as far as it is known before the network is built."""
+    backbone = vars(request.backbone) | {"weights": request.weights_source}
+    # Where OpenVINO computes in a lower precision, it is its own doing: the files are the same.
+    layers = choice.precision if choice.engine == "tensorflow" else "float32"
+    return backbone | {"engine": choice.engine, "layers": layers}
+
+
+def _find(folder: Path, wanted: dict[str, Any]) -> Cut | None:
+    """The cut of the network in a folder, if it is the wanted one and whole."""
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        if facts["wanted"] != wanted:
+            return None
+        whole = all(digest_file(folder / Path(name).name).hex() == digest for name, digest in facts["files"].items())
+        return Cut(**facts["cut"]) if whole else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _build(backbone: Backbone, choice: Choice, folder: Path, wanted: dict[str, Any]) -> Cut:
+    """Build the network and write its files; the facts come last, so that they are never ahead of the files."""
+    with muted_imports():
+        import tensorflow  # noqa: F401
+    front = backbone.build(wanted["layers"])
+    with writing(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        front.model.save(folder / FRONT)
+        if choice.engine == "openvino":
+            convert(front.model, folder)
+        files = {path.name: digest_file(path).hex() for path in sorted(folder.iterdir())}
+        facts = {"wanted": wanted, "cut": asdict(front.cut), "files": files}
+        write_text(folder / FACTS, json.dumps(facts, indent=1))
+    return front.cut
+
+
+def _run_apart(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function in a process of its own, whose memory ends with it: TensorFlow gives none back.
+
+    Where TensorFlow is loaded already, nothing would be saved.
+    """
+    if "tensorflow" in sys.modules:
+        return function(*args)
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, function, *args), daemon=True)
+    # Ctrl-C is for this process, which ends the other; the other would die of it with a traceback.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    sender.close()
+    try:
+        answer = receiver.recv()
+    except EOFError as error:
+        raise UserError("the process that builds the network was ended, most likely for lack of memory") from error
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
+def _answer(sender: Connection, function: Callable[..., Any], *args: Any) -> None:
+    try:
+        sender.send(function(*args))
+    except Exception as error:
+        sender.send(error)

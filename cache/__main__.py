@@ -46,7 +46,8 @@ def _status(args: argparse.Namespace) -> None:
     state = f"complete, fingerprint {told['fingerprint'][:16]}" if told["complete"] else "not complete"
     print(f"{args.store}: {state}")
     for name, split in told.get("splits", {}).items():
-        print(f"  {name:<6} {split['rows']:>8,} rows of {split['features']:,}, {len(split['unreadable']):,} unreadable")
+        shape = " x ".join(f"{side:,}" for side in (*split.get("map", ()), split["features"]))
+        print(f"  {name:<6} {split['rows']:>8,} rows of {shape}, {len(split['unreadable']):,} unreadable")
         _print_some(split["unreadable"])
     for kind, ids in (told["changes"] or {}).items():
         if isinstance(ids, list) and ids:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.rows import OK
-from cache.store import BLOCK_ROWS, FeatureStore
+from cache.rows import OK, block_rows
+from cache.store import FeatureStore
 
 TILE_ROWS = 2048
 """Rows that are compared with as many others at a time: 16 MiB of cosines."""
@@ -91,15 +91,17 @@ def _is_leak(images: list[str]) -> bool:
 
 
 def _directions(store: FeatureStore, places: list[tuple[str, int]]) -> NDArray[np.float32]:
-    """Embeddings of length 1, shape (n_images, n_features); rows stand in the store's order."""
-    n_features = next(iter(store.splits.values())).embeddings.shape[1]
+    """Embeddings of length 1, shape (n_images, n_features), maps averaged; rows stand in the store's order."""
+    n_features = next(iter(store.splits.values())).embeddings.shape[-1]
     directions = np.empty((len(places), n_features), np.float32)
     start = 0
     for name, split in store.splits.items():
         rows = np.array([row for split_name, row in places if split_name == name], dtype=np.int64)
-        for first in range(0, len(rows), BLOCK_ROWS):
+        step = block_rows(split.embeddings)
+        for first in range(0, len(rows), step):
             # In float64: the squares of a random network's features can be too small for float32.
-            block = split.embeddings[rows[first : first + BLOCK_ROWS]].astype(np.float64)
+            block = split.embeddings[rows[first : first + step]].astype(np.float64)
+            block = block.mean(axis=(1, 2)) if store.has_maps else block
             length = np.linalg.norm(block, axis=1, keepdims=True)
             directions[start : start + len(block)] = block / np.where(length > 0, length, 1)
             start += len(block)

@@ -134,9 +134,13 @@ def require_room(path: Path, n_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if n_bytes > free:
         raise UserError(
-            f"{path}: needs {n_bytes / 1e9:.1f} GB while it is made, its disk has {free / 1e9:.1f} GB free; "
+            f"{path}: needs {_gigabytes(n_bytes)} while it is made, its disk has {_gigabytes(free)} free; "
             "make room or choose another place for the store"
         )
+
+
+def _gigabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 10**8 else f"{n_bytes / 1e9:.3g} GB"
 
 
 def _find_code(message: str) -> int:

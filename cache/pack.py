@@ -16,8 +16,7 @@ from cache.errors import UserError, some
 from cache.files import SteadyFile, replacing, writing
 from cache.images import Listing
 from cache.provenance import SCHEMA, Provenance
-from cache.rows import OK, UNREADABLE, Rows, pack_reasons
-from cache.store import BLOCK_ROWS
+from cache.rows import OK, UNREADABLE, Rows, block_rows, pack_reasons
 
 
 def pack_store(
@@ -26,7 +25,7 @@ def pack_store(
     record: Mapping[str, Any],
     listings: Mapping[str, Listing],
     sources: Iterable[Rows],
-    n_features: int,
+    shape: tuple[int, ...],
 ) -> None:
     """Write a finished store, whole or not at all.
 
@@ -42,8 +41,8 @@ def pack_store(
         The rows that each split must have, in order.
     sources : iterable of Rows
         Where embeddings come from; a digest that is in several is taken once.
-    n_features : int
-        Length of an embedding.
+    shape : tuple of int
+        Of one image's embedding: ``(n_features,)``, or ``(height, width, n_features)`` of a map.
 
     Raises
     ------
@@ -54,7 +53,7 @@ def pack_store(
         with open(temporary, "w+b", buffering=0) as raw:
             steady = SteadyFile(raw)
             with h5py.File(steady, "w") as file:
-                _write(file, provenance, record, listings, _checked(sources, steady), n_features)
+                _write(file, provenance, record, listings, _checked(sources, steady), shape)
             steady.check()
         append_digests(temporary)
 
@@ -72,11 +71,11 @@ def _write(
     record: Mapping[str, Any],
     listings: Mapping[str, Listing],
     sources: Iterable[Rows],
-    n_features: int,
+    shape: tuple[int, ...],
 ) -> None:
     file.create_group("splits", track_order=True)
-    shape = (n_features, np.dtype(provenance.dtype))
-    groups = {name: _lay_out(file, name, listing, *shape) for name, listing in listings.items()}
+    kind = (shape, np.dtype(provenance.dtype))
+    groups = {name: _lay_out(file, name, listing, *kind) for name, listing in listings.items()}
     status, reasons = _fill(groups, listings, sources)
     content = hashlib.sha256(provenance.fingerprint.encode())
     for name, group in groups.items():
@@ -94,11 +93,11 @@ def _write(
         file.create_dataset(name, data=np.frombuffer(text.encode(), np.uint8))
 
 
-def _lay_out(file: h5py.File, name: str, listing: Listing, n_features: int, dtype: np.dtype[Any]) -> h5py.Group:
+def _lay_out(file: h5py.File, name: str, listing: Listing, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Group:
     group = file["splits"].create_group(name)
     group.create_dataset("ids", data=np.char.encode(np.array(listing.ids), "utf-8"))
     group.create_dataset("digests", data=listing.digest_array())
-    group.create_dataset("embeddings", (len(listing.ids), n_features), dtype, fillvalue=np.nan)
+    group.create_dataset("embeddings", (len(listing.ids), *shape), dtype, fillvalue=np.nan)
     group["embeddings"][0] = np.nan  # makes HDF5 allocate it, even if no image can be read
     return group
 
@@ -145,6 +144,7 @@ def _digest_group(group: h5py.Group) -> bytes:
     digest = hashlib.sha256()
     for key in sorted(group):
         digest.update(key.encode())
-        for start in range(0, len(group[key]), BLOCK_ROWS):
-            digest.update(group[key][start : start + BLOCK_ROWS].tobytes())
+        step = block_rows(group[key])
+        for start in range(0, len(group[key]), step):
+            digest.update(group[key][start : start + step].tobytes())
     return digest.digest()

@@ -8,6 +8,9 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 
+NO_POOLING = "none"
+"""The pooling of a store that holds maps, for what follows the cut."""
+
 SCHEMA = 1
 """Version of the store's layout; a reader refuses any other."""
 
@@ -25,7 +28,8 @@ class Provenance:
     layer : str
         Name of the layer whose output is taken.
     pooling : str
-        How that output's map becomes one vector; of several (``avg,gem``) the vectors stand side by side.
+        How that output's map becomes one vector, or ``none`` where it stays a map. Of several (``avg,gem``) the
+        vectors stand side by side.
     size : int
         Side of the square image that the network sees, in pixels.
     decoding : str

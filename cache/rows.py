@@ -1,6 +1,8 @@
 """Rows: what is known of some images, keyed by the digest of their bytes."""
 
+import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,9 @@ REASON_BYTES = 200
 """How much is kept of why an image cannot be read."""
 
 
+BLOCK_BYTES = 16 * 2**20
+"""How much is handled at a time where a whole split need not be in memory."""
+
 Embeddings = NDArray[np.float32] | NDArray[np.float16]
 
 
@@ -32,7 +37,8 @@ class Rows:
         `OK` or `UNREADABLE`.
     reasons : list of str, length n_images
         Why an image is unreadable; empty where it is not.
-    embeddings : ndarray of float32 or float16, shape (n_images, n_features)
+    embeddings : ndarray of float32 or float16, shape (n_images, n_features) or (n_images, height, width, n_features)
+        Vectors, or the maps of a network that was cut before its end.
         NaN where the image is unreadable, so that nothing can take such a row for an embedding.
     """
 
@@ -70,10 +76,15 @@ def stored_as(rows: Rows, dtype: str) -> Rows:
     with np.errstate(over="ignore"):
         stored = rows.embeddings.astype(dtype)
     readable = rows.status == OK
-    lost = ~np.isfinite(stored[readable]).all(axis=1) | (
-        (stored[readable] == 0).all(axis=1) & (rows.embeddings[readable] != 0).any(axis=1)
-    )
+    wide = (int(readable.sum()), math.prod(stored.shape[1:]))
+    exact, kept = (each[readable].reshape(wide) for each in (rows.embeddings, stored))
+    lost = ~np.isfinite(kept).all(axis=1) | ((kept == 0).all(axis=1) & (exact != 0).any(axis=1))
     if lost.any():
-        reach = float(np.abs(rows.embeddings[readable]).max())
+        reach = float(np.abs(exact).max())
         raise UserError(f"embeddings of up to {reach:.3g} do not fit into {dtype}; store them as float32")
     return replace(rows, embeddings=stored)
+
+
+def block_rows(array: Any) -> int:
+    """How many rows of an array, or of an HDF5 data set, are `BLOCK_BYTES`; at least one."""
+    return max(1, BLOCK_BYTES // max(1, math.prod(array.shape[1:]) * array.dtype.itemsize))

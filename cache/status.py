@@ -66,7 +66,12 @@ def _describe_finished(store: FeatureStore) -> dict[str, Any]:
         "provenance": json.loads(store.provenance.to_json()),
         "record": store.record,
         "splits": {
-            name: {"rows": len(split.ids), "features": split.embeddings.shape[1], "unreadable": split.unreadable()}
+            name: {
+                "rows": len(split.ids),
+                "features": split.embeddings.shape[-1],
+                **({"map": list(split.embeddings.shape[1:3])} if store.has_maps else {}),
+                "unreadable": split.unreadable(),
+            }
             for name, split in store.splits.items()
         },
     }

@@ -5,6 +5,7 @@ from the file at their offset: opening costs nothing and any number of processes
 """
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,11 @@ from numpy.typing import NDArray
 
 from cache.errors import UserError, some
 from cache.guard import Refused, open_dataset, open_group, read_array, read_text
-from cache.provenance import SCHEMA, Provenance
-from cache.rows import DIGEST_BYTES, OK, Embeddings, Rows, unpack_reasons
+from cache.provenance import NO_POOLING, SCHEMA, Provenance
+from cache.rows import DIGEST_BYTES, OK, Embeddings, Rows, block_rows, unpack_reasons
 
 MOST_ID_BYTES = 512
 """File names are shorter on every file system."""
-
-BLOCK_ROWS = 4096
-"""How many rows are handled at a time where a whole split need not be in memory (16 MiB at 1,024 features)."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,10 @@ class Split:
 
     @property
     def embeddings(self) -> Embeddings:
-        """Embeddings, shape (n_images, n_features), those of all poolings side by side; NaN where unreadable."""
+        """Embeddings, shape (n_images, n_features), those of all poolings side by side; NaN where unreadable.
+
+        Maps, shape (n_images, height, width, n_features), where the one pooling is ``none``.
+        """
         return self.rows.embeddings
 
     def pooled(self, pooling: str) -> Embeddings:
@@ -127,11 +128,14 @@ class FeatureStore:
         self.content = read_text(file, "content")
         group = open_group(file, "splits")
         self.splits = {name: self._read_split(open_group(group, name), raw) for name in group}
-        if len({split.embeddings.shape[1] for split in self.splits.values()}) != 1:
-            raise Refused("it has no split, or splits whose embeddings differ in length")
+        if len({split.embeddings.shape[1:] for split in self.splits.values()}) != 1:
+            raise Refused("it has no split, or splits whose embeddings differ in shape")
 
     def _read_split(self, group: h5py.Group, raw: BinaryIO) -> Split:
-        stored, digests = open_dataset(group, "embeddings", "f", 2), open_dataset(group, "digests", "u", 2)
+        stored, digests = (
+            open_dataset(group, "embeddings", "f", 4 if self.has_maps else 2),
+            open_dataset(group, "digests", "u", 2),
+        )
         status, names = open_dataset(group, "status", "u", 1), open_dataset(group, "ids", "S", 1)
         n_rows = len(stored)
         if digests.shape != (n_rows, DIGEST_BYTES) or status.shape != (n_rows,) or names.shape != (n_rows,):
@@ -149,6 +153,11 @@ class FeatureStore:
         if stored.shape[1] % len(poolings):
             raise Refused(f"embeddings of {group.name} cannot be divided by {len(poolings)} poolings")
         return Split(ids, Rows(digests[...], status[...], reasons, embeddings), poolings)
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether it holds maps for what follows the cut, rather than vectors."""
+        return self.provenance.pooling == NO_POOLING
 
     @property
     def fingerprint(self) -> str:
@@ -173,11 +182,11 @@ class FeatureStore:
             rows = split.rows
             stored = rows.embeddings
             assert isinstance(stored, np.memmap)
-            for start in range(0, len(rows.digests), BLOCK_ROWS):
-                part = slice(start, start + BLOCK_ROWS)
-                shape = stored[part].shape
-                place = stored.offset + start * stored.shape[1] * stored.itemsize
-                numbers: Any = np.fromfile(self.path, stored.dtype, shape[0] * shape[1], offset=place)
+            step, row_bytes = block_rows(stored), math.prod(stored.shape[1:]) * stored.itemsize
+            for start in range(0, len(rows.digests), step):
+                part = slice(start, start + step)
+                shape, place = stored[part].shape, stored.offset + start * row_bytes
+                numbers: Any = np.fromfile(self.path, stored.dtype, math.prod(shape), offset=place)
                 block = numbers.reshape(shape)
                 yield Rows(rows.digests[part], rows.status[part], rows.reasons[part], block)
 

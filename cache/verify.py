@@ -8,7 +8,8 @@ import numpy as np
 
 from cache.digests import find_damage
 from cache.errors import UserError
-from cache.store import BLOCK_ROWS, FeatureStore
+from cache.rows import block_rows
+from cache.store import FeatureStore
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,11 @@ def _find_unfinite(path: Path) -> list[Finding]:
     """Rows whose status says fine and whose embedding is not finite: written so, not damaged."""
     findings = []
     for name, split in FeatureStore(path).splits.items():
-        for start in range(0, len(split.ids), BLOCK_ROWS):
-            part = slice(start, start + BLOCK_ROWS)
-            bad = split.readable[part] & ~np.isfinite(split.embeddings[part]).all(axis=1)
+        step = block_rows(split.embeddings)
+        for start in range(0, len(split.ids), step):
+            part = slice(start, start + step)
+            finite = np.isfinite(split.embeddings[part])
+            bad = split.readable[part] & ~finite.all(axis=tuple(range(1, finite.ndim)))
             findings += [
                 Finding(0, 0, f"splits/{name}/embeddings row {start + row:,} ({split.ids[start + row]}) is not finite")
                 for row in np.flatnonzero(bad)

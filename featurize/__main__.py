@@ -20,10 +20,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", help="imagenet, random:SEED, or a .h5, .weights.h5 or .keras file (imagenet)")
     parser.add_argument("--size", type=int, help="side of the image that the network sees, in pixels (224)")
     parser.add_argument("--layer", help="name or index of the layer to cut after (the last)")
-    parser.add_argument("--pooling", help="avg, max or gem; avg,gem stores both (avg)")
+    parser.add_argument("--pooling", help="avg, max or gem; avg,gem stores both; none stores maps (avg)")
     parser.add_argument("--engine", help="auto, openvino or tensorflow (auto)")
     parser.add_argument("--precision", help="auto, float32, bfloat16 or float16 (auto)")
-    parser.add_argument("--dtype", help="how embeddings are stored: float32 or float16 (float32)")
+    parser.add_argument("--dtype", help="how embeddings are stored: float32, or float16 as maps are")
     parser.add_argument("--workers", type=int, help="processes (one a core)")
     parser.add_argument("--rebuild", action="store_true", help="replace a store that holds other features")
     return parser

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from cache.errors import UserError
+from cache.provenance import NO_POOLING
 from featurize.weights import digest_weights, load_weights
 
 POOLINGS = ("avg", "max", "gem")
@@ -35,17 +36,20 @@ class Cut:
         Name of the layer whose output is pooled.
     preprocessing : str
         Name of the Keras module whose ``preprocess_input`` stands before the network.
-    n_features : int
-        Length of an embedding.
+    shape : tuple of int
+        Of an embedding: ``(n_features,)``, or ``(height, width, n_features)`` where it stays a map.
     n_weights : int
         How many numbers the network's weights are.
+    moved_from : str
+        Name of the layer that was asked for, if a cut there would not separate front from tail.
     """
 
     weights: str
     layer: str
     preprocessing: str
-    n_features: int
+    shape: tuple[int, ...]
     n_weights: int
+    moved_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,16 @@ class Front:
     Parameters
     ----------
     model : keras.Model
-        From uint8 images ``(n, size, size, 3)`` to float32 embeddings ``(n, n_features)``.
+        From uint8 images ``(n, size, size, 3)`` to float32 embeddings ``(n, n_features)``, or to maps.
     cut : Cut
+    tail : keras.Model or None
+        Where embeddings are maps: from them to the network's last output. Its layers up to the one that was
+        asked for are frozen.
     """
 
     model: Any
     cut: Cut
+    tail: Any = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class Backbone:
     layer : str
         Name or index of the layer to cut after; the last one if empty.
     pooling : str
-        One or several of `POOLINGS`, joined by commas.
+        One or several of `POOLINGS`, joined by commas; ``none`` for maps, from which the tail can be trained.
     """
 
     name: str = "densenet121"
@@ -102,14 +110,15 @@ class Backbone:
         """
         import keras
 
-        poolings = split_poolings(self.pooling)
+        poolings = [] if self.pooling == NO_POOLING else split_poolings(self.pooling)
         module, application = find_application(self.name)
         network = load_weights(application, self.weights, self.size)
         weights = digest_weights(network)
         if precision != "float32":
             network = _compute_in(POLICIES[precision], application, network)
         network.trainable = False
-        cut = _find_layer(network, self.layer)
+        asked = _find_layer(network, self.layer)
+        cut = asked if poolings else _find_clean_cut(network, asked)
         if len(cut.output.shape) != 4:
             raise UserError(
                 f"layer '{cut.name}' of {self.name} gives shape {cut.output.shape}, not a map; choose another"
@@ -118,11 +127,13 @@ class Backbone:
         # A cast makes a new array: preprocess_input may change a float array in place.
         pixels = module.preprocess_input(keras.ops.cast(images, "float32"))
         maps = keras.Model(network.input, cut.output)(pixels, training=False)
-        vectors = [_pool(keras.ops.cast(maps, "float32"), pooling) for pooling in poolings]
-        model = keras.Model(images, vectors[0] if len(vectors) == 1 else keras.ops.concatenate(vectors, axis=1))
+        maps = keras.ops.cast(maps, "float32")
+        vectors = [_pool(maps, pooling) for pooling in poolings]
+        model = keras.Model(images, keras.ops.concatenate(vectors, axis=1) if len(vectors) > 1 else (*vectors, maps)[0])
         preprocessing = module.__name__.rpartition(".")[2]
-        n_features, n_weights = int(model.output_shape[-1]), int(model.count_params())
-        return Front(model, Cut(weights, cut.name, preprocessing, n_features, n_weights))
+        n_weights, moved_from = int(model.count_params()), asked.name if cut is not asked else ""
+        facts = Cut(weights, cut.name, preprocessing, model.output_shape[1:], n_weights, moved_from)
+        return Front(model, facts, None if poolings else _build_tail(network, cut, asked))
 
 
 def split_poolings(text: str) -> list[str]:
@@ -188,6 +199,33 @@ def _pool(maps: Any, pooling: str) -> Any:
         return keras.layers.GlobalMaxPooling2D()(maps)
     powers = keras.ops.power(keras.ops.maximum(maps, GEM_LEAST), GEM_POWER)
     return keras.ops.power(keras.ops.mean(powers, axis=(1, 2)), 1 / GEM_POWER)
+
+
+def _find_clean_cut(network: Any, asked: Any) -> Any:
+    """The last layer, up to the one asked for, through which alone everything after it sees the image.
+
+    Where a path leads around a layer, its output does not determine what follows: so inside a DenseNet block.
+    """
+    place = {id(layer): number for number, layer in enumerate(network.layers)}
+    clean, reach = network.layers[0], 0
+    for number, layer in enumerate(network.layers[: place[id(asked)] + 1]):
+        if reach <= number:  # nothing before this layer is used after it
+            clean = layer
+        users = [node.operation for node in layer._outbound_nodes if id(node.operation) in place]
+        reach = max([reach, *(place[id(user)] for user in users)])
+    return clean
+
+
+def _build_tail(network: Any, cut: Any, asked: Any) -> Any:
+    """The network after the cut, frozen up to the layer that was asked for."""
+    import keras
+
+    for layer in network.layers[network.layers.index(asked) + 1 :]:
+        layer.trainable = True
+    if cut is network.layers[-1]:
+        maps = keras.Input(cut.output.shape[1:])
+        return keras.Model(maps, keras.layers.Identity()(maps))
+    return keras.Model(cut.output, network.output)
 
 
 def _find_layer(network: Any, layer: str) -> Any:

@@ -84,7 +84,7 @@ def _native_precision(engine: str, has_gpu: bool) -> str:
 
 
 class Engine(Protocol):
-    """From uint8 images ``(n, size, size, 3)`` to float32 embeddings ``(n, n_features)``."""
+    """From uint8 images ``(n, size, size, 3)`` to float32 embeddings ``(n, n_features)``, or to maps."""
 
     @property
     def batch(self) -> int:

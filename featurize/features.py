@@ -147,8 +147,8 @@ class _Job:
                 refuse_other_features(store, request.to_provenance(network.cut, network.choice))
             parts.start(record)
             embed_pending(pending, Work(network, request, parts, self.workers), self._count(), self.say)
-        n_features = network.cut.n_features if network else next(rows.embeddings.shape[1] for rows in sources())
-        pack_store(self.path, provenance, record, self.listings, sources(), n_features)
+        shape = network.cut.shape if network else next(rows.embeddings.shape[1:] for rows in sources())
+        pack_store(self.path, provenance, record, self.listings, sources(), shape)
         made = FeatureStore(self.path)
         parts.remove()
         self.say(f"{self.path}: {_describe(made)}")
@@ -191,10 +191,15 @@ def _prepare(request: Request, path: Path, say: Callable[[str], None]) -> Networ
     backbone, choice = request.backbone, choose(request.engine, request.precision)
     network = prepare_network(request, choice, path)
     cut = network.cut
+    shape = " x ".join(f"{side:,}" for side in cut.shape)
     say(
         f"{backbone.name}, weights {backbone.weights}, cut after '{cut.layer}', {backbone.pooling} pooling: "
-        f"{cut.n_features:,} features an image of {backbone.size} px"
+        f"{shape} features an image of {backbone.size} px"
     )
+    if cut.moved_from:
+        say(
+            f"paths lead around '{cut.moved_from}': cut at '{cut.layer}', the last layer before it where all paths meet"
+        )
     if backbone.weights.startswith("random:"):
         say("note: this network is random, not trained: an honest baseline; WEIGHTS=imagenet or a file does better")
     say(f"engine {choice.engine}, {choice.precision} ({choice.why})")

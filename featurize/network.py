@@ -1,7 +1,8 @@
 """The network beside the store: built once, in a process that ends, and run by others from its files.
 
-``STORE.network/`` holds the front as a Keras model and, for OpenVINO, converted. A later run needs neither the
-weights file nor, on OpenVINO, TensorFlow: adding ten images does not wait for a network to be built.
+``STORE.network/`` holds the front as a Keras model and, for OpenVINO, converted; after a cut, the tail too. A later
+run needs neither the weights file nor, on OpenVINO, TensorFlow: adding ten images does not wait for a network to be
+built.
 """
 
 import json
@@ -22,7 +23,7 @@ from featurize.backbone import Backbone, Cut
 from featurize.engines import FRONT, Choice, Engine, convert, engine_on
 from featurize.request import Request
 
-FACTS = "network.json"
+FACTS, TAIL = "network.json", "tail.keras"
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def _find(folder: Path, wanted: dict[str, Any]) -> Cut | None:
         if facts["wanted"] != wanted:
             return None
         whole = all(digest_file(folder / Path(name).name).hex() == digest for name, digest in facts["files"].items())
-        return Cut(**facts["cut"]) if whole else None
+        return Cut(**facts["cut"] | {"shape": tuple(facts["cut"]["shape"])}) if whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -105,6 +106,8 @@ def _build(backbone: Backbone, choice: Choice, folder: Path, wanted: dict[str, A
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         front.model.save(folder / FRONT)
+        if front.tail is not None:
+            front.tail.save(folder / TAIL)
         if choice.engine == "openvino":
             convert(front.model, folder)
         files = {path.name: digest_file(path).hex() for path in sorted(folder.iterdir())}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import UserError
-from cache.provenance import Provenance
+from cache.provenance import NO_POOLING, Provenance
 from cache.store import FeatureStore
 from featurize.backbone import Backbone, Cut, split_poolings
 from featurize.decode import DECODING, RESIZING
@@ -21,11 +21,12 @@ DEFAULTS = {
     "pooling": "avg",
     "engine": "auto",
     "precision": "auto",
-    "dtype": "float32",
+    "dtype": "auto",
 }
 """What is asked for where the user left it open and there is no store to follow."""
 
 DTYPES = ("float32", "float16")
+"""How numbers are stored; left open, embeddings take the first and maps, two hundred times as many, the second."""
 
 _NAMED = ("backbone", "size", "pooling", "engine", "precision", "dtype")
 """The options whose values stand in the provenance as they are."""
@@ -82,6 +83,8 @@ class Request:
             source = store.record["weights_source"]  # the file itself need not be there any more
         else:
             source = describe_weights(settled["weights"])
+        if settled["dtype"] == "auto":
+            settled["dtype"] = "float16" if settled["pooling"] == NO_POOLING else "float32"
         engine, precision, dtype = (str(settled.pop(name)) for name in ("engine", "precision", "dtype"))
         if dtype not in DTYPES:
             raise UserError(f"dtype '{dtype}': expected one of {', '.join(DTYPES)}")
@@ -166,6 +169,8 @@ def refuse_other_features(store: FeatureStore, wanted: Provenance) -> None:
 
 def _follow_pooling(text: str, store: FeatureStore | None) -> str:
     """Poolings in their one order; those of a store that has them and more, since it holds what is asked for."""
+    if text == NO_POOLING:
+        return text
     asked = split_poolings(text)
     held = store.provenance.pooling.split(",") if store else []
     return ",".join(held if set(asked) <= set(held) else asked)

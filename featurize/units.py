@@ -1,6 +1,7 @@
 """Work units: pure functions from paths to rows, so that any process can do any of them."""
 
 import hashlib
+import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,15 +13,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.rows import DIGEST_BYTES, OK, UNREADABLE, Rows
+from cache.rows import DIGEST_BYTES, OK, UNREADABLE, Rows, stored_as
 from featurize.decode import Unreadable, decode
 from featurize.engines import Engine
 
-UNIT_BATCHES = 8
-"""Batches a unit: a few seconds of work, so little is lost to a kill and little time goes into part files."""
+UNIT_BATCHES, UNIT_BYTES = 8, 32 * 2**20
+"""Most of a unit: a few seconds of work, so little is lost to a kill and little time goes into part files."""
 
 STAGES = ("read", "decode", "infer", "write")
 """Where the time of a unit goes; workers do the first three, the coordinator the last."""
+
+
+def unit_images(batch: int, shape: tuple[int, ...]) -> int:
+    """How many images are a unit: whole batches, fewer where an embedding is a large map.
+
+    >>> unit_images(16, (1024,)), unit_images(16, (16, 16, 864))
+    (128, 32)
+    """
+    return batch * max(1, min(UNIT_BATCHES, UNIT_BYTES // (4 * math.prod(shape) * batch)))
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,7 @@ class Unit:
     seconds: dict[str, float]
 
 
-def embed_unit(engine: Engine, paths: list[Path], size: int, n_features: int) -> Unit:
+def embed_unit(engine: Engine, paths: list[Path], size: int, shape: tuple[int, ...], dtype: str) -> Unit:
     """Read, decode and embed some images.
 
     Parameters
@@ -41,8 +51,10 @@ def embed_unit(engine: Engine, paths: list[Path], size: int, n_features: int) ->
         The image files.
     size : int
         Side of the images that the engine takes, in pixels.
-    n_features : int
-        Length of an embedding.
+    shape : tuple of int
+        Of an embedding.
+    dtype : str
+        The type that embeddings are stored in.
 
     Returns
     -------
@@ -52,7 +64,7 @@ def embed_unit(engine: Engine, paths: list[Path], size: int, n_features: int) ->
     """
     begun = time.perf_counter()
     images: list[_Image] = []
-    outputs, inferring = [np.empty((0, n_features), np.float32)], 0.0
+    outputs, inferring = [np.empty((0, *shape), np.float32)], 0.0
     for batch in _in_batches(_load_all(paths, size, engine.threads), engine.batch):
         pictures = [image.pixels for image in batch if image.pixels is not None]
         had = time.perf_counter()
@@ -61,7 +73,7 @@ def embed_unit(engine: Engine, paths: list[Path], size: int, n_features: int) ->
         inferring += time.perf_counter() - had
         images.extend(replace(image, pixels=None) for image in batch)
     readable = np.array([not image.reason for image in images], dtype=bool)
-    embeddings = np.full((len(images), n_features), np.nan, np.float32)
+    embeddings = np.full((len(images), *shape), np.nan, np.float32)
     embeddings[readable] = np.concatenate(outputs)
     rows = Rows(
         digests=np.frombuffer(b"".join(image.digest for image in images), np.uint8).reshape(-1, DIGEST_BYTES),
@@ -69,7 +81,7 @@ def embed_unit(engine: Engine, paths: list[Path], size: int, n_features: int) ->
         reasons=[image.reason for image in images],
         embeddings=embeddings,
     )
-    return Unit(rows, _share(time.perf_counter() - begun - inferring, images) | {"infer": inferring})
+    return Unit(stored_as(rows, dtype), _share(time.perf_counter() - begun - inferring, images) | {"infer": inferring})
 
 
 @dataclass(frozen=True)

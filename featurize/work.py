@@ -1,5 +1,6 @@
 """Embedding what is pending: units go to workers, finished ones come back and are written here alone."""
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,10 +18,12 @@ from cache.errors import UserError
 from cache.files import require_room
 from cache.parts import Parts
 from cache.progress import Progress
-from cache.rows import stored_as
 from featurize.network import Network
 from featurize.request import Request
-from featurize.units import STAGES, UNIT_BATCHES, embed_unit
+from featurize.units import STAGES, embed_unit, unit_images
+
+TOLD_BYTES = 10**9
+"""A store of more than this is told before it is made."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +49,25 @@ def embed_pending(pending: list[Path], work: Work, n_images: int, say: Callable[
     say : callable
         Told what is done, a line each.
     """
-    parts, size, n_features = work.parts, work.request.backbone.size, work.network.cut.n_features
-    row_bytes = n_features * np.dtype(work.request.dtype).itemsize
+    parts, request, shape = work.parts, work.request, work.network.cut.shape
+    row_bytes = math.prod(shape) * np.dtype(request.dtype).itemsize
     require_room(parts.folder, (len(pending) + n_images) * row_bytes)
-    say(f"{len(pending):,} images to embed, {n_images - len(pending):,} need not be")
+    size = f"; the store will be {n_images * row_bytes / 1e9:.1f} GB" if n_images * row_bytes > TOLD_BYTES else ""
+    say(f"{len(pending):,} images to embed, {n_images - len(pending):,} need not be{size}")
     engine = work.network.engine
-    unit_images = UNIT_BATCHES * engine.batch
-    units = [pending[start : start + unit_images] for start in range(0, len(pending), unit_images)]
+    step = unit_images(engine.batch, shape)
+    units = [pending[start : start + step] for start in range(0, len(pending), step)]
     processes = min(work.workers, work.network.choice.processes, len(units))
     pool = Parallel(n_jobs=processes, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
     task = delayed(embed_unit)
     progress = Progress(len(pending), "embedding")
     spent = dict.fromkeys(STAGES, 0.0)
-    finished = pool(task(engine, unit, size, n_features) for unit in units)
+    finished = pool(task(engine, unit, request.backbone.size, shape, request.dtype) for unit in units)
     with _closed(finished):
         for unit in finished:
             check_interrupted()
             begun = time.perf_counter()
-            parts.add(stored_as(unit.rows, work.request.dtype))
+            parts.add(unit.rows)
             took = unit.seconds | {"write": time.perf_counter() - begun}
             spent = {stage: spent[stage] + took[stage] for stage in STAGES}
             progress.add(len(unit.rows.digests))

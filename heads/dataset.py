@@ -12,8 +12,8 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from cache.errors import UserError, some
 from cache.files import digest_file
-from cache.rows import Embeddings
-from cache.store import BLOCK_ROWS, FeatureStore
+from cache.rows import Embeddings, block_rows
+from cache.store import FeatureStore
 from eval.errors import UserError as FileError
 from eval.form import CUI
 from eval.labels import find_label_file, read_concepts
@@ -118,9 +118,11 @@ def _refuse_unfinite(
     store: FeatureStore, split: str, ids: list[str], X: Embeddings, readable: NDArray[np.bool_]
 ) -> None:
     """A row that is said to be fine and is not would poison every score."""
-    for start in range(0, len(ids), BLOCK_ROWS):
-        part = slice(start, start + BLOCK_ROWS)
-        bad = np.flatnonzero(readable[part] & ~np.isfinite(X[part]).all(axis=1))
+    step = block_rows(X)
+    for start in range(0, len(ids), step):
+        part = slice(start, start + step)
+        finite = np.isfinite(X[part])
+        bad = np.flatnonzero(readable[part] & ~finite.all(axis=tuple(range(1, finite.ndim))))
         if len(bad):
             raise UserError(
                 f"{store.path}: the embedding of image '{ids[start + bad[0]]}' of {split} is not finite, though its "

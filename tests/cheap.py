@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cache.command import run_command
-from featurize import features, work
+from featurize import features, units
 from featurize.backbone import Cut
 from featurize.engines import Choice
 from featurize.features import make_features
@@ -51,11 +51,11 @@ class CheapEngine:
 
 def install(patch: Any, engine: CheapEngine | None = None) -> None:
     """Put the cheap network in the place of the real one; `patch` sets an attribute."""
-    cut = Cut("0" * 64, "relu", "densenet", n_features=2 * SIZE * 3, n_weights=0)
+    cut = Cut("0" * 64, "relu", "densenet", shape=(2 * SIZE * 3,), n_weights=0)
     # As many processes as GPUs.
     network = Network(cut, Choice("tensorflow", "float32", "cheap", n_gpus=8), engine or CheapEngine())
     patch(features, "_prepare", lambda *args: network)
-    patch(work, "UNIT_BATCHES", 1)
+    patch(units, "UNIT_BATCHES", 1)
 
 
 def _die_at(call: str, number: int, when: str) -> None:

@@ -84,4 +84,4 @@ def write_store(
     values = np.array([embedding for rows in splits.values() for embedding in rows.values()])
     reasons = {numbers[id]: reason for id, reason in (unreadable or {}).items()}
     rows = make_rows(list(numbers.values()), values, reasons)
-    pack_store(path, provenance, RECORD, listings, [rows], values.shape[1])
+    pack_store(path, provenance, RECORD, listings, [rows], values.shape[1:])

@@ -68,6 +68,33 @@ def test_a_layer_is_named_or_numbered() -> None:
     assert named.model.output_shape == (None, 128)
 
 
+@pytest.mark.parametrize(
+    ("layer", "cut", "frozen"),
+    [
+        ("conv4_block20_1_conv", "conv4_block19_concat", 3),
+        ("276", "conv4_block19_concat", 3),
+        ("conv4_block19_concat", "conv4_block19_concat", 0),
+        ("pool3_relu", "pool3_relu", 0),
+    ],
+)
+def test_a_cut_is_where_all_paths_meet_and_what_stands_between_stays_frozen(layer: str, cut: str, frozen: int) -> None:
+    whole = Backbone("densenet121", "random:0", 32).build().model.predict(images(2), verbose=0)
+    front = Backbone("densenet121", "random:0", 32, layer, "none").build()
+    assert front.cut.layer == cut
+    assert bool(front.cut.moved_from) == (frozen > 0)
+    assert sum(not each.trainable for each in front.tail.layers) == frozen
+    maps = front.model.predict(images(2), verbose=0)
+    assert maps.shape[1:] == front.cut.shape
+    through = front.tail.predict(maps, verbose=0).mean(axis=(1, 2))
+    np.testing.assert_allclose(through, whole, atol=1e-4 * np.abs(whole).max(), rtol=0)
+
+
+def test_a_cut_at_the_end_leaves_a_tail_that_changes_nothing() -> None:
+    front = Backbone(**SMALL, pooling="none").build()
+    maps = front.model.predict(images(2), verbose=0)
+    np.testing.assert_array_equal(front.tail.predict(maps, verbose=0), maps)
+
+
 def test_max_pooling_takes_the_greatest_of_the_map() -> None:
     average, greatest = (
         Backbone(**SMALL, pooling=pooling, layer="conv_pw_3_relu").build().model for pooling in ("avg", "max")

@@ -24,7 +24,7 @@ def test_identical_images_are_grouped_and_leaks_come_first(tmp_path: Path) -> No
         "train": Listing(["a", "b", "c", "x"], [digest(1), digest(1), digest(2), None], ["", "", "", "gone"]),
         "test": Listing(["d", "y"], [digest(2), None], ["", "gone"]),
     }
-    pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, listings, [make_rows([1, 2], np.eye(2))], 2)
+    pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, listings, [make_rows([1, 2], np.eye(2))], (2,))
     found = find_duplicates(FeatureStore(tmp_path / "s.h5"), 0.995, quiet)
     assert [(each.leak, each.images) for each in found.identical] == [
         (True, ["train/c", "test/d"]),
@@ -91,6 +91,6 @@ def test_a_leak_through_a_copy_names_the_copy(tmp_path: Path) -> None:
         "test": Listing(["c"], [digest(2)], [""]),
     }
     values = np.array([[1, 0], [1, 0.001]])
-    pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, listings, [make_rows([1, 2], values)], 2)
+    pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, listings, [make_rows([1, 2], values)], (2,))
     (near,) = find_duplicates(FeatureStore(tmp_path / "s.h5"), 0.995, quiet).near
     assert (near.leak, near.images) == (True, ("train/a", "test/c"))

@@ -92,7 +92,7 @@ def test_threads_that_decode_change_nothing(beside: Callable[[str], Network], ph
     engine = beside("tensorflow").engine
     assert isinstance(engine, TensorFlowEngine)
     paths = [*sorted((phantoms / "train").iterdir()), Path("vanished.jpg")]
-    one, several = (embed_unit(replace(engine, threads=n, batch=4), paths, 32, 1024) for n in (1, 3))
+    one, several = (embed_unit(replace(engine, threads=n, batch=4), paths, 32, (1024,), "float32") for n in (1, 3))
     np.testing.assert_array_equal(one.rows.digests, several.rows.digests)
     np.testing.assert_array_equal(one.rows.embeddings, several.rows.embeddings)
 

@@ -11,6 +11,7 @@ import pytest
 from cache.errors import UserError
 from cache.parts import Parts
 from cache.store import FeatureStore
+from cache.verify import verify_store
 from featurize import features
 from featurize.features import make_features
 
@@ -266,6 +267,36 @@ def test_several_poolings_stand_side_by_side_from_one_run(place: Path, embedded:
     with pytest.raises(UserError, match="it has pooling avg,gem, not avg,max"):
         make_features(place / "data", place / "both.h5", {"pooling": "avg,max"}, say=lambda line: None)
     assert embedded == [40, 40]
+
+
+def test_maps_are_stored_for_what_follows_a_cut(place: Path, embedded: list[int]) -> None:
+    import keras
+
+    given = {**SMALL, "layer": "conv_pw_1_relu", "pooling": "none"}
+    first(place).write_bytes(b"not an image")
+    store = make_features(place / "data", place / "maps.h5", given, say=lambda line: None, warn=lambda line: None)
+    split = store.split("train")
+    assert store.has_maps
+    assert split.embeddings.shape == (28, 16, 16, 64)
+    assert split.embeddings.dtype == np.float16  # left open, maps take half the room
+    assert split.readable.sum() == 27
+    assert np.isnan(split.embeddings[~split.readable]).all()
+    assert not verify_store(place / "maps.h5")
+    (place / "data" / "valid" / "new.jpg").write_bytes(sorted((place / "data" / "test").iterdir())[0].read_bytes())
+    make_features(place / "data", place / "maps.h5", {}, say=lambda line: None, warn=lambda line: None)
+    assert embedded == [40]
+    tail = keras.saving.load_model(place / "maps.h5.network" / "tail.keras")
+    assert tail.output_shape == (None, 1, 1, 1024)
+
+
+def test_maps_that_the_disk_cannot_hold_are_refused_with_the_number(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1_000_000}))
+    given = {**SMALL, "layer": "conv_pw_1_relu", "pooling": "none"}
+    with pytest.raises(UserError, match=r"needs 0\.00262 GB while it is made, its disk has 0\.001 GB free"):
+        make_features(place / "data", place / "maps.h5", given, say=lambda line: None, warn=pytest.fail)
+    assert not (place / "maps.h5").exists()
 
 
 def test_float16_is_stored_as_asked(place: Path) -> None:

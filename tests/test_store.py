@@ -43,7 +43,7 @@ def test_rows_find_their_place_from_any_part_in_any_order(tmp_path: Path) -> Non
     listing = Listing(ids, [digest(number) for number in range(20)], [""] * 20)
     order = np.random.default_rng(0).permutation(20)
     parts = [make_rows(part.tolist(), np.c_[part, part]) for part in np.array_split(order, 3)]
-    pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, {"train": listing}, parts, 2)
+    pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, {"train": listing}, parts, (2,))
     assert FeatureStore(tmp_path / "s.h5").split("train").embeddings[:, 0].tolist() == list(range(20))
 
 
@@ -52,7 +52,7 @@ def test_one_image_under_two_ids_is_stored_under_both(tmp_path: Path) -> None:
         "train": Listing(["a", "b"], [digest(1), digest(1)], ["", ""]),
         "test": Listing(["c"], [digest(1)], [""]),
     }
-    pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, listings, [make_rows([1], np.ones((1, 2)))], 2)
+    pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, listings, [make_rows([1], np.ones((1, 2)))], (2,))
     store = FeatureStore(tmp_path / "s.h5")
     assert store.split("train").embeddings.tolist() == [[1, 1], [1, 1]]
     assert store.split("test").embeddings.tolist() == [[1, 1]]
@@ -69,14 +69,14 @@ def test_unreadable_images_keep_their_row_and_reason(tmp_path: Path) -> None:
 
 def test_a_file_without_bytes_keeps_its_row(tmp_path: Path) -> None:
     listing = Listing(["a", "b"], [digest(1), None], ["", "cannot be read: Permission denied"])
-    pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, {"train": listing}, [make_rows([1], np.ones((1, 2)))], 2)
+    pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, {"train": listing}, [make_rows([1], np.ones((1, 2)))], (2,))
     assert FeatureStore(tmp_path / "s.h5").split("train").unreadable() == ["b: cannot be read: Permission denied"]
 
 
 def test_an_image_in_no_source_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     listing = Listing(["a", "b"], [digest(1), digest(2)], ["", ""])
     with pytest.raises(UserError, match=r"1 images changed or vanished while they were being embedded \(b\)"):
-        pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, {"train": listing}, [make_rows([1], np.ones((1, 2)))], 2)
+        pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, {"train": listing}, [make_rows([1], np.ones((1, 2)))], (2,))
     assert list(tmp_path.iterdir()) == []
 
 

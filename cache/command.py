@@ -106,6 +106,13 @@ def muted_imports() -> Iterator[None]:
     arrives: it is raised.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with muted():
+        yield
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Mute what this process writes to standard error, native code included."""
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -20,7 +20,8 @@ from cache.rows import DIGEST_BYTES
 from cache.seen import SeenFiles
 
 SPLITS = ("train", "valid", "test")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".dcm", ".dicom"})
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 
 HASH_THREADS = 4
 """SHA-256 lets go of the interpreter's lock, and reading waits for the disk: threads help both."""

@@ -5,12 +5,19 @@ It serves the store and prediction alike, so that both see the same pixels.
 
 import io
 import struct
+import threading
 import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
+
+from cache.command import muted
+from featurize.dicom import Unsupported, is_dicom, read_dicom
 
 DECODING = "2"
 """Version of what `decode` does, part of a store's provenance: raise it whenever pixels change."""
@@ -30,8 +37,12 @@ WINDOW_PERCENTILES = (0.5, 99.5)
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP")
 """What is looked for in a file, whatever its ending; others Pillow would hand to programs of the system."""
 
-_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, ArithmeticError, LookupError, NotImplementedError,
-           struct.error)  # fmt: skip
+TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+_one_is_quiet = threading.Lock()
+
+_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, ArithmeticError, LookupError, RuntimeError,
+           AttributeError, MemoryError, struct.error, zlib.error)  # fmt: skip
 
 
 class Unreadable(Exception):
@@ -41,10 +52,10 @@ class Unreadable(Exception):
 def decode(data: bytes, size: int) -> NDArray[np.uint8]:
     """Decode an image and resize it.
 
-    The picture is turned as its EXIF orientation says, 16-bit grey is windowed to 8 bits, transparent parts
-    become black, grey becomes RGB, and the whole is resized to a square by antialiased bilinear interpolation. A JPEG
-    of at least twice the size is decoded at the smallest half, quarter or eighth that is not below it: libjpeg-turbo
-    scales in the cosine transform, at half the cost.
+    A DICOM file gives its middle frame, as `featurize.dicom` says. Any other picture is turned as its EXIF orientation
+    says, 16-bit grey is windowed to 8 bits, transparent parts become black, grey becomes RGB. The whole is resized to a
+    square by antialiased bilinear interpolation. A JPEG of at least twice the size is decoded at the smallest half,
+    quarter or eighth that is not below it: libjpeg-turbo scales in the cosine transform, at half the cost.
 
     Parameters
     ----------
@@ -67,12 +78,16 @@ def decode(data: bytes, size: int) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of size, which is checked here
-            with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if is_dicom(data):
+                image = PIL.Image.fromarray(read_dicom(data, MAX_PIXELS, WINDOW_PERCENTILES))
+                _check_size(image)
+                return _to_square(image, size)
+            with _quiet(data), PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image)
                 image.draft(None, (size, size))
-                pixels = _to_plain(PIL.ImageOps.exif_transpose(image))
-                square = pixels.resize((size, size), PIL.Image.Resampling.BILINEAR)
-                return np.asarray(square.convert("RGB"))
+                return _to_square(_to_plain(PIL.ImageOps.exif_transpose(image)), size)
+    except Unsupported as error:
+        raise Unreadable(str(error)) from None
     except PIL.UnidentifiedImageError:
         raise Unreadable("not an image of a known format") from None
     except PIL.Image.DecompressionBombError:
@@ -80,6 +95,21 @@ def decode(data: bytes, size: int) -> NDArray[np.uint8]:
     # Damaged files make Pillow's decoders fail in many ways: OSError, SyntaxError (PNG), struct.error, ...
     except _DAMAGE as error:
         raise Unreadable(f"damaged: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def _to_square(image: PIL.Image.Image, size: int) -> NDArray[np.uint8]:
+    square = image.resize((size, size), PIL.Image.Resampling.BILINEAR)
+    return np.asarray(square.convert("RGB"))
+
+
+@contextmanager
+def _quiet(data: bytes) -> Iterator[None]:
+    """Keep libtiff from writing what it thinks of a file to standard error; one at a time, as that is the process's."""
+    if data[:4] not in TIFF_MARKS:
+        yield
+        return
+    with _one_is_quiet, muted():
+        yield
 
 
 def _check_size(image: PIL.Image.Image) -> None:

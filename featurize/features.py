@@ -16,7 +16,7 @@ from joblib import cpu_count
 from cache.changes import find_changes, find_loss
 from cache.claim import claimed
 from cache.errors import UserError, some
-from cache.images import Image, Listing, find_images, identify
+from cache.images import DICOM_SUFFIXES, Image, Listing, find_images, identify
 from cache.pack import pack_store
 from cache.parts import Parts
 from cache.rows import Rows
@@ -24,12 +24,13 @@ from cache.seen import SeenFiles
 from cache.store import FeatureStore
 from cache.verify import verify_store
 from cache.versions import installed_versions
+from featurize.dicom import EXTRA, is_installed
 from featurize.engines import choose
 from featurize.network import Network, prepare_network
 from featurize.request import Request, refuse_other_features, refuse_other_options
 from featurize.work import Work, embed_pending
 
-VERSIONS = ("h5py", "keras", "numpy", "openvino", "pillow", "tensorflow", "tensorflow-cpu")
+VERSIONS = ("h5py", "keras", "numpy", "openvino", "pillow", "pydicom", "tensorflow", "tensorflow-cpu")
 
 
 def make_features(
@@ -72,6 +73,7 @@ def make_features(
     """
     seen = SeenFiles(path)
     images = find_images(data, warn)
+    _require_dicom(images)
     try:
         listings = identify(images, seen)
     finally:
@@ -185,6 +187,13 @@ class _Job:
             raise UserError(f"{self.path}: {loss.told}; {way_out}")
         if loss.told:
             self.warn(f"{loss.told}; their embeddings leave the store")
+
+
+def _require_dicom(images: Mapping[str, list[Image]]) -> None:
+    """Refuse DICOM files before anything is made, where nothing can read them."""
+    files = [each.path for split in images.values() for each in split if each.path.suffix.lower() in DICOM_SUFFIXES]
+    if files and not is_installed():
+        raise UserError(f"{len(files):,} images are DICOM files ({files[0]}), which pydicom reads: {EXTRA}")
 
 
 def _prepare(request: Request, path: Path, say: Callable[[str], None]) -> Network:

@@ -1,9 +1,11 @@
 """One decoder: any image becomes the same kind of pixels, or a reason."""
 
+import contextlib
 import io
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 
 from featurize import decode as module
@@ -117,3 +119,109 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(monkeypatch: pyte
     monkeypatch.setattr(module, "MAX_PIXELS", 100)
     with pytest.raises(Unreadable, match="40x30 pixels, more than 100"):
         decode(encode(gradient()), 16)
+
+
+def adobe_ycck(rgb: np.ndarray) -> bytes:
+    """A JPEG as Adobe's programs write it: inverted CMYK, of which CMY stands as YCbCr.
+
+    Pillow writes CMYK only; its channels are given what YCCK would hold, and the marker says so.
+    """
+    cyan, magenta, yellow, black = PIL.Image.fromarray(rgb).convert("CMYK").split()
+    luma = PIL.Image.merge("RGB", [cyan, magenta, yellow]).convert("YCbCr").split()
+    inverted = [PIL.ImageOps.invert(channel) for channel in luma]
+    data = encode(PIL.Image.merge("CMYK", [*inverted, black]), "JPEG", quality=100, subsampling=0)
+    transform = data.index(b"Adobe") + 11
+    return data[:transform] + b"\x02" + data[transform + 1 :]
+
+
+def test_ycck_is_read_as_the_colours_it_shows() -> None:
+    rgb = np.repeat(np.array([[[200, 30, 30], [30, 200, 30], [30, 30, 200]]], np.uint8), 32, axis=1).repeat(96, axis=0)
+    data = adobe_ycck(rgb)
+    assert data != encode(PIL.Image.fromarray(rgb).convert("CMYK"), "JPEG", quality=100, subsampling=0)
+    assert np.abs(decode(data, 96).astype(int) - rgb).max() < 12
+
+
+@pytest.mark.parametrize(
+    "options", [{"progressive": True}, {"optimize": True}, {"subsampling": 2}, {"restart_marker_rows": 1}]
+)
+def test_every_way_to_write_a_jpeg_gives_the_same_picture(options: dict[str, object]) -> None:
+    plain = decode(encode(gradient(), "JPEG", quality=95), 16).astype(int)
+    assert np.abs(decode(encode(gradient(), "JPEG", quality=95, **options), 16).astype(int) - plain).max() <= 2
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_undone(orientation: int) -> None:
+    turned = {2: [0], 3: [3], 4: [1], 5: [5], 6: [2], 7: [6], 8: [4]}
+    upright = gradient(32, 32)
+    upright.paste(255, (0, 0, 16, 8))  # so that no two of the eight look alike
+    stored = upright
+    for step in turned.get(orientation, []):
+        stored = stored.transpose(PIL.Image.Transpose(step))
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    shown = decode(encode(stored, "PNG", exif=exif), 32)
+    np.testing.assert_array_equal(shown, decode(encode(upright), 32))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {"compression": "tiff_deflate"}),
+        ("TIFF", {"compression": "packbits"}),
+        ("TIFF", {"big_tiff": True}),
+        ("PNG", {"interlace": 1}),
+        ("PNG", {"transparency": 0}),
+        ("WEBP", {"lossless": True}),
+        ("BMP", {}),
+    ],
+)
+def test_every_compression_gives_the_same_picture(kind: str, options: dict[str, object]) -> None:
+    pixels = decode(encode(gradient(), kind, **options), 30)
+    assert np.abs(pixels.astype(int) - decode(encode(gradient()), 30)).max() <= 1
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_deep_grey_is_windowed_whatever_its_type(kind: type) -> None:
+    values = np.linspace(1000, 3000, 64 * 64).reshape(64, 64).astype(kind)
+    pixels = decode(encode(PIL.Image.fromarray(values), "TIFF"), 64)
+    assert (pixels.min(), pixels.max()) == (0, 255)
+    assert abs(int(np.median(pixels)) - 127) <= 3
+
+
+def test_the_first_page_of_a_tiff_counts() -> None:
+    pages = [PIL.Image.new("L", (8, 8), shade) for shade in (200, 10)]
+    file = io.BytesIO()
+    pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:])
+    assert (decode(file.getvalue(), 8) == 200).all()
+
+
+def test_the_ending_of_a_name_decides_nothing() -> None:
+    # What decides is the content: only bytes are ever seen.
+    assert decode(encode(gradient(), "WEBP", lossless=True), 8).shape == (8, 8, 3)
+    for data in (b"%PDF-1.7 1 0 obj", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"PK\3\4archive", b"\x00" * 999):
+        with pytest.raises(Unreadable, match="not an image of a known format"):
+            decode(data, 8)
+
+
+def test_a_damaged_tiff_says_so_once_and_nowhere_else(capfd: pytest.CaptureFixture[str]) -> None:
+    data, random = encode(gradient(200, 200), "TIFF", compression="tiff_lzw"), np.random.default_rng(0)
+    for _ in range(100):
+        damaged = bytearray(data)
+        for place in random.integers(4, len(data), 6):
+            damaged[place] = random.integers(256)
+        with contextlib.suppress(Unreadable):
+            decode(bytes(damaged), 8)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP"])
+def test_a_file_cut_anywhere_is_a_picture_or_a_reason(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    noise = PIL.Image.effect_noise((64, 64), 80)
+    data = encode(noise, kind)
+    for end in range(1, len(data), max(1, len(data) // 60)):
+        with contextlib.suppress(Unreadable):
+            decode(data[:end], 8)
+    with pytest.raises(Unreadable):
+        decode(data[: len(data) // 2], 8)
+    assert capfd.readouterr() == ("", "")

@@ -74,6 +74,7 @@ test: setup  ## run the tests (under 5 minutes)
 
 bench: setup  ## measure: speed against peers, the store at full size, 25 kills (20 minutes)
 	@$(PY) benchmarks/embedding.py
+	@$(PY) benchmarks/drift.py
 	@$(PY) benchmarks/store.py
 	@$(PY) benchmarks/faults.py
 

@@ -1,29 +1,29 @@
-"""Images a second, from JPEG files to a store, beside a well-written Keras baseline; and what lower precision costs.
+"""Images a second, from JPEG files to a store, beside a well-written Keras baseline; memory and the time of a start.
 
 The peer decodes and resizes with tf.data on all cores and calls `predict` in float32 with batches of 32; its best of
-several runs counts. All run on the same files in one process after another, from having built the network to
-having every embedding.
+several runs counts. All run on the same files one after another, from having built the network to having every
+embedding.
 """
 
 import argparse
+import contextlib
+import subprocess
+import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
+from joblib import cpu_count
 
 from cache.command import muted_imports
-from cache.store import FeatureStore
-from featurize.features import make_features
+from featurize.backbone import Backbone
+from featurize.engines import choose
 from featurize.phantoms.canvas import resize
 from featurize.phantoms.concepts import make_phantom
-
-with muted_imports():
-    import tensorflow as tf
-
-from featurize.backbone import Backbone
 
 HEIGHT, WIDTH = 600, 700
 SIZE = 224
@@ -41,8 +41,10 @@ def draw(folder: Path, n_images: int) -> None:
         picture.convert("RGB").save(folder / "train" / f"p{number:06d}.jpg", quality=90)
 
 
-def run_peer(data: Path, repeats: int) -> tuple[float, np.ndarray]:
-    """Images a second of tf.data and Keras, and its embeddings."""
+def run_peer(data: Path, repeats: int) -> float:
+    """Images a second of tf.data and Keras."""
+    with muted_imports():
+        import tensorflow as tf
     model = Backbone("densenet121", "random:0", SIZE).build().model
     paths = sorted(map(str, (data / "train").iterdir()))
 
@@ -50,57 +52,109 @@ def run_peer(data: Path, repeats: int) -> tuple[float, np.ndarray]:
         pixels = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
         return tf.cast(tf.round(tf.image.resize(pixels, (SIZE, SIZE), antialias=True)), tf.uint8)
 
-    best, embeddings = 0.0, np.empty(0)
+    best = 0.0
     for _ in range(repeats):
         images = (
             tf.data.Dataset.from_tensor_slices(paths).map(load, tf.data.AUTOTUNE).batch(32).prefetch(tf.data.AUTOTUNE)
         )
         start = time.perf_counter()
-        embeddings = model.predict(images, verbose=0)
+        model.predict(images, verbose=0)
         best = max(best, len(paths) / (time.perf_counter() - start))
-    return best, embeddings
+    return best
 
 
-def run_ours(data: Path, engine: str, precision: str) -> tuple[float, np.ndarray]:
-    """Images a second of this project, and its embeddings."""
-    said: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
-        given = {"weights": "random:0", "size": SIZE, "engine": engine, "precision": precision}
-        path = Path(folder) / "s.h5"
-        make_features(data, path, given, say=said.append)
-        rate = next(line for line in said if "images embedded in" in line)
-        embeddings = np.array(FeatureStore(path).split("train").embeddings)
-    return float(rate.split("(")[1].split(" ")[0]), embeddings
+@dataclass(frozen=True)
+class Ours:
+    """One run of the command: images a second, seconds to the first image, peak memory in bytes."""
+
+    rate: float
+    first: float
+    coordinator: int
+    worker: int
 
 
-def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine of each pair of rows."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+def run_ours(data: Path, store: Path, *options: str) -> Ours:
+    """Run the command as a user would, and look at it from outside."""
+    command = [sys.executable, "-m", "featurize", str(data), "--store", str(store), "--weights", "random:0", *options]
+    start, first = time.perf_counter(), 0.0
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    peaks: dict[int, int] = {}
+    while process.poll() is None:
+        for pid in [process.pid, *_children(process.pid)]:
+            peaks[pid] = max(peaks.get(pid, 0), _peak_memory(pid))
+        if not first and any(store.parent.glob(f"{store.name}.parts/*/*.h5")):
+            first = time.perf_counter() - start
+        time.sleep(0.1)
+    assert process.stdout is not None
+    said = process.stdout.read()
+    assert process.returncode == 0, said
+    rate = next((float(line.split("(")[1].split()[0]) for line in said.splitlines() if " embedded in " in line), 0.0)
+    coordinator = peaks.pop(process.pid)
+    return Ours(rate, first, coordinator, max(peaks.values(), default=0))
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if path.read_text().rpartition(")")[2].split()[1] == str(pid):
+                found.append(int(path.parent.name))
+    return found
+
+
+def _peak_memory(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return 1024 * int(line.split()[1])
+    return 0
+
+
+def time_nothing_to_do(folder: Path, n_images: int) -> float:
+    """Seconds of a run over a finished store."""
+    (folder / "many" / "train").mkdir(parents=True)
+    for number in range(n_images):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)
+        PIL.Image.fromarray(pixels).save(folder / "many" / "train" / f"p{number:06d}.png")
+    cheap = ("--backbone", "mobilenet", "--size", "32")
+    run_ours(folder / "many", folder / "many.h5", *cheap)
+    start = time.perf_counter()
+    run_ours(folder / "many", folder / "many.h5")
+    return time.perf_counter() - start
 
 
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--images", type=int, default=800)
+    parser.add_argument("--images", type=int, default=1200)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data"
-        draw(data, args.images)
-        kilobytes = sum(path.stat().st_size for path in (data / "train").iterdir()) / args.images / 1000
-        print(f"{args.images:,} JPEG files of {WIDTH}x{HEIGHT}, {kilobytes:.0f} KB each")
-        peer, reference = run_peer(data, args.repeats)
-        print(f"tf.data + Keras predict, float32: {peer:.1f} images/s")
-        for engine, precision in (("openvino", "bfloat16"), ("openvino", "float32"), ("tensorflow", "float32")):
-            rate, embeddings = run_ours(data, engine, precision)
-            close = cosines(reference, embeddings)
+    rates: dict[tuple[str, str], float] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        draw(folder / "data", args.images)
+        kilobytes = sum(path.stat().st_size for path in (folder / "data" / "train").iterdir()) / args.images / 1000
+        print(f"{args.images:,} JPEG files of {WIDTH}x{HEIGHT}, {kilobytes:.0f} KB each; {cpu_count()} cores")
+        if "amx_bf16" not in Path("/proc/cpuinfo").read_text():
+            print("this CPU has no AMX: only the ratio in float32 is to be held to the aim")
+        settings = [("openvino", "float32"), ("tensorflow", "float32")]
+        native = choose("openvino", "auto").precision
+        for engine, precision in settings if native == "float32" else [("openvino", native), *settings]:
+            options = ("--engine", engine, "--precision", precision)
+            ours = run_ours(folder / "data", folder / f"{engine}.{precision}.h5", *options)
             print(
-                f"{engine}, {precision}: {rate:.1f} images/s, {rate / peer:.1f} times the peer, "
-                f"{FULL:,} images in {FULL / rate / 60:.0f} minutes; cosine to the peer: "
-                f"median {np.median(close):.6f}, worst {close.min():.6f}",
+                f"{engine}, {precision}: {ours.rate:.1f} images/s, {FULL:,} images in {FULL / ours.rate / 60:.0f} "
+                f"minutes; first images after {ours.first:.1f} s; "
+                f"memory {ours.coordinator / 2**20:.0f} MiB in the coordinator, "
+                f"{ours.worker / 2**20:.0f} MiB in the largest other process",
                 flush=True,
             )
+            rates[engine, precision] = ours.rate
+        print(f"10,000 images, nothing to do: {time_nothing_to_do(folder, 10_000):.1f} s", flush=True)
+        peer = run_peer(folder / "data", args.repeats)
+        print(f"tf.data + Keras predict, float32: {peer:.1f} images/s, best of {args.repeats}")
+        for (engine, precision), rate in rates.items():
+            print(f"{engine}, {precision}: {rate / peer:.1f} times the peer")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Work units: pure functions from paths to rows, so that any process can do any of them."""
 
 import hashlib
+import itertools
 import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,17 @@ def unit_images(batch: int, shape: tuple[int, ...]) -> int:
     (128, 32)
     """
     return batch * max(1, min(UNIT_BATCHES, UNIT_BYTES // (4 * math.prod(shape) * batch)))
+
+
+def divide(paths: list[Path], processes: int, batch: int, step: int) -> list[list[Path]]:
+    """Divide the work: one batch for each process first, so that the first images come soon, then whole units.
+
+    >>> [len(unit) for unit in divide([Path()] * 100, processes=2, batch=4, step=32)]
+    [4, 4, 32, 32, 28]
+    """
+    begin = min(len(paths), processes * batch)
+    starts = [*range(0, begin, batch), *range(begin, len(paths), step), len(paths)]
+    return [paths[start:end] for start, end in itertools.pairwise(starts)]
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,7 @@ def _load(path: Path, size: int) -> _Image | None:
 
 
 def _in_batches(images: Iterator[_Image], batch_size: int) -> Iterator[list[_Image]]:
-    while batch := list(islice(images, batch_size)):
+    while batch := list(itertools.islice(images, batch_size)):
         yield batch
 
 

@@ -20,7 +20,7 @@ from cache.parts import Parts
 from cache.progress import Progress
 from featurize.network import Network
 from featurize.request import Request
-from featurize.units import STAGES, embed_unit, unit_images
+from featurize.units import STAGES, divide, embed_unit, unit_images
 
 TOLD_BYTES = 10**9
 """A store of more than this is told before it is made."""
@@ -55,9 +55,8 @@ def embed_pending(pending: list[Path], work: Work, n_images: int, say: Callable[
     size = f"; the store will be {n_images * row_bytes / 1e9:.1f} GB" if n_images * row_bytes > TOLD_BYTES else ""
     say(f"{len(pending):,} images to embed, {n_images - len(pending):,} need not be{size}")
     engine = work.network.engine
-    step = unit_images(engine.batch, shape)
-    units = [pending[start : start + step] for start in range(0, len(pending), step)]
-    processes = min(work.workers, work.network.choice.processes, len(units))
+    processes = min(work.workers, work.network.choice.processes, -(-len(pending) // engine.batch))
+    units = divide(pending, processes, engine.batch, unit_images(engine.batch, shape))
     pool = Parallel(n_jobs=processes, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
     task = delayed(embed_unit)
     progress = Progress(len(pending), "embedding")

@@ -77,6 +77,7 @@ bench: setup  ## measure: speed against peers, the store at full size, 25 kills 
 	@$(PY) benchmarks/drift.py
 	@$(PY) benchmarks/store.py
 	@$(PY) benchmarks/faults.py
+	@$(PY) benchmarks/logistic.py
 
 lint: setup  ## check style and types
 	@$(PY) -m ruff check --quiet $(RUFF) $(RULES) .

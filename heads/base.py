@@ -1,14 +1,14 @@
 """What every head is: a scikit-learn classifier from embeddings to one score a concept."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pkgutil import resolve_name
 from typing import Any, Self
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_array, check_is_fitted
 
@@ -16,6 +16,7 @@ from cache.errors import UserError
 from heads import HEADS
 
 State = dict[str, NDArray[Any]]
+Trial = Mapping[str, Any]
 
 
 class Head(ClassifierMixin, BaseEstimator, ABC):
@@ -30,7 +31,11 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         Length of an embedding.
     n_concepts_ : int
         Columns of the scores.
+    watch : callable or None
+        If set, told while fitting how many concepts or images are done, and of how many.
     """
+
+    watch: Callable[[int, int], None] | None = None
 
     def fit(self, X: ArrayLike, Y: Any) -> Self:
         """Learn from embeddings and an indicator matrix.
@@ -51,6 +56,11 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         ValueError
             A parameter is out of its range, shapes disagree, or X holds NaN or infinity.
         """
+        self._fit(*self._check(X, Y))
+        return self
+
+    def _check(self, X: ArrayLike, Y: Any) -> tuple[NDArray[np.float32], scipy.sparse.csr_matrix]:
+        """What `fit` was given, in the form that heads learn from; notes its shape."""
         self.check_params()
         embeddings: NDArray[np.float32] = check_array(X, dtype=np.float32)
         Y = scipy.sparse.csr_matrix(Y, dtype=np.float32)
@@ -61,8 +71,36 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         if not np.isin(Y.data, (0, 1)).all():
             raise ValueError("Y holds other values than 0 and 1")
         self.n_features_in_, self.n_concepts_ = embeddings.shape[1], Y.shape[1]
-        self._fit(embeddings, Y)
-        return self
+        return embeddings, Y
+
+    def fit_each(self, X: ArrayLike, Y: Any, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Self]]:
+        """Fit once with each of several settings; a head that can share work between them does.
+
+        Parameters
+        ----------
+        X, Y
+            As `fit` takes them.
+        trials : sequence of mapping
+            Parameters that differ from this head's.
+
+        Yields
+        ------
+        trial : mapping
+        head : Head
+            A new one, fitted with it. Heads that share work may come in another order than the trials.
+        """
+        for trial in trials:
+            yield trial, self._with(trial).fit(X, Y)
+
+    def _with(self, trial: Trial) -> Self:
+        """A new head with some parameters set otherwise."""
+        head: Self = clone(self).set_params(**trial)
+        head.watch = self.watch
+        return head
+
+    def _tell_progress(self, n_done: int, n_all: int) -> None:
+        if self.watch:
+            self.watch(n_done, n_all)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float32]:
         """Score every concept of every image.

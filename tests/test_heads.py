@@ -13,7 +13,6 @@ from cache.errors import UserError
 from heads import HEADS
 from heads.base import Head, make_head
 from heads.dense import DenseHead
-from heads.logistic import LogisticHead
 from heads.saving import load_head, save_head
 
 ROOT = Path(__file__).parent.parent
@@ -152,17 +151,6 @@ def test_a_damaged_head_is_refused(data: tuple, tmp_path: Path) -> None:
     (tmp_path / "head.h5").write_bytes(b"damaged")
     with pytest.raises(UserError, match="no finished head in it"):
         load_head(tmp_path)
-
-
-def test_logistic_is_scikit_learns_one_vs_rest_on_standardised_embeddings(data: tuple) -> None:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.multiclass import OneVsRestClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    X, Y = data[0].astype(np.float64), data[1][:, :3]
-    peer = make_pipeline(StandardScaler(), OneVsRestClassifier(LogisticRegression(C=0.1, max_iter=1000))).fit(X, Y)
-    np.testing.assert_allclose(LogisticHead(C=0.1).fit(X, Y).predict_proba(X), peer.predict_proba(X), atol=1e-6)
 
 
 def test_dense_learns_what_is_there(data: tuple) -> None:

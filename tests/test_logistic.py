@@ -1,0 +1,154 @@
+"""The logistic head is scikit-learn's one-vs-rest optimum, whatever the concepts look like."""
+
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse
+from scipy.special import expit
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from heads import lbfgs, objective, solver
+from heads.logistic import LogisticHead
+
+RATES = (0.5, 0.9, 0.1, 0.02, 0.0, 0.3)
+"""Shares of images that show each concept; 0 stands for one image."""
+
+
+def draw(n_images: int, n_features: int, kind: str) -> tuple[np.ndarray, scipy.sparse.csr_matrix]:
+    """Embeddings of a kind, and concepts that they decide but for some noise."""
+    random = np.random.default_rng(0)
+    X = random.standard_normal((n_images, n_features), np.float32)
+    if kind == "correlated":
+        X = np.maximum(X @ random.standard_normal((n_features, n_features), np.float32), 0)
+    elif kind == "constant and double":
+        X[:, :3], X[:, 3] = 7.1, X[:, 4]
+    elif kind == "about a large mean":
+        X = X * np.float32(1e-6) + np.float32(1e-3)
+    signal = X.astype(np.float64) @ random.standard_normal((n_features, len(RATES)))
+    signal /= signal.std(axis=0)
+    if kind != "separable":
+        signal += random.standard_normal(signal.shape)
+    Y = np.zeros(signal.shape, np.int8)
+    for column, rate in enumerate(RATES):
+        Y[np.argsort(-signal[:, column])[: max(1, int(rate * n_images))], column] = 1
+    return X, scipy.sparse.csr_matrix(Y)
+
+
+def loss(Z: np.ndarray, y: np.ndarray, coef: np.ndarray, intercept: float, C: float, weight: np.ndarray) -> float:
+    """scikit-learn's objective."""
+    margin = Z @ coef + intercept
+    return C * (weight * (np.logaddexp(0, margin) - y * margin)).sum() + coef @ coef / 2
+
+
+def assert_is_the_optimum(head: LogisticHead, X: np.ndarray, Y: scipy.sparse.csr_matrix) -> None:
+    """Compare objective and probabilities with scikit-learn's at a tight tolerance."""
+    Z = StandardScaler().fit_transform(X.astype(np.float64))
+    scores = head.predict_proba(X)
+    for column, C in enumerate(np.broadcast_to(head.C, Y.shape[1])):
+        y = Y[:, [column]].toarray().ravel()
+        weight = np.ones(len(y))
+        if head.class_weight == "balanced":
+            weight = np.where(y, len(y) / 2 / y.sum(), len(y) / 2 / (len(y) - y.sum()))
+        method = "newton-cholesky" if X.shape[1] <= len(X) else "lbfgs"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scikit-learn warns where it cannot come nearer
+            peer = LogisticRegression(C=C, class_weight=head.class_weight, solver=method, tol=1e-9, max_iter=20_000)
+            peer.fit(Z, y)
+        best = loss(Z, y, peer.coef_[0], peer.intercept_[0], C, weight)
+        assert loss(Z, y, head.coef_[column], head.intercept_[column], C, weight) <= best * (1 + 1e-6)
+        np.testing.assert_allclose(scores[:, column], peer.predict_proba(Z)[:, 1], atol=2e-3)
+
+
+@pytest.mark.parametrize("C", [1e-4, 0.01, 1.0, 100.0])
+@pytest.mark.parametrize("kind", ["plain", "correlated", "separable", "constant and double", "about a large mean"])
+def test_it_is_scikit_learns_optimum(kind: str, C: float) -> None:
+    X, Y = draw(400, 20, kind)
+    assert_is_the_optimum(LogisticHead(C=C).fit(X, Y), X, Y)
+
+
+def test_it_is_the_optimum_with_more_features_than_images() -> None:
+    X, Y = draw(100, 150, "plain")
+    assert_is_the_optimum(LogisticHead(C=0.1).fit(X, Y), X, Y)
+
+
+@pytest.mark.parametrize("C", [0.01, 100.0])
+def test_balanced_weights_are_scikit_learns(C: float) -> None:
+    X, Y = draw(1000, 20, "correlated")
+    assert_is_the_optimum(LogisticHead(C=C, class_weight="balanced").fit(X, Y), X, Y)
+
+
+def test_each_concept_may_have_its_own_penalty() -> None:
+    X, Y = draw(400, 20, "plain")
+    assert_is_the_optimum(LogisticHead(C=[1.0, 0.1, 0.01, 0.001, 1.0, 10.0]).fit(X, Y), X, Y)
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_large_data_in_float32_by_way_of_a_sample_reach_the_optimum_too(
+    class_weight: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(solver, "SMALL", 0)
+    monkeypatch.setattr(solver, "LEAST_ROWS", 0)
+    monkeypatch.setattr(objective, "SAMPLE", 500)
+    X, Y = draw(5000, 24, "correlated")
+    assert_is_the_optimum(LogisticHead(C=0.1, class_weight=class_weight).fit(X, Y), X, Y)
+
+
+def test_concepts_in_several_blocks_are_put_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, Y = draw(300, 10, "plain")
+    whole = LogisticHead().fit(X, Y)
+    monkeypatch.setattr(solver, "BLOCK", 2)
+    np.testing.assert_allclose(LogisticHead().fit(X, Y).coef_, whole.coef_, atol=1e-4)
+
+
+@pytest.mark.parametrize("small", [0, solver.SMALL])
+def test_the_number_of_threads_changes_no_bit(small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solver, "SMALL", small)
+    X, Y = draw(3000, 16, "correlated")
+    one, three = LogisticHead(n_jobs=1).fit(X, Y), LogisticHead(n_jobs=3).fit(X, Y)
+    np.testing.assert_array_equal(one.coef_, three.coef_)
+    np.testing.assert_array_equal(one.intercept_, three.intercept_)
+
+
+def test_what_does_not_converge_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lbfgs, "MAX_STEPS", 2)
+    with pytest.warns(ConvergenceWarning, match=r"6 of 6 concepts did not converge; a smaller C converges sooner"):
+        LogisticHead(C=100.0).fit(*draw(400, 20, "plain"))
+
+
+def test_what_float32_cannot_settle_is_settled_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solver, "SMALL", 0)
+    monkeypatch.setattr(solver, "CLOSELY", 1e-9)
+    X, Y = draw(3000, 16, "correlated")
+    head = LogisticHead(C=1.0, class_weight="balanced").fit(X, Y)
+    margin = (X - head.mean_) / head.scale_ @ head.coef_.T + head.intercept_
+    counts = np.asarray(Y.sum(axis=0)).ravel()
+    weight = np.where(Y.toarray(), 3000 / 2 / counts, 3000 / 2 / (3000 - counts))
+    slope = ((expit(margin) - Y.toarray()) * weight).sum(axis=0)  # of the intercept; 0 at the optimum
+    assert np.abs(slope).max() < 0.02
+
+
+def test_a_path_gives_what_each_fit_gives() -> None:
+    X, Y = draw(400, 20, "plain")
+    trials = [{"C": 1.0}, {"C": 0.01}, {"C": 0.1, "class_weight": "balanced"}, {"C": [0.1] * 6}]
+    found = list(LogisticHead().fit_each(X, Y, trials))
+    assert sorted(map(str, trials)) == sorted(str(trial) for trial, _ in found)
+    for trial, head in found:
+        assert {key: head.get_params()[key] for key in trial} == trial
+        alone = LogisticHead(**trial).fit(X, Y)
+        np.testing.assert_allclose(head.predict_proba(X), alone.predict_proba(X), atol=1e-4)
+
+
+def test_a_penalty_for_another_number_of_concepts_is_refused() -> None:
+    with pytest.raises(ValueError, match="C has 2 values, expected one or 6, one a concept"):
+        LogisticHead(C=[1.0, 2.0]).fit(*draw(50, 4, "plain"))
+
+
+def test_progress_reaches_the_number_of_concepts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solver, "BLOCK", 4)
+    head, told = LogisticHead(), []
+    head.watch = lambda n_done, n_all: told.append((n_done, n_all))
+    head.fit(*draw(50, 4, "plain"))
+    assert told == [(4, 6), (6, 6)]

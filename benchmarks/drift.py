@@ -27,7 +27,7 @@ def embed(data: Path, folder: Path, name: str, engine: str, precision: str, weig
     given = {"weights": weights, "engine": engine, "precision": precision}
     store = make_features(data, folder / f"{name}.h5", given, say=lambda line: None, warn=lambda line: None)
     quiet = {"say": lambda line: None, "warn": lambda line: None}
-    metrics = fit_run("logistic", store.path, data, folder / name, decoder_text="fixed:0.3", **quiet)
+    metrics = fit_run("logistic", store.path, data, folder / name, {"decoder": "fixed:0.3"}, **quiet)
     return _embeddings(store), metrics["valid"]["primary"]
 
 

@@ -52,7 +52,7 @@ def main() -> None:
         loop = OneVsRestClassifier(LogisticRegression(C=C, max_iter=1000), n_jobs=N_JOBS).fit(Z, Y[:, sample])
         theirs = scaling + (time.perf_counter() - start) / len(sample) * Y.shape[1]
         print(
-            f"C={C:g}: ours {ours:.0f} s, {peak:.1f} GiB at most; scikit-learn {theirs:,.0f} s; {theirs / ours:.1f} times"
+            f"C={C:g}: ours {ours:.0f} s, {peak:.1f} GiB at most; scikit-learn {theirs:,.0f} s: {theirs / ours:.1f} x"
         )
         Z64 = StandardScaler().fit_transform(X.astype(np.float64))
         for number in np.linspace(0, len(sample) - 1, args.exact).astype(int):

@@ -10,38 +10,40 @@ LINE_SECONDS = 30.0
 
 
 class Progress:
-    """Counts images that are done.
+    """Counts images, or something else, that are done.
 
     Parameters
     ----------
     total : int
-        How many images there are to do.
+        How many there are to do.
     label : str
         What is being done.
+    unit : str
+        What is counted.
     """
 
-    def __init__(self, total: int, label: str) -> None:
-        self._bar = tqdm(total=total, desc=label, unit=" images", smoothing=0.1, disable=not sys.stderr.isatty())
-        self._total, self._label, self._done = total, label, 0
+    def __init__(self, total: int, label: str, unit: str = "images") -> None:
+        self._bar = tqdm(total=total, desc=label, unit=f" {unit}", smoothing=0.1, disable=not sys.stderr.isatty())
+        self._total, self._label, self._unit, self._done = total, label, unit, 0
         self._started = self._told = time.monotonic()
 
-    def add(self, n_images: int) -> None:
+    def add(self, n_done: int) -> None:
         """Count some more."""
-        self._done += n_images
-        self._bar.update(n_images)
+        self._done += n_done
+        self._bar.update(n_done)
         now = time.monotonic()
         if self._bar.disable and now - self._told >= LINE_SECONDS:
             self._told = now
             rate = self._done / (now - self._started)
             left = (self._total - self._done) / rate
             print(
-                f"{self._label}: {self._done:,} of {self._total:,}, {rate:.0f} images/s, {left:.0f} s left",
+                f"{self._label}: {self._done:,} of {self._total:,}, {rate:.0f} {self._unit}/s, {left:.0f} s left",
                 file=sys.stderr,
             )
 
-    def reach(self, n_images: int) -> None:
+    def reach(self, n_done: int) -> None:
         """Say how many are done in all."""
-        self.add(n_images - self._done)
+        self.add(n_done - self._done)
 
     def close(self) -> float:
         """End it; returns the seconds since the start."""

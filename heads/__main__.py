@@ -33,6 +33,11 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--decoder", metavar="NAME[:VALUE]",
                      help=f"{', '.join(DECODERS)}; fixed takes a threshold "
                      "(that of the run that is there, or fixed:0.3)")  # fmt: skip
+    fit.add_argument("--pooling", metavar="NAME", help="one of the store's several poolings (all, side by side)")
+    fit.add_argument("--train", choices=("train", "train+valid"), help="what the kept head learns from, once all else "
+                     "is settled on train alone (train)")  # fmt: skip
+    fit.add_argument("--tune", choices=("folds", "valid"), help="tune the decoder on out-of-fold scores of train, or "
+                     "on valid (folds)")  # fmt: skip
     fit.set_defaults(command=_fit)
     predict = commands.add_parser("predict", help="write a run's submission, checked by the edition's rules")
     predict.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
@@ -49,10 +54,11 @@ def _fit(args: argparse.Namespace) -> None:
 
     from heads.fitting import fit_run
 
-    params = None if args.set is None else _parse_settings(args.set)
+    given = {key: getattr(args, key) for key in ("decoder", "pooling", "train", "tune")}
+    given["params"] = None if args.set is None else _parse_settings(args.set)
     # Heads leave the number of processes open, as scikit-learn does; here it is all cores.
     with parallel_config(n_jobs=-1):
-        fit_run(args.name, args.store, args.data, args.out, params, args.decoder, warn=_warn)
+        fit_run(args.name, args.store, args.data, args.out, given, warn=_warn)
 
 
 def _predict(args: argparse.Namespace) -> None:

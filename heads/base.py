@@ -32,10 +32,13 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     n_concepts_ : int
         Columns of the scores.
     watch : callable or None
-        If set, told while fitting how many concepts or images are done, and of how many.
+        If set, told while fitting how many of what it `counts` are done, and of how many.
+    counts : str
+        What progress counts.
     """
 
     watch: Callable[[int, int], None] | None = None
+    counts = "concepts"
 
     def fit(self, X: ArrayLike, Y: Any) -> Self:
         """Learn from embeddings and an indicator matrix.
@@ -90,9 +93,9 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
             A new one, fitted with it. Heads that share work may come in another order than the trials.
         """
         for trial in trials:
-            yield trial, self._with(trial).fit(X, Y)
+            yield trial, self.with_params(trial).fit(X, Y)
 
-    def _with(self, trial: Trial) -> Self:
+    def with_params(self, trial: Trial) -> Self:
         """A new head with some parameters set otherwise."""
         head: Self = clone(self).set_params(**trial)
         head.watch = self.watch

@@ -46,8 +46,15 @@ class LabelledSplit:
     manual: dict[str, Concepts] | None
     files: dict[str, str]
 
+    @property
+    def readable_concepts(self) -> list[Concepts]:
+        """The concepts of the images that can be read."""
+        return [each for each, readable in zip(self.concepts, self.readable, strict=True) if readable]
 
-def load_labelled(store: FeatureStore, data: Path, split: str, warn: Callable[[str], None]) -> LabelledSplit:
+
+def load_labelled(
+    store: FeatureStore, data: Path, split: str, warn: Callable[[str], None], pooling: str = ""
+) -> LabelledSplit:
     """Join a split of a store with the labels of a data folder.
 
     Parameters
@@ -58,6 +65,8 @@ def load_labelled(store: FeatureStore, data: Path, split: str, warn: Callable[[s
     split : str
     warn : callable
         Told of images without labels and labels without an image; both are left out.
+    pooling : str
+        Which of the store's poolings; all, side by side, if empty.
 
     Raises
     ------
@@ -84,7 +93,8 @@ def load_labelled(store: FeatureStore, data: Path, split: str, warn: Callable[[s
         without_labels = [id for id, has in zip(rows.ids, known, strict=True) if not has]
         warn(f"{split}: {len(without_labels):,} images without labels are left out ({some(without_labels)})")
     ids = [id for id, has in zip(rows.ids, known, strict=True) if has]
-    chosen = rows.embeddings if known.all() else rows.embeddings[known]
+    pooled = rows.pooled(pooling) if pooling else rows.embeddings
+    chosen = pooled if known.all() else pooled[known]
     readable = rows.readable[known]
     _refuse_unfinite(store, split, ids, chosen, readable)
     concepts = labels.loc[ids].tolist()

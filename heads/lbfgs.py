@@ -48,7 +48,8 @@ class Preconditioner:
         rows = np.zeros((n_concepts, HEAVY), np.int64)
         strength = np.zeros((n_concepts, HEAVY))
         rows[column[kept], rank[kept]], strength[column[kept], rank[kept]] = row[kept], bend[kept]
-        spread = np.maximum(total - strength.sum(axis=1), 0)
+        # Something stays for the intercept, which no penalty holds: next to nothing cannot be inverted well.
+        spread = np.maximum(total - strength.sum(axis=1), total / 16)
         diagonal = problem.penalised + problem.C[:, None] * spread[:, None] * problem.curvature
         inverse = (1 / np.maximum(diagonal, 1e-12)).astype(dtype)
         scaled = problem.Z[rows] * np.sqrt(problem.C[:, None] * strength)[:, :, None].astype(dtype)

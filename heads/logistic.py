@@ -65,7 +65,7 @@ class LogisticHead(Head):
 
     def fit_each(self, X: ArrayLike, Y: Any, trials: Sequence[Trial]) -> Iterator[tuple[Trial, "LogisticHead"]]:
         """Fit a path: embeddings are prepared once, and each C starts from the solution for the one before."""
-        heads = [(trial, self._with(trial)) for trial in trials]
+        heads = [(trial, self.with_params(trial)) for trial in trials]
         apart = [pair for pair in heads if not isinstance(pair[1].C, (int, float))]
         yield from super().fit_each(X, Y, [trial for trial, _ in apart])
         path = sorted((pair for pair in heads if pair not in apart), key=lambda pair: (_same(pair[1]), pair[1].C))

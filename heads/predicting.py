@@ -76,9 +76,8 @@ def predict_run(
     readable = (row_of >= 0) & rows.readable[row_of]
     run = Run.load(folder)
     in_order = np.array_equal(row_of, np.arange(len(rows.ids)))
-    concepts = run.name_concepts(
-        run.score(rows.embeddings if in_order else rows.embeddings[row_of], readable), readable
-    )
+    X = rows.pooled(run.pooling) if run.pooling else rows.embeddings
+    concepts = run.name_concepts(run.score(X if in_order else X[row_of], readable), readable)
     if split == "test":
         for name in (SUBMISSION_RECORD, SUBMISSION_ZIP):
             (folder / name).unlink(missing_ok=True)  # another edition's must not stand beside this one

@@ -5,7 +5,7 @@ folder without it is an unfinished run.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from cache.store import FeatureStore
 from heads.base import Head
 from heads.decoders import Decoder, make_decoder
 from heads.saving import ARRAYS, PARAMETERS, load_head, save_head
+from heads.tuning import SCORES
 
-FORMAT = 1
+FORMAT = 2
 """Version of a run's files and of what a head makes of its parameters: raise it when results change."""
 
 ASKED, METRICS, DECODER, VOCABULARY = "run.json", "metrics.json", "decoder.json", "vocabulary.json"
@@ -33,7 +34,9 @@ VALID, SUBMISSION, SUBMISSION_ZIP, SUBMISSION_RECORD = (
     "submission.json",
 )
 
-RESULTS = (METRICS, SUBMISSION_RECORD, SUBMISSION, SUBMISSION_ZIP, VALID, DECODER, VOCABULARY, PARAMETERS, ARRAYS)
+RESULTS = (
+    METRICS, SUBMISSION_RECORD, SUBMISSION, SUBMISSION_ZIP, VALID, DECODER, VOCABULARY, PARAMETERS, ARRAYS, SCORES,
+)  # fmt: skip
 """What an earlier run leaves; removed in this order, the proof that it is finished first."""
 
 
@@ -50,6 +53,8 @@ class Run:
         Fitted.
     decoder_text : str
         The decoder as it was asked for, such as ``fixed:0.3``.
+    pooling : str
+        Which of a store's several poolings it scores; all of them, side by side, if empty.
     vocabulary : list of str
         The concept of each column of the scores.
     usual : list of str
@@ -60,6 +65,7 @@ class Run:
     head: Head
     decoder: Decoder
     decoder_text: str
+    pooling: str
     vocabulary: list[str]
     usual: list[str]
 
@@ -102,7 +108,7 @@ class Run:
         UserError
             The folder holds no finished run, or a damaged one.
         """
-        name = read_metrics(folder)["head"]
+        metrics = read_metrics(folder)
         head = load_head(folder)
         try:
             kept, decoded = _read_json(folder / VOCABULARY), _read_json(folder / DECODER)
@@ -113,7 +119,7 @@ class Run:
                 raise ValueError(f"{head.n_concepts_:,} concepts in the head, {len(vocabulary):,} in the vocabulary")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder}: a damaged run ({error}); train it again with `make head`") from error
-        return cls(name, head, decoder, decoded["decoder"], vocabulary, usual)
+        return cls(metrics["head"], head, decoder, decoded["decoder"], metrics["pooling"], vocabulary, usual)
 
 
 def read_asked(folder: Path) -> dict[str, Any] | None:
@@ -161,6 +167,14 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     raise UserError(f"{folder}: no finished run in it; make it with `make head RUN={folder}`")
 
 
+def finished(folder: Path) -> dict[str, Any] | None:
+    """Metrics of the finished run in a folder, None if there is none."""
+    try:
+        return read_metrics(folder)
+    except UserError:
+        return None
+
+
 def refuse_other_store(folder: Path, metrics: dict[str, Any], store: FeatureStore) -> None:
     """Refuse to score with embeddings of another kind than the head was trained on.
 
@@ -173,7 +187,10 @@ def refuse_other_store(folder: Path, metrics: dict[str, Any], store: FeatureStor
         trained_on = Provenance.from_json(json.dumps(metrics["store"]["provenance"]))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: a damaged run ({error}); train it again with `make head`") from error
-    differences = trained_on.differences(store.provenance)
+    here = store.provenance
+    if metrics["pooling"] in here.pooling.split(","):
+        trained_on, here = replace(trained_on, pooling=metrics["pooling"]), replace(here, pooling=metrics["pooling"])
+    differences = trained_on.differences(here)
     if differences:
         raise UserError(
             f"{folder} was trained on other features than {store.path} holds: {'; '.join(differences)}; "

@@ -1,6 +1,6 @@
 """The official scores of a run on valid: those that the evaluator gives the file that the run writes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from eval.editions import LATEST, Edition, find_edition
@@ -46,6 +46,21 @@ def score_valid(
         "edition": edition.year,
         "note": "the decoder was tuned on these images: optimistic" if tuned else None,
     }
+
+
+def describe(metrics: Mapping[str, Any]) -> str:
+    """A run's result in a few words, with what must be said beside it."""
+    decoder, valid = metrics["decoder"], metrics["valid"]
+    how = f"{metrics['head']}, {decoder['name']}"
+    if decoder["tuned_on"]:
+        of_folds = decoder["tuned_on"] == "folds"
+        how += " tuned on folds of train" if of_folds else " tuned on valid, so its valid score is optimistic"
+    if valid is None:
+        return f"{how}; no image of valid to score on"
+    secondary = f", secondary {valid['secondary']:.4f}" if valid["secondary"] is not None else ""
+    joined = ", before valid joined train" if metrics["train"]["splits"] != "train" else ""
+    frozen = "; frozen random network" if metrics["store"]["weights"].startswith("random:") else ""
+    return f"{how}; valid primary F1 {valid['primary']:.4f}{secondary} on {valid['n_images']:,} images{joined}{frozen}"
 
 
 def _secondary(

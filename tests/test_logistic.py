@@ -74,6 +74,12 @@ def test_it_is_the_optimum_with_more_features_than_images() -> None:
     assert_is_the_optimum(LogisticHead(C=0.1).fit(X, Y), X, Y)
 
 
+@pytest.mark.parametrize("n_images", [3, 12, 63, 64, 65, 130])
+def test_it_is_the_optimum_of_few_images(n_images: int) -> None:
+    X, Y = draw(n_images, 4, "separable")
+    assert_is_the_optimum(LogisticHead(C=1.0).fit(X, Y), X, Y)
+
+
 @pytest.mark.parametrize("C", [0.01, 100.0])
 def test_balanced_weights_are_scikit_learns(C: float) -> None:
     X, Y = draw(1000, 20, "correlated")

@@ -49,20 +49,12 @@ def place(tmp_path: Path) -> Path:
 
 
 def fit(
-    place: Path, name: str = "logistic", decoder: str = "fixed:0.3", **params: Any
+    place: Path, name: str = "logistic", decoder: str | None = "fixed:0.3", options: Any = None, **params: Any
 ) -> tuple[dict[str, Any], list[str]]:
     told: list[str] = []
-    metrics = fit_run(
-        name,
-        place / "s.h5",
-        place / "data",
-        place / "run",
-        params if decoder else None,
-        decoder,
-        say=told.append,
-        warn=told.append,
-    )
-    return metrics, told
+    given = {"params": params if decoder else None, "decoder": decoder} | (options or {})
+    paths = place / "s.h5", place / "data", place / "run"
+    return fit_run(name, *paths, given, say=told.append, warn=told.append), told
 
 
 def predict(place: Path, split: str = "test", year: int = 2026) -> list[str]:
@@ -90,10 +82,13 @@ def test_a_real_head_beats_the_floor(place: Path) -> None:
 
 def test_everything_a_result_needs_is_kept(place: Path) -> None:
     metrics, _ = fit(place, C=0.5)
-    assert metrics["params"] == {"C": 0.5, "n_jobs": None}
+    assert metrics["params"] == {"C": 0.5, "class_weight": None, "n_jobs": None}
     assert metrics["store"]["fingerprint"] == PROVENANCE.fingerprint
-    assert metrics["train"] == {"n_images": 79, "n_unreadable": 1, "n_concepts": 4, "valid_concepts_unseen": 0}
-    assert set(metrics["seconds"]) == {"load", "fit", "valid"}
+    assert metrics["train"] == {
+        "splits": "train", "n_images": 79, "n_unreadable": 1, "n_concepts": 4, "ever_present": 0,
+        "valid_concepts_unseen": 0,
+    }  # fmt: skip
+    assert set(metrics["seconds"]) == {"load", "fit", "score", "decode"}
     assert metrics["versions"]["scikit-learn"]
     assert metrics["valid"]["n_unreadable"] == 1
 
@@ -103,7 +98,7 @@ def test_unreadable_training_images_are_left_out_and_told(place: Path) -> None:
 
 
 def test_a_score_on_the_images_that_tuned_it_says_so(place: Path) -> None:
-    metrics, told = fit(place, decoder="global")
+    metrics, told = fit(place, decoder="global", options={"tune": "valid"})
     assert metrics["valid"]["note"] == "the decoder was tuned on these images: optimistic"
     assert "tuned on valid, so its valid score is optimistic" in told[-1]
     assert fit(place)[0]["valid"]["note"] is None
@@ -256,8 +251,9 @@ def test_without_valid_a_fixed_decoder_works_and_a_tuned_one_is_refused(place: P
     metrics, told = fit(place)
     assert metrics["valid"] is None
     assert "no image of valid to score on" in told[-1]
-    with pytest.raises(UserError, match="tuned on valid, a split it lacks; use fixed"):
-        fit(place, decoder="global")
+    assert fit(place, decoder="global")[0]["decoder"]["tuned_on"] == "folds"
+    with pytest.raises(UserError, match="tuned on valid, which has no image that can be read; tune by folds"):
+        fit(place, decoder="global", options={"tune": "valid"})
 
 
 def test_no_image_with_a_concept_is_refused(place: Path) -> None:
@@ -321,9 +317,8 @@ def test_another_decoder_does_not_train_the_head_again(place: Path) -> None:
 
 
 def fit_run_elsewhere(place: Path, decoder: str) -> tuple[dict[str, Any], None]:
-    return fit_run(
-        "logistic", place / "s.h5", place / "data", place / "elsewhere", {}, decoder, say=str, warn=str
-    ), None
+    paths = place / "s.h5", place / "data", place / "elsewhere"
+    return fit_run("logistic", *paths, {"decoder": decoder}, say=str, warn=str), None
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "head.h5", "head.json", "decoder.json", "vocabulary.json"])

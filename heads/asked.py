@@ -1,0 +1,99 @@
+"""What is asked of a run: every option settled, and digests that tell whether a run already answers it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache.errors import UserError
+from heads.base import Head
+from heads.decoders import Decoder
+from heads.labelled import LabelledStore
+from heads.run import FORMAT, read_asked
+
+TRAIN, BOTH = "train", "train+valid"
+"""What the head of a run learns from in the end."""
+
+FOLDS, VALID_SPLIT = "folds", "valid"
+"""What a decoder is tuned on: out-of-fold scores of train, or valid."""
+
+OPEN: dict[str, Any] = {"params": {}, "decoder": "fixed:0.3", "pooling": "", "train": TRAIN, "tune": FOLDS}
+"""Every option, and what it is if neither the user nor the run that is there says otherwise."""
+
+CHOICES = {"train": (TRAIN, BOTH), "tune": (FOLDS, VALID_SPLIT)}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request.
+
+    Parameters
+    ----------
+    name : str
+        The head's name in the registry.
+    data, store : str
+        Absolute paths of the data folder and the store.
+    params : dict
+        Parameters of the head.
+    decoder : str
+        Such as ``fixed:0.3``.
+    pooling : str
+        Which of a store's several poolings; empty for all of them, side by side.
+    train : str
+        ``train``, or ``train+valid`` once all is settled.
+    tune : str
+        ``folds`` or ``valid``.
+    """
+
+    name: str
+    data: str
+    store: str
+    params: dict[str, Any]
+    decoder: str
+    pooling: str
+    train: str
+    tune: str
+
+    @classmethod
+    def settle(cls, name: str, data: Path, store: Path, out: Path, given: Mapping[str, Any]) -> "Asked":
+        """Let what the user left open, None, follow the run that is there, if it is of the same head and data.
+
+        Raises
+        ------
+        UserError
+            An option has a value that it cannot have.
+        """
+        places = {"data": str(data.absolute()), "store": str(store.absolute())}
+        held = read_asked(out) or {}
+        follows = held.get("name") == name and held.get("data") == places["data"]
+        usual = OPEN | {key: held[key] for key in OPEN if follows and key in held}
+        options = {key: usual[key] if given.get(key) is None else given[key] for key in OPEN}
+        for key, choices in CHOICES.items():
+            if options[key] not in choices:
+                raise UserError(f"{key} is '{options[key]}', expected {' or '.join(choices)}")
+        return cls(name, places["data"], places["store"], **options | {"params": dict(options["params"])})
+
+    def digests(self, head: Head, decoder: Decoder, source: LabelledStore) -> dict[str, str]:
+        """Digests of what decides the head that learns from train, and of what decides the whole result."""
+        # The number of processes changes no result.
+        params = {key: value for key, value in head.get_params().items() if key != "n_jobs"}
+        learnt = {
+            "format": FORMAT,
+            "head": self.name,
+            "params": params,
+            "pooling": self.pooling,
+            "store": source.store.content,
+            "labels": source.train.files,
+            "groups": source.groups_digest,
+        }
+        decoded = {
+            "decoder": type(decoder).__name__,
+            "params": decoder.get_params(),
+            "tune": self.tune,
+            "train": self.train,
+            "labels": source.valid.files if source.valid else {},
+        }
+        texts = {"head": json.dumps(learnt, sort_keys=True), "whole": json.dumps([learnt, decoded], sort_keys=True)}
+        return {key: hashlib.sha256(text.encode()).hexdigest() for key, text in texts.items()}

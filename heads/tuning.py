@@ -1,0 +1,82 @@
+"""What decoders are tuned on: scores of images that the head did not train on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold, KFold
+
+from cache.errors import UserError
+from cache.files import replacing
+from heads.base import Head
+
+N_FOLDS = 5
+"""Parts of train: each is scored by a head that learnt from the others."""
+
+SCORES = "out_of_fold.npy"
+
+
+def score_out_of_fold(
+    head: Head, X: NDArray[Any], Y: scipy.sparse.csr_matrix, groups: NDArray[Any] | None = None
+) -> NDArray[np.float32]:
+    """Score each training image by a head that did not see it, nor any other image of its group.
+
+    Parameters
+    ----------
+    head : Head
+        Its parameters are used; it is not fitted.
+    X : ndarray of float, shape (n_images, n_features)
+    Y : sparse matrix of {0, 1}, shape (n_images, n_concepts)
+    groups : ndarray, shape (n_images,), optional
+        Images of one group, such as a patient's, stay together.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_images, n_concepts)
+
+    Raises
+    ------
+    UserError
+        There are fewer than two images, or groups.
+    """
+    scores = np.empty(Y.shape, np.float32)
+    for rest, held in split_folds(len(X), groups):
+        scores[held] = head.with_params({}).fit(X[rest], Y[rest]).predict_proba(X[held])
+    return scores
+
+
+def split_folds(n_images: int, groups: NDArray[Any] | None = None) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Rows to learn from and rows held out, `N_FOLDS` times or as often as there are images; the same every time.
+
+    Raises
+    ------
+    UserError
+        There are fewer than two images, or groups.
+    """
+    n_parts = n_images if groups is None else len(np.unique(groups))
+    if n_parts < 2:
+        kind = "images" if groups is None else "groups"
+        raise UserError(
+            f"{n_parts} {kind} in train that can be read, expected at least 2 to tune by folds; use fixed:0.3"
+        )
+    n_folds = min(N_FOLDS, n_parts)
+    kind = KFold(n_folds, shuffle=True, random_state=0) if groups is None else GroupKFold(n_folds)
+    return iter(kind.split(np.zeros(n_images), groups=groups))
+
+
+def save_scores(scores: NDArray[np.float32], folder: Path) -> None:
+    """Keep out-of-fold scores with a run, so that another decoder needs no training."""
+    with replacing(folder / SCORES) as temporary, open(temporary, "wb") as file:
+        np.save(file, scores, allow_pickle=False)
+
+
+def load_scores(folder: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
+    """Out-of-fold scores that a run keeps, mapped from its file; None where they are missing or of another shape."""
+    try:
+        scores = np.load(folder / SCORES, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return scores if scores.shape == shape and scores.dtype == np.float32 else None

@@ -1,0 +1,47 @@
+"""How long each stage takes, and how far a head has come."""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cache.progress import Progress
+from heads.base import Head
+
+
+class Clock:
+    """Seconds of each stage, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Measure a stage."""
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = round(time.perf_counter() - start, 3)
+
+
+@contextmanager
+def watching(head: Head, warn: Callable[[str], None]) -> Iterator[None]:
+    """Show the progress of a head that tells it, and turn its warnings into lines."""
+    bar: list[Progress] = []
+
+    def show(n_done: int, n_all: int) -> None:
+        if not bar:
+            bar.append(Progress(n_all, "fitting", head.counts))
+        bar[0].reach(n_done)
+        if n_done == n_all:
+            bar.pop().close()
+
+    head.watch = show
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            yield
+    finally:
+        head.watch = None
+        for each in bar:
+            each.close()
+    for message in dict.fromkeys(str(each.message) for each in caught):
+        warn(message)

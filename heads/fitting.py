@@ -145,9 +145,17 @@ def describe(metrics: Mapping[str, Any]) -> str:
         how += f" at {decoder['threshold']:.3f} tuned on valid, so its valid score is optimistic"
     if valid is None:
         return f"{how}; no image of valid to score on"
-    secondary = f", secondary {valid['secondary']:.4f}" if valid["secondary"] is not None else ""
+    primary, secondary = _with_interval(valid, "primary"), ""
+    if valid["secondary"] is not None:
+        secondary = f", secondary {_with_interval(valid, 'secondary')}"
     frozen = "; frozen random network" if metrics["store"]["weights"].startswith("random:") else ""
-    return f"{how}; valid primary F1 {valid['primary']:.4f}{secondary} on {valid['n_images']:,} images{frozen}"
+    return f"{how}; valid primary F1 {primary}{secondary} on {valid['n_images']:,} images{frozen}"
+
+
+def _with_interval(valid: Mapping[str, Any], score: str) -> str:
+    """A score with its 95% interval, which runs of earlier versions do not have."""
+    ends = valid.get(f"{score}_interval")
+    return f"{valid[score]:.4f}" + (f" [{ends[0]:.4f}, {ends[1]:.4f}]" if ends else "")
 
 
 class Clock:

@@ -1,16 +1,18 @@
-"""``python -m eval``: score and check submissions as the organisers do."""
+"""``python -m eval``: score, check and compare submissions as the organisers do."""
 
 import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from eval.editions import EDITIONS, LATEST, find_edition
 from eval.errors import UserError
 
-MANY_FAULTS = 20
-"""How many faults are printed; a file with more is wrong in one way."""
+A_SUBMISSION = "a .csv, or a .zip with submission.csv in it"
+NOTE = "95% bootstrap interval over images"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,61 +37,137 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m eval", description="Score and check submissions as the organisers do."
+        prog="python -m eval", description="Score, check and compare submissions as the organisers do."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    score = commands.add_parser("score", help="official scores of a submission")
-    score.add_argument(
-        "submission", type=Path, metavar="SUBMISSION", help="a .csv, or a .zip with submission.csv in it"
-    )
-    score.add_argument("--truth", type=Path, required=True, metavar="CSV", help="the true concepts")
-    score.add_argument("--manual", type=Path, metavar="CSV", help="the manual truth, for the secondary score")
+    score = commands.add_parser("score", help="official scores of a submission, their intervals and a breakdown")
+    score.add_argument("submission", type=Path, metavar="SUBMISSION", help=A_SUBMISSION)
+    score.add_argument("--train", type=Path, metavar="CSV",
+                       help="labels of the training images: tells what concepts that they lack cost "
+                       "(a run's own vocabulary, beside its valid.csv)")  # fmt: skip
+    score.add_argument("--breakdown", type=Path, metavar="CSV",
+                       help="write precision, recall and F1 by group and concept, and images without a hit")  # fmt: skip
     score.set_defaults(command=_score)
-    check = commands.add_parser("check", help="whether an edition would accept a submission")
-    check.add_argument(
-        "submission", type=Path, metavar="SUBMISSION", help="a .csv, or a .zip with submission.csv in it"
-    )
+    check = commands.add_parser("check", help="every fault for which an edition would refuse a submission")
+    check.add_argument("submission", type=Path, metavar="SUBMISSION", help=A_SUBMISSION)
     check.add_argument("--ids", type=Path, required=True, metavar="CSV", help="the official list of ids, in its order")
     check.set_defaults(command=_check)
-    for command in (score, check):
+    compare = commands.add_parser("compare", help="whether two runs or submissions differ, and how sure that is")
+    for name in ("first", "second"):
+        compare.add_argument(name, type=Path, metavar="RUN_OR_SUBMISSION", help="a run's folder, or a submission")
+    compare.set_defaults(command=_compare)
+    for command in (score, compare):
+        command.add_argument("--truth", type=Path, required=True, metavar="CSV", help="the true concepts")
+        command.add_argument("--manual", type=Path, metavar="CSV", help="the manual truth, for the secondary score")
+        command.add_argument("--resamples", type=_positive, default=2000, metavar="N",
+                             help="bootstrap resamples (2000)")  # fmt: skip
+    for command in (score, check, compare):
         command.add_argument("--edition", type=int, default=LATEST, choices=list(EDITIONS), help=f"year ({LATEST})")
         command.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
 
 def _score(args: argparse.Namespace) -> int:
+    from eval.bootstrap import find_interval
+    from eval.breakdown import break_down, write_breakdown
     from eval.scoring import score_files
+    from eval.traps import find_traps, find_vocabulary
 
-    scores, form = score_files(args.submission, args.truth, args.manual, find_edition(args.edition))
-    if form:
-        print(f"eval: warning: the form check of {args.edition} would refuse it: {form[0]}", file=sys.stderr)
+    scored = score_files(args.submission, args.truth, args.manual, find_edition(args.edition))
+    warnings = find_traps(scored, find_vocabulary(args.submission, args.train))
+    if scored.form:
+        rest = f" (and {len(scored.form) - 1:,} more, see `check`)" if len(scored.form) > 1 else ""
+        warnings.append(f"the form check of {args.edition} would refuse it: {scored.form[0]}{rest}")
+    for line in warnings:
+        print(f"eval: warning: {line}", file=sys.stderr)
+    primary = find_interval(scored.primary_f1, args.resamples)
+    secondary = None if scored.secondary_f1 is None else find_interval(scored.secondary_f1, args.resamples)
+    tallies = break_down(scored.truth.sets, scored.predicted.sets)
+    if args.breakdown:
+        write_breakdown(args.breakdown, tallies)
     if args.json:
-        print(json.dumps({"edition": args.edition, "n_images": scores.n_images, "primary": scores.primary,
-                          "secondary": scores.secondary, "form": [str(fault) for fault in form]}))  # fmt: skip
+        said = {
+            "edition": args.edition,
+            "n_images": scored.n_images,
+            "primary": scored.primary,
+            "primary_interval": primary,
+            "secondary": scored.secondary,
+            "secondary_interval": secondary,
+            "form": [str(fault) for fault in scored.form],
+            "warnings": warnings,
+            "breakdown": _by_level([tally.cells() for tally in tallies]),
+        }
+        print(json.dumps(said))
         return 0
-    print(f"primary F1    {scores.primary:.4f}   ({scores.n_images:,} images, rules of {args.edition})")
-    print(f"secondary F1  {scores.secondary:.4f}" if scores.secondary is not None else "secondary F1  needs --manual")
+    print(f"primary F1    {_text(scored.primary, primary)}   ({scored.n_images:,} images, rules of {args.edition})")
+    if scored.secondary is None or secondary is None:
+        print("secondary F1  needs --manual")
+    else:
+        print(f"secondary F1  {_text(scored.secondary, secondary)}")
+    missed = sum(tally.level == "image" for tally in tallies)
+    print(f"no hit        {missed:,} images   ([…] is the {NOTE}, {args.resamples:,} resamples)")
     return 0
 
 
+def _by_level(tallies: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    levels: dict[str, list[dict[str, Any]]] = {"all": [], "group": [], "concept": [], "image": []}
+    for cells in tallies:
+        levels[cells["level"]].append({key: value for key, value in cells.items() if key != "level"})
+    return levels
+
+
 def _check(args: argparse.Namespace) -> int:
+    from eval.faults import find_faults
+    from eval.files import read_submission_bytes
     from eval.labels import read_ids
-    from eval.submission import find_faults, read_bytes
 
     ids = read_ids(args.ids)
-    faults = list(find_faults(read_bytes(args.submission), ids, find_edition(args.edition), args.submission.name))
+    faults = find_faults(read_submission_bytes(args.submission), ids, find_edition(args.edition), str(args.submission))
     if args.json:
         print(json.dumps({"edition": args.edition, "n_images": len(ids), "faults": [vars(fault) for fault in faults]}))
     elif not faults:
         print(f"{args.submission}: {len(ids):,} images, passes the check of {args.edition}")
-    for fault in faults[:MANY_FAULTS]:
+    for fault in faults:
         print(f"{args.submission}: {fault}", file=sys.stderr)
     if faults:
-        rest = f" (and {len(faults) - MANY_FAULTS:,} more)" if len(faults) > MANY_FAULTS else ""
-        print(
-            f"eval: error: {args.submission}: {len(faults):,} faults{rest}, refused in {args.edition}", file=sys.stderr
-        )
+        found = f"{len(faults):,} faults" if len(faults) > 1 else "1 fault"
+        print(f"eval: error: {args.submission}: {found}, refused in {args.edition}", file=sys.stderr)
     return 1 if faults else 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from eval.comparing import compare_files
+
+    compared = compare_files(
+        args.first, args.second, args.truth, args.manual, find_edition(args.edition), args.resamples
+    )
+    first, second = str(args.first), str(args.second)
+    if args.json:
+        scores = {each.name.split()[0]: each.to_json(first, second) for each in compared}
+        print(json.dumps({"edition": args.edition, "runs": [first, second], "resamples": args.resamples} | scores))
+        return 0
+    for each in compared:
+        print(each.name)
+        width = max(len(first), len(second), len("difference"))
+        for name, score, interval in zip((first, second), each.scores, each.intervals, strict=True):
+            print(f"  {name:{width}}  {_text(score, interval)}")
+        change = each.difference
+        ends = f"[{change.low:+.4f}, {change.high:+.4f}]"
+        print(f"  {'difference':{width}} {change.mean:+.4f}  {ends}   p = {change.p_value:.4f}")
+        print(f"  {each.verdict(first, second)}")
+    print(f"([…] is the {NOTE}, {args.resamples:,} resamples, paired for the difference)")
+    return 0
+
+
+def _text(score: float, interval: Sequence[float]) -> str:
+    return f"{score:.4f}  [{interval[0]:.4f}, {interval[1]:.4f}]"
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
+    return number
 
 
 if __name__ == "__main__":

@@ -7,14 +7,19 @@ from eval.errors import UserError
 MAX_CONCEPTS = 100
 """Most concepts that a submission may name for an image, in every edition."""
 
-ALLOWED_2023 = frozenset(
+MODALITIES = frozenset(
     {
         "C0002978",  # angiogram
         "C0040405",  # X-ray computed tomography
         "C0024485",  # magnetic resonance imaging
         "C0032743",  # positron-emission tomography
         "C0041618",  # ultrasonography
+        "C0920367",  # optical coherence tomography
         "C1306645",  # plain X-ray
+    }
+)
+REGIONS = frozenset(
+    {
         "C1140618",  # upper extremity
         "C0037949",  # vertebral column
         "C0030797",  # pelvis
@@ -25,9 +30,12 @@ ALLOWED_2023 = frozenset(
         "C0000726",  # abdomen
     }
 )
-"""The concepts that the secondary score counts in 2023 and 2024."""
 
-ALLOWED_2025 = ALLOWED_2023 | {"C0920367"}  # optical coherence tomography
+ALLOWED_2025 = MODALITIES | REGIONS
+"""The concepts that the secondary score counts in 2025 and 2026."""
+
+ALLOWED_2023 = ALLOWED_2025 - {"C0920367"}
+"""The same in 2023 and 2024, without optical coherence tomography."""
 
 
 @dataclass(frozen=True)

@@ -13,3 +13,12 @@ def some(names: list[str], limit: int = 3) -> str:
     """
     rest = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def shown(text: str, limit: int = 60) -> str:
+    r"""Text from a file as it may stand in a message: quoted, on one line, not too long.
+
+    >>> shown("a1"), shown("a\nb")
+    ("'a1'", "'a\\nb'")
+    """
+    return repr(text if len(text) <= limit else text[:limit] + "…")

@@ -3,79 +3,90 @@
 import csv
 import io
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
-from eval.errors import UserError
-from eval.official import Fault, decode
+from eval.errors import shown
+from eval.official import cells_of, find_repeated, split_concepts
 
 HEADER = ["ID", "CUIs"]
-CUI = re.compile(r"C[0-9]+")
+CUI = re.compile(r"C\d+")
 
 
-def form_faults(data: bytes, ids: Sequence[str], name: str) -> Iterator[Fault]:
-    """Find what the form check of 2026 refuses.
+def listed_ids(*files: bytes) -> list[str]:
+    """The official ids in the order that the form check wants: those of the truth, then what the manual file adds.
+
+    The check takes the first row of each file for its header, whatever is in it, and no other.
 
     Parameters
     ----------
-    data : bytes
-        The submission.
-    ids : sequence of str
-        The official ids in their order: those of the truth, then what the manual file has besides.
-    name : str
-        What errors call the file.
-
-    Yields
-    ------
-    Fault
-        In the order of the check; the first is the organisers'.
+    *files : bytes
+        Contents of the truth and of the manual file, in UTF-8.
     """
-    try:
-        reader = csv.reader(io.StringIO(decode(data, name), newline=""))
-        rows = [(reader.line_num, row) for row in reader]
-    except (UserError, csv.Error) as error:
-        yield Fault(0, str(error))
+    ids: dict[str, None] = {}
+    for data in files:
+        rows = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline=""))
+        next(rows, None)
+        ids |= dict.fromkeys(row[0].strip() for row in rows if row)
+    return list(ids)
+
+
+def blank_lines(data: bytes) -> Iterator[int]:
+    """Numbers of the lines after the first with nothing on them; a form feed ends a line here, as for the check."""
+    for number, line in enumerate(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors="replace"), 1):
+        if number > 1 and not all(part.strip() for part in line.splitlines()):
+            yield number
+
+
+def cell_faults(cells: list[str]) -> Iterator[str]:
+    """What the form check refuses of a row by itself, in its order."""
+    if len(cells) != 2:
+        yield f"{cells_of(cells)}, expected an id, ',', and concepts with ';' between them"
         return
-    blank = [line for line, row in rows[1:] if not "".join(row).strip() and len(row) < 2]
-    yield from (Fault(line, "blank line; remove it") for line in blank)
-    if not rows or rows[0][1] != HEADER:
-        found = ",".join(rows[0][1]) if rows else "nothing"
-        yield Fault(1, f"header {found!r}, expected exactly 'ID,CUIs' without a byte order mark")
-    seen: set[str] = set()
-    filled = [(line, row) for line, row in rows[1:] if row]
-    for position, (line, row) in enumerate(filled):
-        fault = _row_fault(row, position, ids, seen)
-        if fault:
-            yield Fault(line, fault)
-        seen.add(row[0])
-    missing = [id for id in ids if id not in seen]
-    if missing:
-        yield Fault(0, f"{len(missing):,} of {len(ids):,} images have no row, such as '{missing[0]}'; add them")
-
-
-def _row_fault(row: list[str], position: int, ids: Sequence[str], seen: set[str]) -> str | None:
-    if len(row) != 2:
-        return f"{len(row)} cells, expected an id, ',', and concepts with ';' between them"
-    id, cell = row
+    id, cell = cells
     if id != id.strip() or cell != cell.strip():
-        return f"spaces around a cell of image '{id.strip()}'; remove them"
-    if id in seen:
-        return f"image '{id}' has a row already; keep one"
-    expected = ids[position] if position < len(ids) else None
-    if id != expected:
-        wanted = f"'{expected}'" if expected is not None else "no further row"
-        return f"image '{id}' where {wanted} is expected; keep the order of the list of ids"
-    return _concepts_fault(id, cell)
-
-
-def _concepts_fault(id: str, cell: str) -> str | None:
-    if not cell:
-        return None
-    concepts = [part.strip() for part in cell.split(";")]
+        yield f"spaces around a cell of image {shown(id.strip())}; remove them"
+    if not cell.strip():
+        return
+    concepts = split_concepts(cell)
     if "" in concepts:
-        return f"image '{id}': an empty concept; remove the ';' too many"
-    odd = [concept for concept in concepts if not CUI.fullmatch(concept)]
-    if odd:
-        return f"image '{id}': concept '{odd[0]}', expected 'C' and digits"
-    if len(set(concepts)) < len(concepts):
-        return f"image '{id}': a concept twice; name each once"
-    return None
+        yield f"image {shown(id)}: an empty concept; remove the ';' too many"
+    odd = next((concept for concept in concepts if concept and not CUI.fullmatch(concept)), None)
+    if odd is not None:
+        yield f"image {shown(id)}: concept {shown(odd)}, expected 'C' and digits"
+    twice = find_repeated([concept for concept in concepts if concept])
+    if twice is not None:
+        yield f"image {shown(id)}: concept {shown(twice)} twice; name each once"
+
+
+def out_of_order(positions: Sequence[int]) -> list[int]:
+    """The fewest rows that must move for the official order.
+
+    Parameters
+    ----------
+    positions : sequence of int
+        The place of each row's id in the official list, all different.
+
+    Returns
+    -------
+    list of int
+        Indices into `positions` that are not on one longest increasing subsequence.
+
+    Examples
+    --------
+    >>> out_of_order([3, 0, 1, 2]), out_of_order([0, 2, 5])
+    ([0], [])
+    """
+    ends: list[int] = []  # the smallest last position of an increasing run of each length
+    rows: list[int] = []  # and the row it is of
+    before: list[int] = []
+    for row, position in enumerate(positions):
+        length = bisect_left(ends, position)
+        before.append(rows[length - 1] if length else -1)
+        ends[length : length + 1] = [position]
+        rows[length : length + 1] = [row]
+    kept, row = set(), rows[-1] if rows else -1
+    while row >= 0:
+        kept.add(row)
+        row = before[row]
+    return [row for row in range(len(positions)) if row not in kept]

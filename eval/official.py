@@ -1,8 +1,9 @@
-"""The official scores, as the organisers' evaluators compute them.
+"""Truth and submission files, read and refused as the organisers' evaluators do.
 
 Rules: taubsity/clef-caption-evaluation (2023 to 2025), taubsity/clef-caption-evaluation-2026, and the evaluator
-handed out in 2022. One surprise: an empty cell is one concept, the empty string, so an image without concepts is
-right only where the submission has the cell and leaves it empty.
+handed out in 2022. Two surprises: an empty cell is one concept, the empty string, so an image without concepts is
+right only where the submission has the cell and leaves it empty; and a row with the letters ``ID`` in its first cell
+is taken for a header wherever it stands.
 """
 
 import csv
@@ -10,9 +11,11 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from eval.editions import MAX_CONCEPTS, Edition
-from eval.errors import UserError
+from eval.errors import UserError, shown
+from eval.files import read_file
 
 ConceptSets = Mapping[str, frozenset[str]]
 """Upper-case concepts of each image id, in the file's order."""
@@ -37,29 +40,31 @@ class Fault:
         return f"line {self.line}: {self.message}" if self.line else self.message
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Official scores of a submission; `secondary` is None where no manual file was given."""
-
-    primary: float
-    secondary: float | None
-    n_images: int
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a file: its line, its cells' number, its id and its concepts as written."""
+class Row(NamedTuple):
+    """A row of a file: the line it begins on, and its cells."""
 
     line: int
-    n_cells: int
-    id: str
-    concepts: tuple[str, ...]
+    cells: list[str]
 
 
-def read_rows(data: bytes, edition: Edition, name: str) -> Iterator[Row]:
-    """Read the rows of a truth or submission file as the evaluator does.
+@dataclass(frozen=True)
+class ConceptFile:
+    """What the evaluator makes of a file.
 
-    A row with ``ID`` in its first cell is skipped wherever it stands. Concepts are stripped, ids are not.
+    Parameters
+    ----------
+    sets : ConceptSets
+        The images that it counts.
+    passed_over : ConceptSets
+        Images that it takes for headers, because their id contains ``ID``.
+    """
+
+    sets: ConceptSets
+    passed_over: ConceptSets
+
+
+def read_rows(data: bytes, edition: Edition, name: str, delimiter: str | None = None) -> Iterator[Row]:
+    """Read the rows of a file, headers included.
 
     Parameters
     ----------
@@ -68,6 +73,8 @@ def read_rows(data: bytes, edition: Edition, name: str) -> Iterator[Row]:
     edition : Edition
     name : str
         What errors call the file.
+    delimiter : str, optional
+        The edition's if not given.
 
     Yields
     ------
@@ -79,11 +86,38 @@ def read_rows(data: bytes, edition: Edition, name: str) -> Iterator[Row]:
     UserError
         The bytes are not UTF-8 or not CSV.
     """
-    for line, cells in _cells(decode(data, name), edition, name):
-        if cells and is_skipped(cells[0], edition):
-            continue
-        concepts = tuple(part.strip() for part in cells[1].split(";")) if len(cells) > 1 else ()
-        yield Row(line, len(cells), cells[0] if cells else "", concepts)
+    refuse_other_text(data, name)
+    # Line by line, so that a large file costs no more memory than its bytes.
+    lines = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline=None)
+    mark = delimiter or edition.delimiter
+    if edition.quoted:
+        reader = csv.reader(lines, delimiter=mark)
+    else:
+        reader = csv.reader(lines, delimiter=mark, quoting=csv.QUOTE_NONE)
+    line = 1
+    try:
+        for cells in reader:
+            yield Row(line, cells)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{name}: line {line}: {error}; expected CSV") from None
+
+
+def refuse_other_text(data: bytes, name: str) -> None:
+    """Refuse what is not strict UTF-8; a byte order mark stays in the text, as it does for the evaluator.
+
+    Raises
+    ------
+    UserError
+        With the line.
+    """
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{name}: line {line}: byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        ) from None
 
 
 def is_skipped(id: str, edition: Edition) -> bool:
@@ -91,143 +125,145 @@ def is_skipped(id: str, edition: Edition) -> bool:
     return edition.header and "ID" in id
 
 
-def decode(data: bytes, name: str) -> str:
-    """Decode a file as strict UTF-8; a byte order mark stays, as it does for the evaluator."""
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise UserError(
-            f"{name}: line {line}: byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from None
+def is_header(id: str) -> bool:
+    """Whether a first cell names a column: `ID`, or `… ID` as in 2025.
+
+    >>> is_header("ID"), is_header("ImageCLEFmedical 2025 ID"), is_header("MID1")
+    (True, True, False)
+    """
+    words = id.removeprefix("\ufeff").casefold().split()
+    return bool(words) and words[-1] == "id"
 
 
-def read_truth(path: Path, edition: Edition) -> ConceptSets:
-    """Read a truth file; of rows with the same id the last one counts.
+def read_truth(path: Path, edition: Edition) -> ConceptFile:
+    """Read a truth file; of rows with the same id the last one counts, and cells after the second do not.
+
+    The label files of 2022 and 2023 are separated by TAB and have a header, unlike submissions: they are truth too.
 
     Raises
     ------
     UserError
-        A row has not exactly an id and a cell of concepts.
+        A row has no cell of concepts, or no image is in the file.
     """
-    truth = {}
-    for row in read_rows(path.read_bytes(), edition, str(path)):
-        if row.n_cells != 2:
+    data = read_file(path)
+    first = data.partition(b"\n")[0]
+    tabbed = edition.delimiter == "|" and b"\t" in first and b"|" not in first
+    delimiter = "\t" if tabbed else edition.delimiter
+    truth: dict[str, frozenset[str]] = {}
+    passed_over: dict[str, frozenset[str]] = {}
+    for line, cells in read_rows(data, edition, str(path), delimiter):
+        if cells and is_skipped(cells[0], edition):
+            if len(cells) > 1 and not is_header(cells[0]):
+                passed_over[cells[0]] = upper_set(cells[1])
+            continue
+        if tabbed and line == 1 and is_header(cells[0]):
+            continue
+        if len(cells) < 2:
             raise UserError(
-                f"{path}: line {row.line}: {row.n_cells} cells, expected an id and its concepts "
-                f"('{edition.delimiter}' between them); mend the truth file"
+                f"{path}: line {line}: {cells_of(cells)}, expected an id and its concepts "
+                f"({delimiter!r} between them); mend the truth file"
             )
-        truth[row.id] = _upper(row)
+        truth[cells[0]] = upper_set(cells[1])
     if not truth:
         raise UserError(f"{path}: no image in it; expected a row for each image of the test set")
-    return truth
+    return ConceptFile(truth, passed_over)
 
 
-def read_submission(data: bytes, edition: Edition, ids: Mapping[str, object], name: str) -> ConceptSets:
+def read_submission(data: bytes, edition: Edition, ids: Mapping[str, object], name: str) -> ConceptFile:
     """Read a submission, refusing what the evaluator refuses.
 
+    Parameters
+    ----------
+    data : bytes
+    edition : Edition
+    ids : mapping
+        The ids of the truth that the evaluator counts.
+    name : str
+        What errors call the file.
+
     Raises
     ------
     UserError
-        With the first fault.
+        With the fault that the evaluator finds first.
     """
     found: dict[str, frozenset[str]] = {}
-    for row, fault in submission_rows(data, edition, ids, name):
+    passed_over: dict[str, frozenset[str]] = {}
+    for line, cells in read_rows(data, edition, name):
+        if cells and is_skipped(cells[0], edition):
+            if not is_header(cells[0]):
+                passed_over[cells[0]] = upper_set(cells[1]) if len(cells) > 1 else frozenset()
+            continue
+        fault = next(row_faults(cells, edition, ids, found), None)
         if fault:
-            raise UserError(f"{name}: {fault}")
-        if row:
-            found[row.id] = _upper(row)
-    return found
+            raise UserError(f"{name}: {Fault(line, fault)}")
+        found[cells[0]] = upper_set(cells[1]) if len(cells) > 1 else frozenset()
+    if len(found) < len(ids):
+        missing = [id for id in ids if id not in found]
+        raise UserError(
+            f"{name}: {len(missing):,} of {len(ids):,} images have no row, such as {shown(missing[0])}; add them"
+        )
+    return ConceptFile(found, passed_over)
 
 
-def submission_rows(
-    data: bytes, edition: Edition, ids: Mapping[str, object], name: str
-) -> Iterator[tuple[Row | None, Fault | None]]:
-    """Read a submission's rows, each with the fault for which the evaluator would refuse it, if any.
-
-    The faults of a row are looked for in the evaluator's order and the first is given, so the first fault of all
-    is the evaluator's. A last pair without a row tells of ids that are missing.
-    """
-    seen: set[str] = set()
-    for row in read_rows(data, edition, name):
-        fault = _row_fault(row, edition, ids, seen)
-        seen.add(row.id)
-        yield row, Fault(row.line, fault) if fault else None
-    missing = [id for id in ids if id not in seen]
-    if missing:
-        yield None, Fault(0, f"{len(missing):,} of {len(ids):,} images have no row, such as '{missing[0]}'; add them")
-
-
-def image_f1(truth: frozenset[str], predicted: frozenset[str]) -> float:
-    """F1 of one image's concepts; 0 where either side is empty.
-
-    >>> image_f1(frozenset({"C1", "C2"}), frozenset({"C2"}))
-    0.6666666666666666
-    """
-    common = len(truth & predicted)
-    return 2 * common / (len(truth) + len(predicted)) if common else 0.0
-
-
-def primary_score(truth: ConceptSets, predicted: ConceptSets) -> float:
-    """Mean over the truth's images of `image_f1`, in every edition."""
-    return sum(image_f1(concepts, predicted[id]) for id, concepts in truth.items()) / len(truth)
-
-
-def secondary_score(manual: ConceptSets, predicted: ConceptSets, edition: Edition) -> float:
-    """Mean F1 over the manual annotations, both sides cut to the edition's allow-list.
-
-    An image whose cut truth is empty leaves the mean; one that only the manual file has stays in it as 0.
-
-    Raises
-    ------
-    UserError
-        The manual file lacks a predicted image, or no image is left to score.
-    """
-    if edition.allowed is None:
-        return 0.0
-    total, n_images = 0.0, len(manual)
-    for id, concepts in predicted.items():
-        if id not in manual:
-            raise UserError(f"image '{id}' is not in the manual truth; it needs a row for every image of the truth")
-        cut = manual[id] & edition.allowed
-        if cut:
-            total += image_f1(cut, concepts & edition.allowed)
-        else:
-            n_images -= 1
-    if n_images == 0:
-        raise UserError(f"no image of the manual truth has a concept that the secondary score of {edition.year} counts")
-    return total / n_images
-
-
-def _cells(text: str, edition: Edition, name: str) -> Iterator[tuple[int, list[str]]]:
-    if not edition.quoted:
-        for number, line in enumerate(text.splitlines(), 1):
-            yield number, line.split(edition.delimiter) if line else []
+def row_faults(
+    cells: list[str], edition: Edition, ids: Mapping[str, object], seen: Mapping[str, object]
+) -> Iterator[str]:
+    """All faults of a submission's row, in the evaluator's order, so that the first is the evaluator's."""
+    if not cells:
+        yield "blank line; remove it"
         return
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=edition.delimiter)
-    try:
-        for cells in reader:
-            yield reader.line_num, cells
-    except csv.Error as error:
-        raise UserError(f"{name}: line {reader.line_num}: {error}; expected CSV") from None
+    id = cells[0]
+    if len(cells) > 2:
+        yield f"{cells_of(cells)}, expected an id, '{edition.delimiter}', and concepts with ';' between them"
+    if id not in ids:
+        yield f"image {shown(id)} is not in the test set; write the ids as the list of ids does"
+    elif id in seen:
+        yield f"image {shown(id)} has a row already; keep one"
+    if len(cells) > 1:
+        concepts = split_concepts(cells[1])
+        yield from too_many(id, concepts)
+        twice = find_repeated(concepts)
+        if twice is not None:
+            hint = " (a ';' too many makes empty concepts)" if not twice else ""
+            yield f"image {shown(id)}: concept {shown(twice)} twice; name each once{hint}"
 
 
-def _row_fault(row: Row, edition: Edition, ids: Mapping[str, object], seen: set[str]) -> str | None:
-    if row.n_cells == 0:
-        return "blank line; remove it"
-    if row.n_cells > 2:
-        return f"{row.n_cells} cells, expected an id, '{edition.delimiter}', and concepts with ';' between them"
-    if row.id not in ids:
-        return f"image '{row.id}' is not in the test set; write the ids as the list of ids does"
-    if row.id in seen:
-        return f"image '{row.id}' has a row already; keep one"
-    if len(row.concepts) > MAX_CONCEPTS:
-        return f"image '{row.id}': {len(row.concepts):,} concepts, at most {MAX_CONCEPTS} are allowed"
-    if len(set(row.concepts)) < len(row.concepts):
-        twice = next(concept for concept in row.concepts if row.concepts.count(concept) > 1)
-        return f"image '{row.id}': concept '{twice}' twice; name each once (a ';' too many makes empty concepts)"
-    return None
+def cells_of(cells: list[str]) -> str:
+    """What is said of a row with too few or too many cells.
+
+    >>> cells_of(["a1"]), cells_of([])
+    ("1 cell for image 'a1'", 'blank line')
+    """
+    return f"{len(cells)} cell{'s' * (len(cells) > 1)} for image {shown(cells[0])}" if cells else "blank line"
 
 
-def _upper(row: Row) -> frozenset[str]:
-    return frozenset(concept.upper() for concept in row.concepts)
+def too_many(id: str, concepts: list[str]) -> Iterator[str]:
+    """The fault of more concepts than an image may have, in every edition."""
+    if len(concepts) > MAX_CONCEPTS:
+        yield f"image {shown(id)}: {len(concepts):,} concepts, at most {MAX_CONCEPTS} are allowed"
+
+
+def find_repeated(names: list[str]) -> str | None:
+    """The first name that stands twice, None if all are different.
+
+    >>> find_repeated(["a", "b", "a"])
+    'a'
+    """
+    if len(set(names)) == len(names):
+        return None
+    seen: set[str] = set()
+    return next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+
+
+def split_concepts(cell: str) -> list[str]:
+    """The stripped concepts of a cell; an empty cell is one empty concept.
+
+    >>> split_concepts("C1; C2;"), split_concepts("")
+    (['C1', 'C2', ''], [''])
+    """
+    return [part.strip() for part in cell.split(";")]
+
+
+def upper_set(cell: str) -> frozenset[str]:
+    """A cell's concepts as the evaluator compares them."""
+    return frozenset([part.strip().upper() for part in cell.split(";")])

@@ -1,14 +1,54 @@
 """Score files against files: what the evaluator does with a submission that is handed in."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from eval.editions import Edition
-from eval.form import form_faults
-from eval.official import Fault, Scores, primary_score, read_submission, read_truth, secondary_score
-from eval.submission import read_bytes
+from eval.faults import find_faults
+from eval.files import read_file, read_submission_bytes
+from eval.form import listed_ids
+from eval.official import ConceptFile, Fault, read_submission, read_truth
+from eval.scores import ImageF1, mean_f1, primary_f1, secondary_f1
 
 
-def score_files(submission: Path, truth: Path, manual: Path | None, edition: Edition) -> tuple[Scores, list[Fault]]:
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A submission's official scores, and what they are made of.
+
+    Parameters
+    ----------
+    truth, predicted : ConceptFile
+    primary_f1 : ndarray of float64, shape (n_images,)
+        F1 of each image of the truth.
+    secondary_f1 : ndarray of float64, or None
+        F1 of each image that the secondary score counts; None where no manual file was given.
+    form : list of Fault
+        What a form check would refuse besides, in an edition that has one.
+    """
+
+    truth: ConceptFile
+    predicted: ConceptFile
+    primary_f1: ImageF1
+    secondary_f1: ImageF1 | None
+    form: list[Fault]
+
+    @property
+    def primary(self) -> float:
+        """The primary score."""
+        return mean_f1(self.primary_f1)
+
+    @property
+    def secondary(self) -> float | None:
+        """The secondary score; None where no manual file was given."""
+        return None if self.secondary_f1 is None else mean_f1(self.secondary_f1)
+
+    @property
+    def n_images(self) -> int:
+        """How many images the primary score counts."""
+        return len(self.primary_f1)
+
+
+def score_files(submission: Path, truth: Path, manual: Path | None, edition: Edition) -> Scored:
     """Score a submission file.
 
     Parameters
@@ -18,22 +58,24 @@ def score_files(submission: Path, truth: Path, manual: Path | None, edition: Edi
         The manual truth; without it there is no secondary score.
     edition : Edition
 
-    Returns
-    -------
-    scores : Scores
-    form : list of Fault
-        What a form check would refuse besides, in an edition that has one.
-
     Raises
     ------
     UserError
         The evaluator refuses a file; with the line and the remedy.
     """
-    data = read_bytes(submission)
+    data = read_submission_bytes(submission)
     expected = read_truth(truth, edition)
-    by_hand = read_truth(manual, edition) if manual else None
-    predicted = read_submission(data, edition, expected, str(submission))
-    secondary = secondary_score(by_hand, predicted, edition) if by_hand is not None else None
-    official_ids = [*expected, *(id for id in by_hand or () if id not in expected)]
-    form = list(form_faults(data, official_ids, str(submission))) if edition.form else []
-    return Scores(primary_score(expected, predicted), secondary, len(expected)), form
+    # An edition that does not score it does not read it.
+    manual_sets = read_truth(manual, edition).sets if manual and edition.allowed is not None else {}
+    predicted = read_submission(data, edition, expected.sets, str(submission))
+    form = []
+    if edition.form:
+        ids = listed_ids(*(read_file(path) for path in (truth, manual) if path))
+        form = find_faults(data, ids, edition, str(submission))
+    return Scored(
+        truth=expected,
+        predicted=predicted,
+        primary_f1=primary_f1(expected.sets, predicted.sets),
+        secondary_f1=secondary_f1(manual_sets, predicted.sets, edition) if manual else None,
+        form=form,
+    )

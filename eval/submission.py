@@ -2,20 +2,16 @@
 
 import csv
 import io
-import os
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import chain
+from collections.abc import Sequence
 from pathlib import Path
 
 from eval.editions import Edition
-from eval.errors import UserError
-from eval.form import HEADER, form_faults
-from eval.official import Fault, is_skipped, submission_rows
-
-MEMBER = "submission.csv"
-"""The one file that a zipped submission holds."""
+from eval.errors import UserError, shown
+from eval.faults import find_faults
+from eval.files import MEMBER, replacing
+from eval.form import HEADER
+from eval.official import read_rows, split_concepts
 
 
 def render_submission(ids: Sequence[str], concepts: Sequence[Sequence[str]], edition: Edition) -> bytes:
@@ -36,20 +32,25 @@ def render_submission(ids: Sequence[str], concepts: Sequence[Sequence[str]], edi
     Raises
     ------
     UserError
-        The edition's own rules would refuse it.
+        The edition's own rules would refuse it, or it would not read back as what was given.
     """
     text = io.StringIO(newline="")
+    rows = zip(ids, map(";".join, concepts), strict=True)
     if edition.quoted:
         writer = csv.writer(text, delimiter=edition.delimiter, lineterminator="\n")
-        if edition.header and edition.delimiter == ",":
+        if _has_header(edition):
             writer.writerow(HEADER)
-        writer.writerows((id, ";".join(cuis)) for id, cuis in zip(ids, concepts, strict=True))
+        writer.writerows(rows)
     else:
-        text.writelines(f"{id}{edition.delimiter}{';'.join(cuis)}\n" for id, cuis in zip(ids, concepts, strict=True))
-    data = text.getvalue().encode("utf-8")
-    faults = list(find_faults(data, ids, edition, "submission"))
+        text.writelines(f"{id}{edition.delimiter}{cell}\n" for id, cell in rows)
+    try:
+        data = text.getvalue().encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"the submission cannot be written: {error}; mend the list of ids") from None
+    faults = find_faults(data, ids, edition, "submission")
     if faults:
         raise UserError(f"the submission would be refused in {edition.year}: {faults[0]}")
+    _refuse_other(data, ids, concepts, edition)
     return data
 
 
@@ -61,81 +62,27 @@ def write_submission(path: Path, data: bytes, edition: Edition) -> list[Path]:
     list of Path
         What was written; the last one is what is handed in.
     """
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_bytes(data)
     if not edition.zipped:
         return [path]
     zipped = path.with_suffix(".zip")
-    with _replacing(zipped) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+    with replacing(zipped) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         # A fixed date: the same submission is the same file.
         archive.writestr(zipfile.ZipInfo(MEMBER, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
     return [path, zipped]
 
 
-def read_bytes(path: Path) -> bytes:
-    """A submission's bytes, out of the zip if it is one.
-
-    Raises
-    ------
-    UserError
-        The zip is damaged, or holds something else than one ``submission.csv``.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    if not zipfile.is_zipfile(path):
-        return path.read_bytes()
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.namelist() != [MEMBER]:
-                raise UserError(f"{path}: holds {archive.namelist()}, expected one file named {MEMBER}")
-            return archive.read(MEMBER)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
-        raise UserError(f"{path}: a zip that cannot be read ({error}); make it again") from None
+def _has_header(edition: Edition) -> bool:
+    return edition.header and edition.delimiter == ","
 
 
-def find_faults(data: bytes, ids: Sequence[str], edition: Edition, name: str) -> Iterator[Fault]:
-    """Find every fault for which an edition refuses a submission, one a line.
-
-    Parameters
-    ----------
-    data : bytes
-    ids : sequence of str
-        The official ids in their order.
-    edition : Edition
-    name : str
-        What errors call the file.
-    """
-    lines = set()
-    for fault in chain(form_faults(data, ids, name) if edition.form else (), _row_faults(data, ids, edition, name)):
-        if fault.line not in lines:
-            lines.add(fault.line)
-            yield fault
-
-
-def _row_faults(data: bytes, ids: Sequence[str], edition: Edition, name: str) -> Iterator[Fault]:
-    counted = {id: None for id in ids if not is_skipped(id, edition)}
-    try:
-        for _, fault in submission_rows(data, edition, counted, name):
-            if fault:
-                yield fault
-    except UserError as error:
-        yield Fault(0, str(error))
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that is synced and takes the place of `path` at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _refuse_other(data: bytes, ids: Sequence[str], concepts: Sequence[Sequence[str]], edition: Edition) -> None:
+    """A concept with a `;` in it, say, would be accepted as two."""
+    rows = list(read_rows(data, edition, "submission"))[1 if _has_header(edition) else 0 :]
+    for (_, (id, cell)), expected, named in zip(rows, ids, concepts, strict=True):
+        if id != expected or split_concepts(cell) != (list(named) or [""]) or "" in named:
+            raise UserError(
+                f"image {shown(expected)} with {shown(';'.join(named))} cannot be written so that it reads back the "
+                "same; mend the id, or concepts that are empty, have spaces around them or a ';' in them"
+            )

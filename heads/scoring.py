@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from eval.bootstrap import find_interval
 from eval.editions import LATEST, Edition, find_edition
 from eval.errors import UserError as FileError
-from eval.official import ConceptSets, is_skipped, primary_score, secondary_score
+from eval.official import ConceptSets, is_skipped
+from eval.scores import ImageF1, mean_f1, primary_f1, secondary_f1
 from heads.dataset import LabelledSplit
 
 
@@ -27,7 +29,8 @@ def score_valid(
     Returns
     -------
     dict or None
-        None if the evaluator counts none of the images.
+        None if the evaluator counts none of the images. Beside each score stand the ends of its 95% bootstrap
+        interval over images.
     """
     edition = find_edition(LATEST)
     counted = [id for id in valid.ids if not is_skipped(id, edition)]
@@ -38,9 +41,12 @@ def score_valid(
         return None
     truth = _official_sets(counted, dict(zip(valid.ids, valid.concepts, strict=True)))
     given = _official_sets(counted, dict(zip(valid.ids, predicted, strict=True)))
+    primary, secondary = primary_f1(truth, given), _secondary(valid, counted, given, edition, warn)
     return {
-        "primary": primary_score(truth, given),
-        "secondary": _secondary(valid, counted, given, edition, warn),
+        "primary": mean_f1(primary),
+        "primary_interval": list(find_interval(primary)),
+        "secondary": None if secondary is None else mean_f1(secondary),
+        "secondary_interval": None if secondary is None else list(find_interval(secondary)),
         "n_images": len(counted),
         "n_unreadable": int((~valid.readable).sum()),
         "edition": edition.year,
@@ -57,20 +63,28 @@ def describe(metrics: Mapping[str, Any]) -> str:
         how += " tuned on folds of train" if of_folds else " tuned on valid, so its valid score is optimistic"
     if valid is None:
         return f"{how}; no image of valid to score on"
-    secondary = f", secondary {valid['secondary']:.4f}" if valid["secondary"] is not None else ""
+    primary, secondary = _with_interval(valid, "primary"), ""
+    if valid["secondary"] is not None:
+        secondary = f", secondary {_with_interval(valid, 'secondary')}"
     joined = ", before valid joined train" if metrics["train"]["splits"] != "train" else ""
     frozen = "; frozen random network" if metrics["store"]["weights"].startswith("random:") else ""
-    return f"{how}; valid primary F1 {valid['primary']:.4f}{secondary} on {valid['n_images']:,} images{joined}{frozen}"
+    return f"{how}; valid primary F1 {primary}{secondary} on {valid['n_images']:,} images{joined}{frozen}"
+
+
+def _with_interval(valid: Mapping[str, Any], score: str) -> str:
+    """A score with its 95% interval."""
+    low, high = valid[f"{score}_interval"]
+    return f"{valid[score]:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def _secondary(
     valid: LabelledSplit, counted: list[str], given: ConceptSets, edition: Edition, warn: Callable[[str], None]
-) -> float | None:
+) -> ImageF1 | None:
     if valid.manual is None:
         return None
     try:
         named = [id for id in counted if id in valid.manual]
-        return secondary_score(_official_sets(named, valid.manual), given, edition)
+        return secondary_f1(_official_sets(named, valid.manual), given, edition)
     except FileError as error:
         warn(f"no secondary score: {error}")
         return None

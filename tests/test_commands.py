@@ -68,7 +68,7 @@ def store(tmp_path: Path) -> Path:
         ("heads fit prior --store {store} --data . --out r --decoder x", "heads: error: no decoder 'x'"),
         ("heads predict nowhere --store {store}", "heads: error: nowhere: no finished run in it"),
         ("eval score nowhere.csv --truth {text}", "eval: error: nowhere.csv: no such file"),
-        ("eval score {text} --truth nowhere.csv", "eval: error: nowhere.csv: No such file or directory"),
+        ("eval score {text} --truth nowhere.csv", "eval: error: nowhere.csv: no such file"),
         ("eval check {text} --ids nowhere.csv", "eval: error: nowhere.csv: no such file"),
     ],
 )
@@ -121,16 +121,22 @@ def test_a_score_is_told_to_people_and_programs(call: Command, tmp_path: Path) -
     score = ("eval", "score", tmp_path / "s.csv", "--truth", tmp_path / "t.csv", "--manual", tmp_path / "t.csv")
     status, out, err = call(*score)
     assert status == 0
-    assert "primary F1    0.8333   (2 images, rules of 2026)" in out
-    assert "secondary F1  1.0000" in out
+    assert "primary F1    0.8333  [0.6667, 1.0000]   (2 images, rules of 2026)" in out
+    assert "secondary F1  1.0000  [1.0000, 1.0000]" in out
     assert "the form check of 2026 would refuse it: line 1: header" in err
     status, out, _ = call(*score, "--edition", 2024, "--json")
-    assert json.loads(out) == {
+    said = json.loads(out)
+    groups = {each["name"]: (each["n_true"], each["n_hits"]) for each in said.pop("breakdown")["group"]}
+    assert groups == {"modality": (2, 2), "rest": (1, 0)}
+    assert said == {
         "edition": 2024,
         "n_images": 2,
         "primary": pytest.approx(5 / 6),
+        "primary_interval": pytest.approx([2 / 3, 1]),
         "secondary": 1.0,
+        "secondary_interval": [1.0, 1.0],
         "form": [],
+        "warnings": [],
     }
 
 
@@ -141,7 +147,7 @@ def test_every_fault_of_a_submission_is_named_with_its_line(call: Command, tmp_p
     status, out, err = call(*check)
     assert (status, out) == (1, "")
     assert [line.split("s.csv: ")[1] for line in err.splitlines()] == [
-        "line 2: image 'a': a concept twice; name each once",
+        "line 2: image 'a': concept 'C1' twice; name each once",
         "line 3: image 'b': concept 'nodule', expected 'C' and digits",
         "2 faults, refused in 2026",
     ]

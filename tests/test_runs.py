@@ -68,7 +68,7 @@ def predict(place: Path, split: str = "test", year: int = 2026) -> list[str]:
 def test_the_kept_scores_are_the_official_scores_of_the_kept_submission(place: Path) -> None:
     metrics, _ = fit(place)
     truth, manual = place / "data" / "valid_concepts.csv", place / "data" / "valid_concepts_manual.csv"
-    scores, _ = score_files(place / "run" / "valid.csv", truth, manual, find_edition(2026))
+    scores = score_files(place / "run" / "valid.csv", truth, manual, find_edition(2026))
     assert metrics["valid"]["primary"] == pytest.approx(scores.primary, abs=1e-12)
     assert metrics["valid"]["secondary"] == pytest.approx(scores.secondary, abs=1e-12)
     assert scores.primary > 0.5
@@ -407,7 +407,7 @@ def test_images_that_the_evaluator_passes_over_are_passed_over_and_told(place: P
     assert metrics["valid"]["n_images"] == 1
     assert any("4 images of valid have the letters ID in their id" in line for line in told)
     truth = place / "data" / "valid_concepts.csv"
-    scores, _ = score_files(place / "run" / "valid.csv", truth, truth, find_edition(2026))
+    scores = score_files(place / "run" / "valid.csv", truth, truth, find_edition(2026))
     assert metrics["valid"]["primary"] == scores.primary
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from eval.editions import find_edition
 from eval.errors import UserError
-from eval.form import form_faults
-from eval.submission import find_faults, read_bytes, render_submission, write_submission
+from eval.faults import find_faults
+from eval.files import read_submission_bytes
+from eval.submission import render_submission, write_submission
 
 IDS = ["b", "a"]
 CONCEPTS = [["C1", "C2"], []]
@@ -38,7 +39,7 @@ def test_a_zip_with_one_file_is_handed_in(tmp_path: Path, year: int) -> None:
     assert [path.name for path in paths] == ["submission.csv", "submission.zip"]
     with zipfile.ZipFile(paths[1]) as archive:
         assert archive.namelist() == ["submission.csv"]
-    assert read_bytes(paths[0]) == read_bytes(paths[1]) == data
+    assert read_submission_bytes(paths[0]) == read_submission_bytes(paths[1]) == data
     first = paths[1].read_bytes()
     write_submission(tmp_path / "submission.csv", data, edition)
     assert paths[1].read_bytes() == first
@@ -48,7 +49,7 @@ def test_a_zip_with_one_file_is_handed_in(tmp_path: Path, year: int) -> None:
     ("ids", "concepts", "message"),
     [
         (["a", "a"], [["C1"], ["C1"]], "image 'a' has a row already"),
-        (["a"], [["C1", "C1"]], "a concept twice"),
+        (["a"], [["C1", "C1"]], "concept 'C1' twice"),
         (["a"], [[f"C{n}" for n in range(101)]], "101 concepts, at most 100"),
         (["a"], [["nodule"]], "concept 'nodule', expected 'C' and digits"),
         ([" a"], [["C1"]], "spaces around a cell"),
@@ -83,24 +84,24 @@ def test_a_write_that_fails_leaves_the_earlier_submission(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("submission", "line", "message"),
     [
-        (b"ID,CUIs\na,C1\nb,C2\n", 2, "image 'a' where 'b' is expected"),
+        (b"ID,CUIs\na,C1\nb,C2\n", 2, "image 'a' is out of order"),
         (b"b,C1\na,C2\n", 1, "header 'b,C1', expected exactly 'ID,CUIs'"),
         (b"\xef\xbb\xbfID,CUIs\nb,C1\na,C2\n", 1, "expected exactly 'ID,CUIs' without a byte order mark"),
         (b"", 1, "header 'nothing'"),
         (b"ID,CUIs\nb,c1\na,C2\n", 2, "concept 'c1', expected 'C' and digits"),
-        (b"ID,CUIs\nb,C1;C1\na,C2\n", 2, "a concept twice"),
+        (b"ID,CUIs\nb,C1;C1\na,C2\n", 2, "concept 'C1' twice"),
         (b"ID,CUIs\nb, C1\na,C2\n", 2, "spaces around a cell of image 'b'"),
         (b"ID,CUIs\nb,C1;\na,C2\n", 2, "an empty concept"),
-        (b"ID,CUIs\nb\na,C2\n", 2, "1 cells"),
+        (b"ID,CUIs\nb\na,C2\n", 2, "1 cell for image 'b'"),
         (b"ID,CUIs\nb,C1\nb,C1\n", 3, "image 'b' has a row already"),
-        (b"ID,CUIs\nb,C1\n", 0, "1 of 2 images have no row, such as 'a'"),
+        (b"ID,CUIs\nb,C1\n", 0, "image 'a' has no row"),
         (b"ID,CUIs\nb,C1\na,C2\n\n", 4, "blank line"),
-        (b"ID,CUIs\nb,C1\na,C2\nz,C2\n", 4, "image 'z' where no further row is expected"),
-        (b"ID,CUIs\nb,C1\xff\n", 0, "byte 0xff is not UTF-8"),
+        (b"ID,CUIs\nb,C1\na,C2\nz,C2\n", 4, "image 'z' is not in the list of ids"),
+        (b"ID,CUIs\nb,C1\xff\n", 2, "byte 0xff is not UTF-8"),
     ],
 )
 def test_the_form_check_of_2026_names_line_and_remedy(submission: bytes, line: int, message: str) -> None:
-    fault = next(form_faults(submission, IDS, "submission.csv"))
+    fault = find_faults(submission, IDS, find_edition(2026), "submission.csv")[0]
     assert fault.line == line
     assert message in fault.message
 
@@ -109,7 +110,7 @@ def test_the_form_check_of_2026_names_line_and_remedy(submission: bytes, line: i
     "submission", [b"ID,CUIs\nb,C1;C2\na,\n", b"ID,CUIs\r\nb,C1\r\na,C2\r\n", b'ID,CUIs\n"b",C1\na,C2']
 )
 def test_the_form_check_accepts_what_is_right(submission: bytes) -> None:
-    assert list(form_faults(submission, IDS, "submission.csv")) == []
+    assert find_faults(submission, IDS, find_edition(2026), "submission.csv") == []
 
 
 def test_every_fault_is_found_once() -> None:
@@ -122,5 +123,5 @@ def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "submission.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("run1/submission.csv", "ID,CUIs\n")
-    with pytest.raises(UserError, match=r"holds \['run1/submission.csv'\], expected one file named submission.csv"):
-        read_bytes(path)
+    with pytest.raises(UserError, match=r"holds 'run1/submission.csv', expected one file named submission.csv"):
+        read_submission_bytes(path)

@@ -1,0 +1,102 @@
+"""Files in and out: read up to a limit, written whole or not at all."""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from eval.errors import UserError, some
+
+MAX_BYTES = 32 * 2**20
+"""Larger files are refused unread; a submission of the largest edition with 100 concepts an image has 19 MB."""
+
+MEMBER = "submission.csv"
+"""The one file that a zipped submission holds."""
+
+_ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def read_file(path: Path) -> bytes:
+    """A file's bytes.
+
+    Raises
+    ------
+    UserError
+        There is no such file, or it is larger than any file of the task.
+    """
+    with _opened(path) as file:
+        return _read_limited(file, path)
+
+
+def read_submission_bytes(path: Path) -> bytes:
+    """A submission's bytes, out of the zip if it is one.
+
+    Raises
+    ------
+    UserError
+        As `read_file`; the zip is damaged, or holds something else than one ``submission.csv``.
+    """
+    with _opened(path) as file:
+        start = file.read(4)
+        file.seek(0)
+        if start not in _ZIP_STARTS:
+            return _read_limited(file, path)
+        try:
+            with zipfile.ZipFile(file) as archive:
+                names = archive.namelist()
+                if names != [MEMBER]:
+                    found = some([repr(name[:60]) for name in names]) or "nothing"
+                    raise UserError(f"{path}: holds {found}, expected one file named {MEMBER}")
+                if archive.getinfo(MEMBER).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise UserError(f"{path}: compressed in an unusual way; make the zip with deflate")
+                with archive.open(MEMBER) as member:
+                    return _read_limited(member, path)
+        # What the modules raise on damaged bytes; a size that lies ends as one of these too.
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError, OSError) as error:
+            raise UserError(f"{path}: a zip that cannot be read ({error}); make it again") from None
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that is synced and takes the place of `path` at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    # A pipe or a device would be waited for, or never end.
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    if not path.is_file():
+        raise UserError(f"{path}: not a file; expected a .csv")
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size > MAX_BYTES:
+            _refuse_large(path)
+        yield file
+
+
+def _read_limited(file: IO[bytes], path: Path) -> bytes:
+    data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        _refuse_large(path)
+    return data
+
+
+def _refuse_large(path: Path) -> None:
+    raise UserError(f"{path}: over {MAX_BYTES // 2**20} MiB, more than any file of the task has; name the right file")

@@ -1,0 +1,131 @@
+"""Traps of the official score: what it does in silence, and what that cost a submission."""
+
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from eval.errors import UserError, shown
+from eval.files import read_file
+from eval.official import ConceptSets
+from eval.scores import mean_f1, primary_f1
+from eval.scoring import Scored
+
+VOCABULARY = "vocabulary.json"
+"""Where a run keeps its vocabulary, beside its submission."""
+
+NO_CONCEPT = frozenset({""})
+
+
+def find_traps(scored: Scored, vocabulary: Collection[str] | None) -> list[str]:
+    """What a submission's primary score lost to rules that nobody expects.
+
+    Parameters
+    ----------
+    scored : Scored
+    vocabulary : collection of str, optional
+        The concepts that could be predicted.
+
+    Returns
+    -------
+    list of str
+        A line for each trap that it stepped into.
+    """
+    lines = [*_passed_over(scored), *_separators(scored), *_bare_ids(scored)]
+    return [*lines, *_outside(scored, frozenset(vocabulary))] if vocabulary is not None else lines
+
+
+def find_vocabulary(submission: Path, train: Path | None) -> frozenset[str] | None:
+    """The concepts that a submission's author could have learnt.
+
+    Parameters
+    ----------
+    submission : Path
+        If it stands in a run, the run's vocabulary is meant.
+    train : Path, optional
+        Label file of the training images; comes first.
+
+    Raises
+    ------
+    UserError
+        The label file is at fault. A vocabulary that cannot be read is none.
+    """
+    if train is not None:
+        from eval.labels import read_concepts  # loads pandas
+
+        return frozenset(concept for each in read_concepts(train) for concept in each)
+    try:
+        kept = json.loads(read_file(submission.parent / VOCABULARY))["vocabulary"]
+        return frozenset(str(concept).upper() for concept in kept)
+    except (UserError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _passed_over(scored: Scored) -> Iterator[str]:
+    truth, predicted = scored.truth.passed_over, scored.predicted.passed_over
+    if truth:
+        given = {id: predicted.get(id, frozenset()) for id in truth}
+        counted = float(scored.primary_f1.sum() + primary_f1(truth, given).sum()) / (scored.n_images + len(truth))
+        yield (
+            f"{len(truth):,} images have the letters ID in their id, such as {shown(next(iter(truth)))}: the evaluator "
+            f"takes them for headers and passes them over; {_cost(scored.primary, counted, 'if they counted')}"
+        )
+    strange = [id for id in predicted if id not in truth]
+    if strange:
+        yield (
+            f"{len(strange):,} rows of the submission have the letters ID in their first cell, such as "
+            f"{shown(strange[0])}, and are not in the truth: the evaluator never looks at them"
+        )
+
+
+def _separators(scored: Scored) -> Iterator[str]:
+    for whose, sets in (("submission", scored.predicted.sets), ("truth", scored.truth.sets)):
+        cleaned = {id: concepts - NO_CONCEPT for id, concepts in sets.items() if "" in concepts and len(concepts) > 1}
+        if not cleaned:
+            continue
+        mended = {**sets, **cleaned}
+        pair = (scored.truth.sets, mended) if whose == "submission" else (mended, scored.predicted.sets)
+        cost = _cost(scored.primary, mean_f1(primary_f1(*pair)), "without it")
+        yield (
+            f"{len(cleaned):,} rows of the {whose} have a ';' too many, such as that of {shown(next(iter(cleaned)))}: "
+            f"it makes an empty concept, which counts as any other; {cost}"
+        )
+
+
+def _bare_ids(scored: Scored) -> Iterator[str]:
+    bare = {id: NO_CONCEPT for id, concepts in scored.predicted.sets.items() if not concepts}
+    right = [id for id in bare if scored.truth.sets[id] == NO_CONCEPT]
+    if right:
+        f1 = primary_f1(scored.truth.sets, {**scored.predicted.sets, **bare})
+        yield (
+            f"{len(right):,} images without concepts have a row with the id alone, such as {shown(right[0])}: only a "
+            f"second cell that is empty is right; {_cost(scored.primary, mean_f1(f1), 'with it')}"
+        )
+
+
+def _outside(scored: Scored, vocabulary: frozenset[str]) -> Iterator[str]:
+    known = vocabulary | NO_CONCEPT
+    truth = scored.truth.sets
+    affected = {id: concepts for id, concepts in truth.items() if not concepts <= known}
+    if not affected:
+        return
+    unseen = {concept for concepts in affected.values() for concept in concepts - known}
+    # An image with no other concept keeps them: what is right for it cannot be said.
+    cut: ConceptSets = {**truth, **{id: concepts & known or concepts for id, concepts in affected.items()}}
+    best = mean_f1(primary_f1(truth, {id: concepts & known for id, concepts in truth.items()}))
+    without = mean_f1(primary_f1(cut, scored.predicted.sets))
+    yield (
+        f"{len(unseen):,} true concepts of {len(affected):,} images are not in the vocabulary, such as "
+        f"{shown(min(unseen))}: they count as missed; {_cost(scored.primary, without, 'without them')}, and no "
+        f"prediction from this vocabulary can exceed {best:.4f}"
+    )
+
+
+def _cost(official: float, otherwise: float, when: str) -> str:
+    """What a trap cost, or gave.
+
+    >>> _cost(0.5, 0.52, "without it")
+    'it cost 0.0200 of primary F1 (0.5200 without it)'
+    """
+    change = otherwise - official
+    said = f"it cost {change:.4f}" if change >= 0 else f"it gave {-change:.4f}"
+    return f"{said} of primary F1 ({otherwise:.4f} {when})"

@@ -1,7 +1,7 @@
 # The face of the project: every target calls one stage, and every stage is `python -m`.
 
 # Folders bear the names of targets: nothing here is a file but the stamp of the set-up.
-.PHONY: help setup phantoms features head submit test bench lint check
+.PHONY: help setup phantoms features head sweep submit test bench lint check
 .DEFAULT_GOAL := help
 
 # --- what you may set, on the command line or in the environment --------------------------------------------------
@@ -10,6 +10,9 @@
 # REBUILD   1 lets a store that holds other features be replaced
 # HEAD      dense, logistic, prior            SET      its parameters: SET="hidden=512 epochs=20"
 # DECODER   fixed:0.3 (any value), global     RUN      folder of the run, runs/HEAD by default
+# TUNE      folds or valid: what a decoder is tuned on
+# TRAIN     train, or train+valid: what the head learns from once all else is settled on train
+# GRID      for sweep: GRID="C=0.001,0.01,0.1"  BY   valid or folds: what decides
 # EDITION   2022 to 2026: whose rules the submission follows
 # BACKBONE WEIGHTS SIZE LAYER POOLING ENGINE PRECISION DTYPE WORKERS: as `python -m featurize --help` tells
 # PHANTOMS PHANTOM_IMAGES: folder and number of the phantoms
@@ -41,6 +44,9 @@ FEATURES = $(call option,BACKBONE,backbone) $(call option,WEIGHTS,weights) $(cal
            $(call option,LAYER,layer) $(call option,POOLING,pooling) $(call option,ENGINE,engine) \
            $(call option,PRECISION,precision) $(call option,DTYPE,dtype) \
            $(call option,WORKERS,workers) $(if $(filter 1 yes true,$(REBUILD)),--rebuild)
+HEADS    = "$(HEAD)" --store "$(STORE)" --data "$(DATA)" --out "$(RUN)" $(call option,DECODER,decoder) \
+           $(call option,POOLING,pooling) $(call option,TUNE,tune) $(call option,TRAIN,train) \
+           $(if $(SET),--set $(foreach word,$(SET),'$(word)'))
 
 help:  ## this text
 	@echo "usage: make TARGET [NAME=VALUE ...]"
@@ -64,7 +70,10 @@ features: setup $(DRAWN)  ## embed every image of DATA, once, into STORE
 	@$(PY) -m featurize "$(DATA)" --store "$(STORE)" $(FEATURES)
 
 head: features  ## train HEAD on STORE and score it on valid
-	@$(PY) -m heads fit "$(HEAD)" --store "$(STORE)" --data "$(DATA)" --out "$(RUN)" $(call option,DECODER,decoder) $(if $(SET),--set $(foreach word,$(SET),'$(word)'))
+	@$(PY) -m heads fit $(HEADS)
+
+sweep: features  ## train HEAD with every combination of GRID and keep the best as RUN
+	@$(PY) -m heads sweep $(HEADS) --grid $(foreach word,$(GRID),'$(word)') $(call option,BY,by)
 
 submit: head  ## write RUN/submission.csv for test, checked by the rules of EDITION
 	@$(PY) -m heads predict "$(RUN)" --store "$(STORE)" --data "$(DATA)" --edition $(EDITION)

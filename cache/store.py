@@ -51,13 +51,15 @@ class Split:
         return self.rows.embeddings
 
     def pooled(self, pooling: str) -> Embeddings:
-        """Embeddings of one pooling of several, with no copy.
+        """Embeddings of one pooling of several, or of all of them (``avg,gem``), with no copy.
 
         Raises
         ------
         UserError
             There are none of that pooling.
         """
+        if set(pooling.split(",")) == set(self.poolings):
+            return self.embeddings
         if pooling not in self.poolings:
             raise UserError(f"no embeddings of pooling '{pooling}'; there are {', '.join(self.poolings)}")
         width = self.embeddings.shape[1] // len(self.poolings)

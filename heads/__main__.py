@@ -24,21 +24,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m heads", description="Train heads on a feature store, and predict.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     fit = commands.add_parser("fit", help="train a head, score it on valid, keep it as a run")
-    fit.add_argument("name", metavar="NAME", help=f"the head: {', '.join(HEADS)}")
-    fit.add_argument("--store", type=Path, required=True, help="feature store")
-    fit.add_argument("--data", type=Path, required=True, help="data folder with the label files")
-    fit.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
-    fit.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE",
-                     help="parameters of the head (those of the run that is there, or its defaults)")  # fmt: skip
-    fit.add_argument("--decoder", metavar="NAME[:VALUE]",
-                     help=f"{', '.join(DECODERS)}; fixed takes a threshold "
-                     "(that of the run that is there, or fixed:0.3)")  # fmt: skip
-    fit.add_argument("--pooling", metavar="NAME", help="one of the store's several poolings (all, side by side)")
-    fit.add_argument("--train", choices=("train", "train+valid"), help="what the kept head learns from, once all else "
-                     "is settled on train alone (train)")  # fmt: skip
-    fit.add_argument("--tune", choices=("folds", "valid"), help="tune the decoder on out-of-fold scores of train, or "
-                     "on valid (folds)")  # fmt: skip
+    _add_options(fit)
     fit.set_defaults(command=_fit)
+    sweep = commands.add_parser("sweep", help="train a head with every combination of parameters, keep the best run")
+    _add_options(sweep)
+    sweep.add_argument("--grid", nargs="+", action="extend", required=True, metavar="KEY=VALUE,VALUE",
+                       help="the values of each parameter, such as C=0.001,0.01,0.1")  # fmt: skip
+    sweep.add_argument("--by", choices=("valid", "folds"), default="valid",
+                       help="what decides: F1 on valid, or of out-of-fold scores of train (valid)")  # fmt: skip
+    sweep.set_defaults(command=_sweep)
     predict = commands.add_parser("predict", help="write a run's submission, checked by the edition's rules")
     predict.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     predict.add_argument("--store", type=Path, required=True, help="feature store")
@@ -49,16 +43,48 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """What `fit` and `sweep` share."""
+    parser.add_argument("name", metavar="NAME", help=f"the head: {', '.join(HEADS)}")
+    parser.add_argument("--store", type=Path, required=True, help="feature store")
+    parser.add_argument("--data", type=Path, required=True, help="data folder with the label files")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
+    parser.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE",
+                        help="parameters of the head (those of the run that is there, or its defaults)")  # fmt: skip
+    parser.add_argument("--decoder", metavar="NAME[:VALUE]",
+                        help=f"{', '.join(DECODERS)}; fixed takes a threshold "
+                        "(that of the run that is there, or fixed:0.3)")  # fmt: skip
+    parser.add_argument("--pooling", metavar="NAME", help="one of the store's several poolings (all, side by side)")
+    parser.add_argument("--train", choices=("train", "train+valid"), help="what the kept head learns from, once all "
+                        "else is settled on train alone (train)")  # fmt: skip
+    parser.add_argument("--tune", choices=("folds", "valid"), help="tune the decoder on out-of-fold scores of train, "
+                        "or on valid (folds)")  # fmt: skip
+
+
 def _fit(args: argparse.Namespace) -> None:
     from joblib import parallel_config
 
     from heads.fitting import fit_run
 
-    given = {key: getattr(args, key) for key in ("decoder", "pooling", "train", "tune")}
-    given["params"] = None if args.set is None else _parse_settings(args.set)
     # Heads leave the number of processes open, as scikit-learn does; here it is all cores.
     with parallel_config(n_jobs=-1):
-        fit_run(args.name, args.store, args.data, args.out, given, warn=_warn)
+        fit_run(args.name, args.store, args.data, args.out, _given(args), warn=_warn)
+
+
+def _sweep(args: argparse.Namespace) -> None:
+    from joblib import parallel_config
+
+    from heads.sweeping import sweep_runs
+
+    grid = {key: _parse_values(value) for key, value in _split_pairs(args.grid, "--grid", "C=0.001,0.01,0.1")}
+    with parallel_config(n_jobs=-1):
+        sweep_runs(args.name, args.store, args.data, args.out, grid, _given(args), args.by, warn=_warn)
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of a run; None where the user left one open."""
+    given = {key: getattr(args, key) for key in ("decoder", "pooling", "train", "tune")}
+    return given | {"params": None if args.set is None else _parse_settings(args.set)}
 
 
 def _predict(args: argparse.Namespace) -> None:
@@ -68,19 +94,32 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _parse_settings(settings: list[str]) -> dict[str, Any]:
-    """Read ``key=value`` pairs; a value is a JSON literal if it is one, else text."""
+    """Read ``key=value`` pairs."""
+    return {key: _parse_value(value) for key, value in _split_pairs(settings, "--set", "hidden=512")}
+
+
+def _split_pairs(pairs: list[str], option: str, example: str) -> list[tuple[str, str]]:
     from cache.errors import UserError
 
-    params: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or not key:
-            raise UserError(f"--set '{setting}': expected KEY=VALUE, such as hidden=512")
-        try:
-            params[key] = json.loads(value, parse_constant=_refuse_constant)
-        except ValueError:
-            params[key] = value
-    return params
+    split = [pair.partition("=") for pair in pairs]
+    odd = ["".join(parts) for parts in split if not parts[0] or not parts[1]]
+    if odd:
+        raise UserError(f"{option} '{odd[0]}': expected KEY=VALUE, such as {example}")
+    return [(key, value) for key, _, value in split]
+
+
+def _parse_value(text: str) -> Any:
+    """A value is a JSON literal if it is one, else text."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except ValueError:
+        return text
+
+
+def _parse_values(text: str) -> list[Any]:
+    """Values between commas; those inside brackets belong to a list, which is one value."""
+    values = _parse_value(f"[{text}]")
+    return values if isinstance(values, list) else [_parse_value(each) for each in text.split(",")]
 
 
 def _refuse_constant(name: str) -> float:

@@ -41,7 +41,7 @@ class Made:
     predicted : list of list of str
         The concepts of each image of valid.
     scores : ndarray of float32 or None
-        Out-of-fold scores of train, if the decoder was tuned on them.
+        Out-of-fold scores of train, if a decoder has been tuned on them.
     """
 
     run: Run
@@ -124,7 +124,7 @@ class Maker:
             "seconds": dict(self.clock.seconds),
             "requests": requests,
         }
-        return Made(run, metrics, valid.ids if valid else [], predicted, scores if decoder.tuned else None)
+        return Made(run, metrics, valid.ids if valid else [], predicted, scores)
 
     def _tune_on_valid(self, decoder: Decoder, scores: NDArray[np.float32]) -> None:
         """Fit the decoder to the scores of valid, which one that is not tuned does not look at."""

@@ -15,6 +15,8 @@ from cache.errors import UserError
 from eval.editions import find_edition
 from eval.scoring import score_files
 from heads.fitting import fit_run
+from heads.labelled import LabelledStore
+from heads.logistic import LogisticHead
 from heads.predicting import predict_run
 from heads.run import Run, usual_set
 
@@ -102,6 +104,84 @@ def test_a_score_on_the_images_that_tuned_it_says_so(place: Path) -> None:
     assert metrics["valid"]["note"] == "the decoder was tuned on these images: optimistic"
     assert "tuned on valid, so its valid score is optimistic" in told[-1]
     assert fit(place)[0]["valid"]["note"] is None
+
+
+def test_a_decoder_is_tuned_on_scores_of_heads_that_did_not_see_the_image(place: Path) -> None:
+    metrics, told = fit(place, decoder="global")
+    assert metrics["decoder"]["tuned_on"] == "folds"
+    assert metrics["valid"]["note"] is None
+    assert "tuned on folds of train" in told[-1]
+    rows = (place / "data" / "valid_concepts.csv").read_text().splitlines()
+    (place / "data" / "valid_concepts.csv").write_text(
+        "\n".join([rows[0], *(f"{row.split(',')[0]},C7" for row in rows[1:])])
+    )
+    other, _ = fit(place, decoder="global")
+    decoders = [(place / "run" / "decoder.json").read_bytes()]
+    assert other["valid"]["primary"] != metrics["valid"]["primary"]
+    fit(place, decoder="global", options={"tune": "valid"})
+    assert (place / "run" / "decoder.json").read_bytes() not in decoders
+
+
+def test_another_decoder_uses_the_kept_out_of_fold_scores(place: Path) -> None:
+    first, _ = fit(place, decoder="global")
+    assert "folds" in first["seconds"]
+    fit(place, decoder="fixed:0.5")
+    again, _ = fit(place, decoder="global")
+    assert "folds" not in again["seconds"]
+    assert again["valid"] == first["valid"]
+    other, _ = fit(place, decoder="global", C=0.5)
+    assert "folds" in other["seconds"]
+
+
+def test_valid_joins_train_once_all_is_settled(place: Path) -> None:
+    alone, _ = fit(place, decoder="global")
+    before = (place / "run" / "decoder.json").read_bytes(), (place / "run" / "valid.csv").read_bytes()
+    both, told = fit(place, decoder="global", options={"train": "train+valid"})
+    assert ((place / "run" / "decoder.json").read_bytes(), (place / "run" / "valid.csv").read_bytes()) == before
+    assert both["valid"] == alone["valid"]
+    assert "before valid joined train" in told[-1]
+    head = Run.load(place / "run").head
+    source = LabelledStore.load(place / "s.h5", place / "data", "", warn=str)
+    X, Y = zip(*map(source.learn_from, (source.train, source.valid)), strict=True)
+    expected = LogisticHead().fit(np.concatenate(X), sparse.vstack(Y))
+    np.testing.assert_array_equal(head.coef_, expected.coef_)
+
+
+def test_images_of_one_group_are_held_out_together(place: Path) -> None:
+    from heads.tuning import split_folds
+
+    ids = [f"train_{number:03d}" for number in range(80)]
+    (place / "data" / "groups.csv").write_text("ID,group\n" + "".join(f"{id},p{n % 7}\n" for n, id in enumerate(ids)))
+    source = LabelledStore.load(place / "s.h5", place / "data", "", warn=str)
+    assert source.groups is not None
+    for rest, held in split_folds(79, source.groups):
+        assert not set(source.groups[rest]) & set(source.groups[held])
+    assert fit(place, decoder="global")[0]["decoder"]["tuned_on"] == "folds"
+    (place / "data" / "groups.csv").write_text("ID,group\ntrain_000,p1\n")
+    with pytest.raises(UserError, match="78 training images have no group, such as 'train_002'"):
+        fit(place)
+
+
+def test_one_of_several_poolings_may_be_learnt_from(place: Path) -> None:
+    both = replace(PROVENANCE, pooling="avg,gem")
+    random = np.random.default_rng(0)
+    splits = {split: {id: random.normal(size=4) for id in ids} for split, ids in ids_of(place)}
+    write_store(place / "s.h5", splits, provenance=both)
+    assert fit(place, options={"pooling": "gem"})[0]["pooling"] == "gem"
+    assert Run.load(place / "run").head.n_features_in_ == 2
+    assert "10 images" in predict(place)[-1]
+    write_store(place / "s.h5", {name: {id: x[2:] for id, x in rows.items()} for name, rows in splits.items()},
+                provenance=replace(PROVENANCE, pooling="gem"))  # fmt: skip
+    assert "10 images" in predict(place)[-1]
+    with pytest.raises(UserError, match="no embeddings of pooling 'max'; there are gem"):
+        fit(place, options={"pooling": "max"})
+
+
+def test_a_store_of_maps_is_refused(place: Path) -> None:
+    maps = {split: {id: np.ones((2, 2, 3)) for id in ids} for split, ids in ids_of(place)}
+    write_store(place / "s.h5", maps, provenance=replace(PROVENANCE, pooling="none"))
+    with pytest.raises(UserError, match="holds maps after relu for the tail"):
+        fit(place)
 
 
 def test_the_same_request_does_nothing_again(place: Path) -> None:

@@ -1,7 +1,7 @@
 # The face of the project: every target calls one stage, and every stage is `python -m`.
 
 # Folders bear the names of targets: nothing here is a file but the stamp of the set-up.
-.PHONY: help setup phantoms features head sweep submit test bench lint check
+.PHONY: help setup phantoms features head sweep submit ensemble test bench lint check
 .DEFAULT_GOAL := help
 
 # --- what you may set, on the command line or in the environment --------------------------------------------------
@@ -13,13 +13,14 @@
 # TUNE      folds or valid: what a decoder is tuned on
 # TRAIN     train, or train+valid: what the head learns from once all else is settled on train
 # GRID      for sweep: GRID="C=0.001,0.01,0.1"  BY   valid or folds: what decides
+# RUNS      for ensemble: RUNS="runs/a runs/b"  HOW   mean, weighted, stack, union, intersection or vote
 # EDITION   2022 to 2026: whose rules the submission follows
 # BACKBONE WEIGHTS SIZE LAYER POOLING ENGINE PRECISION DTYPE WORKERS: as `python -m featurize --help` tells
 # PHANTOMS PHANTOM_IMAGES: folder and number of the phantoms
 # VENV PYTHON: the environment that is made, and the Python 3.11 that makes it
 HEAD    ?= dense
 EDITION ?= 2026
-RUN     ?= runs/$(HEAD)
+RUN     ?= runs/$(if $(RUNS),ensemble,$(HEAD))
 VENV    ?= .venv
 PYTHON  ?= python3.11
 
@@ -77,6 +78,10 @@ sweep: features  ## train HEAD with every combination of GRID and keep the best 
 
 submit: head  ## write RUN/submission.csv for test, checked by the rules of EDITION
 	@$(PY) -m heads predict "$(RUN)" --store "$(STORE)" --data "$(DATA)" --edition $(EDITION)
+
+ensemble: setup  ## join RUNS by HOW into RUN, and write its submission
+	@$(PY) -m heads ensemble $(RUNS) --out "$(RUN)" $(call option,HOW,how) $(call option,DECODER,decoder) $(call option,TUNE,tune)
+	@$(PY) -m heads predict "$(RUN)" --data "$(DATA)" --edition $(EDITION)
 
 test: setup  ## run the tests (under 5 minutes)
 	@$(PY) -m pytest -q

@@ -33,9 +33,16 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--by", choices=("valid", "folds"), default="valid",
                        help="what decides: F1 on valid, or of out-of-fold scores of train (valid)")  # fmt: skip
     sweep.set_defaults(command=_sweep)
+    ensemble = commands.add_parser("ensemble", help="join runs, of one store or several, into one run")
+    ensemble.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of the runs")
+    ensemble.add_argument("--how", default="mean", help="mean, weighted or stack of scores; union, intersection or "
+                          "vote of sets (mean)")  # fmt: skip
+    ensemble.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the ensemble")
+    _add_decoding(ensemble)
+    ensemble.set_defaults(command=_ensemble)
     predict = commands.add_parser("predict", help="write a run's submission, checked by the edition's rules")
     predict.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
-    predict.add_argument("--store", type=Path, required=True, help="feature store")
+    predict.add_argument("--store", type=Path, help="feature store; an ensemble knows its own")
     predict.add_argument("--data", type=Path, help="data folder; its list of ids decides rows and order")
     predict.add_argument("--split", default="test", help="train, valid or test (test)")
     predict.add_argument("--edition", type=int, default=LATEST, choices=list(EDITIONS), help=f"year ({LATEST})")
@@ -51,12 +58,17 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
     parser.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE",
                         help="parameters of the head (those of the run that is there, or its defaults)")  # fmt: skip
-    parser.add_argument("--decoder", metavar="NAME[:VALUE]",
-                        help=f"{', '.join(DECODERS)}; fixed takes a threshold "
-                        "(that of the run that is there, or fixed:0.3)")  # fmt: skip
+    _add_decoding(parser)
     parser.add_argument("--pooling", metavar="NAME", help="one of the store's several poolings (all, side by side)")
     parser.add_argument("--train", choices=("train", "train+valid"), help="what the kept head learns from, once all "
                         "else is settled on train alone (train)")  # fmt: skip
+
+
+def _add_decoding(parser: argparse.ArgumentParser) -> None:
+    """How scores become concept sets."""
+    parser.add_argument("--decoder", metavar="NAME[:VALUE]",
+                        help=f"{', '.join(DECODERS)}; fixed takes a threshold "
+                        "(that of the run that is there, or fixed:0.3)")  # fmt: skip
     parser.add_argument("--tune", choices=("folds", "valid"), help="tune the decoder on out-of-fold scores of train, "
                         "or on valid (folds)")  # fmt: skip
 
@@ -85,6 +97,16 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
     """The options of a run; None where the user left one open."""
     given = {key: getattr(args, key) for key in ("decoder", "pooling", "train", "tune")}
     return given | {"params": None if args.set is None else _parse_settings(args.set)}
+
+
+def _ensemble(args: argparse.Namespace) -> None:
+    from joblib import parallel_config
+
+    from heads.ensembling import make_ensemble
+
+    with parallel_config(n_jobs=-1):
+        given = {"decoder": args.decoder, "tune": args.tune}
+        make_ensemble(args.runs, args.out, args.how, given, warn=_warn)
 
 
 def _predict(args: argparse.Namespace) -> None:

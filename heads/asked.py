@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,7 @@ class Asked:
         usual = OPEN | {key: held[key] for key in OPEN if follows and key in held}
         options = {key: usual[key] if given.get(key) is None else given[key] for key in OPEN}
         for key, choices in CHOICES.items():
-            if options[key] not in choices:
-                raise UserError(f"{key} is '{options[key]}', expected {' or '.join(choices)}")
+            check_choice(key, options[key], choices)
         return cls(name, places["data"], places["store"], **options | {"params": dict(options["params"])})
 
     def digests(self, head: Head, decoder: Decoder, source: LabelledStore) -> dict[str, str]:
@@ -97,3 +96,15 @@ class Asked:
         }
         texts = {"head": json.dumps(learnt, sort_keys=True), "whole": json.dumps([learnt, decoded], sort_keys=True)}
         return {key: hashlib.sha256(text.encode()).hexdigest() for key, text in texts.items()}
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Check that an option has a value that it can have.
+
+    Raises
+    ------
+    UserError
+        It has not; the possible ones are listed.
+    """
+    if value not in choices:
+        raise UserError(f"{name} is '{value}', expected {', '.join(choices[:-1])} or {choices[-1]}")

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 from cache.errors import UserError, some
 from cache.files import digest_file, write_text
-from cache.store import FeatureStore, Split
 from eval.editions import Edition
 from eval.labels import find_label_file, image_id, read_ids
 from eval.official import is_skipped
 from eval.submission import render_submission, write_submission
-from heads.run import SUBMISSION, SUBMISSION_RECORD, SUBMISSION_ZIP, Run, read_metrics, refuse_other_store
+from heads.predictor import open_predictor
+from heads.run import SUBMISSION, SUBMISSION_RECORD, SUBMISSION_ZIP, read_metrics
 
 
 def predict_run(
     folder: Path,
-    store_path: Path,
+    store_path: Path | None,
     data: Path | None,
     split: str,
     edition: Edition,
@@ -37,9 +37,9 @@ def predict_run(
     Parameters
     ----------
     folder : Path
-        The run.
-    store_path : Path
-        A store with the features that the run was trained on.
+        The run, or an ensemble.
+    store_path : Path, optional
+        A store with the features that the run was trained on; an ensemble knows those of its members.
     data : Path, optional
         The data folder; its list of ids, if it has one, decides rows and order. Otherwise the store does.
     split : str
@@ -57,14 +57,13 @@ def predict_run(
     UserError
         The run, the store or the list of ids is at fault.
     """
-    metrics, store = read_metrics(folder), FeatureStore(store_path)
-    refuse_other_store(folder, metrics, store)
-    rows = store.split(split)
-    ids, place = _official_ids(rows, data, split)
+    metrics, predictor = read_metrics(folder), open_predictor(folder, store_path)
+    held, can_read = predictor.images(split)
+    ids, place = _official_ids(held, data, split)
     path = folder / (SUBMISSION if split == "test" else f"submission_{split}.csv")
     request = {
         "run": metrics["requests"]["whole"],
-        "store": store.content,
+        "store": predictor.content,
         "edition": edition.year,
         "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
     }
@@ -72,12 +71,9 @@ def predict_run(
         hand_in = folder / (SUBMISSION_ZIP if edition.zipped else SUBMISSION)
         say(f"{hand_in}: up to date ({len(ids):,} images, passed the check of {edition.year})")
         return hand_in
-    row_of = _find_rows(rows, ids, split, place, edition, warn)
-    readable = (row_of >= 0) & rows.readable[row_of]
-    run = Run.load(folder)
-    in_order = np.array_equal(row_of, np.arange(len(rows.ids)))
-    X = rows.pooled(run.pooling) if run.pooling else rows.embeddings
-    concepts = run.name_concepts(run.score(X if in_order else X[row_of], readable), readable)
+    row_of = _find_rows(held, can_read, ids, split, place, edition, warn)
+    named = predictor.name(split)
+    concepts = [named[row] if row >= 0 else predictor.usual for row in row_of]
     if split == "test":
         for name in (SUBMISSION_RECORD, SUBMISSION_ZIP):
             (folder / name).unlink(missing_ok=True)  # another edition's must not stand beside this one
@@ -85,31 +81,37 @@ def predict_run(
     if split == "test":
         files = {each.name: digest_file(each).hex() for each in written}
         write_text(folder / SUBMISSION_RECORD, json.dumps(request | {"files": files}, indent=1))
-    named = sum(map(len, concepts)) / len(concepts)
+    n_named = sum(map(len, concepts)) / len(concepts)
     also = f"; hand in {written[-1]}" if len(written) > 1 else ""
-    say(f"{path}: {len(ids):,} images in the order of {place}, {named:.1f} concepts each, "
+    say(f"{path}: {len(ids):,} images in the order of {place}, {n_named:.1f} concepts each, "
         f"passes the check of {edition.year}{also}")  # fmt: skip
     return written[-1]
 
 
-def _official_ids(rows: Split, data: Path | None, split: str) -> tuple[list[str], str]:
+def _official_ids(held: list[str], data: Path | None, split: str) -> tuple[list[str], str]:
     """The ids in their order, and where it comes from."""
     if data is not None and not data.is_dir():
         raise UserError(f"{data}: no such folder; expected the data folder with {split}_ids.csv in it")
     path = find_label_file(data, split, "ids") if data else None
-    return (read_ids(path), str(path)) if path else (rows.ids, "the store")
+    return (read_ids(path), str(path)) if path else (held, "the store")
 
 
 def _find_rows(
-    rows: Split, ids: list[str], split: str, place: str, edition: Edition, warn: Callable[[str], None]
+    held: list[str],
+    can_read: NDArray[np.bool_],
+    ids: list[str],
+    split: str,
+    place: str,
+    edition: Edition,
+    warn: Callable[[str], None],
 ) -> NDArray[np.int64]:
-    """The store's row of each id, -1 where it has none; what is odd is told."""
-    places = {id: row for row, id in enumerate(rows.ids)}
+    """The row of each id among those held, -1 where it is not; what is odd is told."""
+    places = {id: row for row, id in enumerate(held)}
     names = [image_id(id) for id in ids]
     row_of = np.array([places.get(name, -1) for name in names], dtype=np.int64)
     missing = [id for id, row in zip(ids, row_of, strict=True) if row < 0]
     if len(missing) == len(ids):
-        raise UserError(f"{place}: none of its ids is an image of split '{split}', such as '{rows.ids[0]}'; check it")
+        raise UserError(f"{place}: none of its ids is an image of split '{split}', such as '{held[0]}'; check it")
     usual = "they get the concepts that are usual in train"
     if missing:
         header = "; is its first row a header? Write ID,CUIs" if missing == ids[:1] else ""
@@ -117,7 +119,7 @@ def _find_rows(
     extra = sorted(set(places) - set(names))
     if extra:
         warn(f"{split}: {len(extra):,} images are not in {place} ({some(extra)}); they are left out")
-    unreadable = [id for id, row in zip(ids, row_of, strict=True) if row >= 0 and not rows.readable[row]]
+    unreadable = [id for id, row in zip(ids, row_of, strict=True) if row >= 0 and not can_read[row]]
     if unreadable:
         warn(f"{split}: {len(unreadable):,} images cannot be read ({some(unreadable)}); {usual}")
     skipped = [id for id in ids if is_skipped(id, edition)]

@@ -5,6 +5,7 @@ folder without it is an unfinished run.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -86,18 +87,12 @@ class Run:
 
     def name_concepts(self, scores: NDArray[np.float32], readable: NDArray[np.bool_]) -> list[list[str]]:
         """The sorted concepts of each image, the usual ones where it cannot be read."""
-        named = self.decoder.predict(scores)
-        named.sort_indices()
-        rows = zip(named.indptr[:-1], named.indptr[1:], strict=True)
-        found = iter([[self.vocabulary[column] for column in named.indices[start:end]] for start, end in rows])
-        return [next(found) if is_readable else self.usual for is_readable in readable]
+        return name_columns(self.decoder.predict(scores), self.vocabulary, readable, self.usual)
 
     def save(self, folder: Path) -> None:
         """Write head, decoder and vocabulary into a folder from `prepare_folder`."""
         save_head(self.head, self.name, folder)
-        decoder = {"decoder": self.decoder_text, "threshold": self.decoder.threshold_}
-        write_text(folder / DECODER, json.dumps(decoder, indent=1))
-        write_text(folder / VOCABULARY, json.dumps({"vocabulary": self.vocabulary, "usual": self.usual}, indent=1))
+        save_decoded(folder, self.decoder, self.decoder_text, self.vocabulary, self.usual)
 
     @classmethod
     def load(cls, folder: Path) -> "Run":
@@ -110,16 +105,53 @@ class Run:
         """
         metrics = read_metrics(folder)
         head = load_head(folder)
-        try:
-            kept, decoded = _read_json(folder / VOCABULARY), _read_json(folder / DECODER)
-            decoder = make_decoder(decoded["decoder"])
-            decoder.threshold_ = float(decoded["threshold"])
-            vocabulary, usual = list(map(str, kept["vocabulary"])), list(map(str, kept["usual"]))
-            if len(vocabulary) != head.n_concepts_:
-                raise ValueError(f"{head.n_concepts_:,} concepts in the head, {len(vocabulary):,} in the vocabulary")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder}: a damaged run ({error}); train it again with `make head`") from error
-        return cls(metrics["head"], head, decoder, decoded["decoder"], metrics["pooling"], vocabulary, usual)
+        decoder, vocabulary, usual = load_decoded(folder)
+        if len(vocabulary) != head.n_concepts_:
+            found = f"{head.n_concepts_:,} concepts in the head, {len(vocabulary):,} in the vocabulary"
+            raise UserError(f"{folder}: a damaged run ({found}); train it again with `make head`")
+        return cls(metrics["head"], head, decoder, metrics["decoder"]["name"], metrics["pooling"], vocabulary, usual)
+
+
+def save_decoded(folder: Path, decoder: Decoder, text: str, vocabulary: list[str], usual: list[str]) -> None:
+    """Write what turns scores into concept sets: the fitted decoder, the concepts, and those of an unreadable image."""
+    write_text(folder / DECODER, json.dumps({"decoder": text, "threshold": decoder.threshold_}, indent=1))
+    write_text(folder / VOCABULARY, json.dumps({"vocabulary": vocabulary, "usual": usual}, indent=1))
+
+
+def load_decoded(folder: Path) -> tuple[Decoder, list[str], list[str]]:
+    """Read what `save_decoded` wrote.
+
+    Raises
+    ------
+    UserError
+        It is missing or damaged.
+    """
+    try:
+        kept, decoded = _read_json(folder / VOCABULARY), _read_json(folder / DECODER)
+        decoder = make_decoder(decoded["decoder"])
+        decoder.threshold_ = float(decoded["threshold"])
+        return decoder, list(map(str, kept["vocabulary"])), list(map(str, kept["usual"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}: a damaged run ({error}); train it again with `make head`") from error
+
+
+def name_columns(
+    named: scipy.sparse.csr_matrix, vocabulary: Sequence[str], readable: NDArray[np.bool_], usual: list[str]
+) -> list[list[str]]:
+    """The sorted concepts of each image.
+
+    Parameters
+    ----------
+    named : sparse matrix of {0, 1}, shape (n_readable, n_concepts)
+    vocabulary : sequence of str
+    readable : ndarray of bool, shape (n_images,)
+    usual : list of str
+        The concepts of an image that cannot be read.
+    """
+    named.sort_indices()
+    rows = zip(named.indptr[:-1], named.indptr[1:], strict=True)
+    found = iter([[vocabulary[column] for column in named.indices[start:end]] for start, end in rows])
+    return [next(found) if is_readable else usual for is_readable in readable]
 
 
 def read_asked(folder: Path) -> dict[str, Any] | None:

@@ -76,7 +76,7 @@ def sweep_runs(
     held = finished(out)
     if held is None or held["requests"]["whole"] != best:
         params = asked.params | rows[best]["params"]
-        fit_run(name, store_path, data, out, (given or {}) | {"params": params}, say=say, warn=warn)
+        fit_run(name, store_path, data, out, {**(given or {}), "params": params}, say=say, warn=warn)
     table = sorted((rows[key] for key in keys), key=lambda row: -row[by])
     chosen = "valid, so the best one's score there is optimistic" if by == VALID_SPLIT else "folds of train"
     say(f"{out}: the best of {len(table):,} trials, chosen on {chosen}:")

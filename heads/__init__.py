@@ -11,7 +11,16 @@ HEADS = {
 """Name of each head and where its class is; resolved late, so that a head without Keras never loads it."""
 
 DECODERS = {
-    "fixed": "heads.decoders:FixedThreshold",
-    "global": "heads.decoders:GlobalThreshold",
+    "fixed": "heads.thresholds:FixedThreshold",
+    "global": "heads.thresholds:GlobalThreshold",
+    "per-concept": "heads.thresholds:ConceptThresholds",
+    "top-k": "heads.decoders:TopK",
+    "expected-f1": "heads.expected:ExpectedF1",
 }
 """Name of each decoder and where its class is."""
+
+CALIBRATIONS = {
+    "temperature": "heads.calibration:Temperature",
+    "platt": "heads.calibration:Platt",
+}
+"""Name of each calibration, which may stand before a decoder, and where its class is."""

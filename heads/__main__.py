@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.editions import EDITIONS, LATEST, find_edition
-from heads import DECODERS, HEADS
+from heads import CALIBRATIONS, DECODERS, HEADS
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,8 +66,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_decoding(parser: argparse.ArgumentParser) -> None:
     """How scores become concept sets."""
-    parser.add_argument("--decoder", metavar="NAME[:VALUE]",
-                        help=f"{', '.join(DECODERS)}; fixed takes a threshold "
+    parser.add_argument("--decoder", metavar="[CALIBRATION+]NAME[:VALUE][,empty]",
+                        help=f"{', '.join(DECODERS)}; fixed takes a threshold and top-k a number; "
+                        f"{' or '.join(CALIBRATIONS)} first makes scores probabilities; empty lets an image have no concept "
                         "(that of the run that is there, or fixed:0.3)")  # fmt: skip
     parser.add_argument("--tune", choices=("folds", "valid"), help="tune the decoder on out-of-fold scores of train, "
                         "or on valid (folds)")  # fmt: skip

@@ -88,8 +88,7 @@ class Asked:
             "groups": source.groups_digest,
         }
         decoded = {
-            "decoder": type(decoder).__name__,
-            "params": decoder.get_params(),
+            "decoder": self.decoder,
             "tune": self.tune,
             "train": self.train,
             "labels": source.valid.files if source.valid else {},

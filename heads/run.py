@@ -114,7 +114,7 @@ class Run:
 
 def save_decoded(folder: Path, decoder: Decoder, text: str, vocabulary: list[str], usual: list[str]) -> None:
     """Write what turns scores into concept sets: the fitted decoder, the concepts, and those of an unreadable image."""
-    write_text(folder / DECODER, json.dumps({"decoder": text, "threshold": decoder.threshold_}, indent=1))
+    write_text(folder / DECODER, json.dumps({"decoder": text, "state": decoder.get_state()}, indent=1))
     write_text(folder / VOCABULARY, json.dumps({"vocabulary": vocabulary, "usual": usual}, indent=1))
 
 
@@ -128,8 +128,7 @@ def load_decoded(folder: Path) -> tuple[Decoder, list[str], list[str]]:
     """
     try:
         kept, decoded = _read_json(folder / VOCABULARY), _read_json(folder / DECODER)
-        decoder = make_decoder(decoded["decoder"])
-        decoder.threshold_ = float(decoded["threshold"])
+        decoder = make_decoder(decoded["decoder"]).set_state(decoded["state"])
         return decoder, list(map(str, kept["vocabulary"])), list(map(str, kept["usual"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: a damaged run ({error}); train it again with `make head`") from error

@@ -165,7 +165,7 @@ def test_what_cannot_be_joined_is_refused(place: Path) -> None:
     path = place / "other" / "train_concepts.csv"
     path.write_text(path.read_text().replace("C3", "C8"))
     fit_run("logistic", place / "b.h5", place / "other", place / "b", say=str, warn=str)
-    with pytest.raises(UserError, match="was trained on other labels than .*; expected runs on the same data"):
+    with pytest.raises(UserError, match=r"was trained on other labels than .*; expected runs on the same data"):
         join(place)
 
 

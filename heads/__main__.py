@@ -68,7 +68,7 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
     """How scores become concept sets."""
     parser.add_argument("--decoder", metavar="[CALIBRATION+]NAME[:VALUE][,empty]",
                         help=f"{', '.join(DECODERS)}; fixed takes a threshold and top-k a number; "
-                        f"{' or '.join(CALIBRATIONS)} first makes scores probabilities; empty lets an image have no concept "
+                        f"{' or '.join(CALIBRATIONS)} makes scores probabilities; empty lets an image have none "
                         "(that of the run that is there, or fixed:0.3)")  # fmt: skip
     parser.add_argument("--tune", choices=("folds", "valid"), help="tune the decoder on out-of-fold scores of train, "
                         "or on valid (folds)")  # fmt: skip

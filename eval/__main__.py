@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
                        help="labels of the training images: tells what concepts that they lack cost "
                        "(a run's own vocabulary, beside its valid.csv)")  # fmt: skip
     score.add_argument("--breakdown", type=Path, metavar="CSV",
-                       help="write precision, recall and F1 by group and concept, and images without a hit")  # fmt: skip
+                       help="write precision, recall, F1 by group and concept, and images without a hit")  # fmt: skip
     score.set_defaults(command=_score)
     check = commands.add_parser("check", help="every fault for which an edition would refuse a submission")
     check.add_argument("submission", type=Path, metavar="SUBMISSION", help=A_SUBMISSION)
@@ -105,7 +105,7 @@ def _score(args: argparse.Namespace) -> int:
     else:
         print(f"secondary F1  {_text(scored.secondary, secondary)}")
     missed = sum(tally.level == "image" for tally in tallies)
-    print(f"no hit        {missed:,} images   ([…] is the {NOTE}, {args.resamples:,} resamples)")
+    print(f"no hit        {missed:,} images   ([..] is the {NOTE}, {args.resamples:,} resamples)")
     return 0
 
 
@@ -155,7 +155,7 @@ def _compare(args: argparse.Namespace) -> int:
         ends = f"[{change.low:+.4f}, {change.high:+.4f}]"
         print(f"  {'difference':{width}} {change.mean:+.4f}  {ends}   p = {change.p_value:.4f}")
         print(f"  {each.verdict(first, second)}")
-    print(f"([…] is the {NOTE}, {args.resamples:,} resamples, paired for the difference)")
+    print(f"([..] is the {NOTE}, {args.resamples:,} resamples, paired for the difference)")
     return 0
 
 

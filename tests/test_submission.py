@@ -1,5 +1,6 @@
 """Submissions: each edition's form, and nothing that its rules refuse can be written."""
 
+import contextlib
 import zipfile
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def test_an_image_that_the_evaluator_skips_keeps_its_row(year: int) -> None:
 def test_ids_come_out_as_they_went_in(year: int, id: str) -> None:
     edition = find_edition(year)
     if "|" in id and year == 2022:
-        with pytest.raises(UserError, match="3 cells|2 cells|is not in the test set"):
+        with pytest.raises(UserError, match="3 cells for image"):
             render_submission([id], [["C1"]], edition)
         return
     rows = list(read_rows(render_submission([id], [["C1"]], edition), edition, "s"))
@@ -214,8 +215,6 @@ def test_a_damaged_zip_is_refused_or_reads_the_same(tmp_path: Path, place: int) 
     whole = path.read_bytes()
     for damaged in (whole[:place], whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :]):
         path.write_bytes(damaged)
-        try:
-            # A broken signature makes it a text file, whose bytes the reader of rows refuses.
+        with contextlib.suppress(UserError):
+            # With a broken signature it is a text file, whose bytes the reader of rows refuses.
             assert read_submission_bytes(path) in (data, damaged)
-        except UserError as error:
-            assert "\n" not in str(error)

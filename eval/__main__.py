@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.editions import EDITIONS, LATEST, find_edition
-from eval.errors import UserError
+from eval.errors import UserError, count
 
 A_SUBMISSION = "a .csv, or a .zip with submission.csv in it"
 NOTE = "95% bootstrap interval over images"
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
                        help="labels of the training images: tells what concepts that they lack cost "
                        "(a run's own vocabulary, beside its valid.csv)")  # fmt: skip
     score.add_argument("--breakdown", type=Path, metavar="CSV",
-                       help="write precision, recall and F1 by group and concept, and images without a hit")  # fmt: skip
+                       help="write precision, recall, F1 by group and concept, and images without a hit")  # fmt: skip
     score.set_defaults(command=_score)
     check = commands.add_parser("check", help="every fault for which an edition would refuse a submission")
     check.add_argument("submission", type=Path, metavar="SUBMISSION", help=A_SUBMISSION)
@@ -99,13 +99,14 @@ def _score(args: argparse.Namespace) -> int:
         }
         print(json.dumps(said))
         return 0
-    print(f"primary F1    {_text(scored.primary, primary)}   ({scored.n_images:,} images, rules of {args.edition})")
+    images = f"{count(scored.n_images, 'image')}, rules of {args.edition}"
+    print(f"primary F1    {_text(scored.primary, primary)}   ({images})")
     if scored.secondary is None or secondary is None:
         print("secondary F1  needs --manual")
     else:
         print(f"secondary F1  {_text(scored.secondary, secondary)}")
     missed = sum(tally.level == "image" for tally in tallies)
-    print(f"no hit        {missed:,} images   ([…] is the {NOTE}, {args.resamples:,} resamples)")
+    print(f"no hit        {count(missed, 'image')}   ([..] is the {NOTE}, {args.resamples:,} resamples)")
     return 0
 
 
@@ -130,8 +131,9 @@ def _check(args: argparse.Namespace) -> int:
     for fault in faults:
         print(f"{args.submission}: {fault}", file=sys.stderr)
     if faults:
-        found = f"{len(faults):,} faults" if len(faults) > 1 else "1 fault"
-        print(f"eval: error: {args.submission}: {found}, refused in {args.edition}", file=sys.stderr)
+        print(
+            f"eval: error: {args.submission}: {count(len(faults), 'fault')}, refused in {args.edition}", file=sys.stderr
+        )
     return 1 if faults else 0
 
 
@@ -155,7 +157,7 @@ def _compare(args: argparse.Namespace) -> int:
         ends = f"[{change.low:+.4f}, {change.high:+.4f}]"
         print(f"  {'difference':{width}} {change.mean:+.4f}  {ends}   p = {change.p_value:.4f}")
         print(f"  {each.verdict(first, second)}")
-    print(f"([…] is the {NOTE}, {args.resamples:,} resamples, paired for the difference)")
+    print(f"([..] is the {NOTE}, {args.resamples:,} resamples, paired for the difference)")
     return 0
 
 

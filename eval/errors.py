@@ -22,3 +22,12 @@ def shown(text: str, limit: int = 60) -> str:
     ("'a1'", "'a\\nb'")
     """
     return repr(text if len(text) <= limit else text[:limit] + "…")
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> count(1, "row"), count(1234, "row")
+    ('1 row', '1,234 rows')
+    """
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -6,11 +6,14 @@ This reader is for training data and forgives what does no harm; what scores a s
 import csv
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from eval.errors import UserError, some
+from eval.errors import UserError, shown, some
+from eval.files import read_file
+from eval.official import is_header
 
 DELIMITERS = ",\t|"
 _IMAGE_ENDING = re.compile(r"\.(jpe?g|png|bmp|gif|tiff?|webp|dcm)$", re.IGNORECASE)
@@ -48,7 +51,7 @@ def read_concepts(path: Path) -> pd.Series:
     for line, cells in _read_rows(path):
         id, found = _read_row(path, line, cells)
         if concepts.setdefault(id, found) != found:
-            raise UserError(f"{path}: line {line}: image '{id}' stands earlier with other concepts; keep one row")
+            raise UserError(f"{path}: line {line}: image {shown(id)} stands earlier with other concepts; keep one row")
     if not concepts:
         raise UserError(f"{path}: no image in it; expected an id and its concepts in a row")
     index = pd.Index(list(concepts), name="ID", dtype=object)
@@ -63,14 +66,15 @@ def read_ids(path: Path) -> list[str]:
     UserError
         As `read_concepts`, or an id stands twice.
     """
-    rows = _read_rows(path)
-    ids = [cells[0].strip() for _, cells in rows]
-    if len(set(ids)) < len(ids):
-        twice = next(id for id in ids if ids.count(id) > 1)
-        raise UserError(f"{path}: id '{twice}' stands twice; keep one")
+    ids: dict[str, None] = {}
+    for line, cells in _read_rows(path):
+        id = cells[0].strip()
+        if id in ids:
+            raise UserError(f"{path}: line {line}: id {shown(id)} stands twice; keep one")
+        ids[id] = None
     if not ids:
         raise UserError(f"{path}: no id in it; expected an id in a row")
-    return ids
+    return list(ids)
 
 
 def image_id(text: str) -> str:
@@ -118,27 +122,34 @@ def find_label_file(data: Path, split: str, kind: str = "concepts") -> Path | No
     return found[0] if found else None
 
 
-def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
+def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of a file in any dialect, with their lines, without the header and blank lines."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a label file such as train_concepts.csv")
+    data = read_file(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_find_delimiter(text))
-        rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+        data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file in UTF-8 (byte {error.start:,}); save it as UTF-8") from None
+    lines = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
+    first = next((line for line in lines if line.strip()), "")
+    lines.seek(0)
+    reader, is_first = csv.reader(lines, delimiter=_find_delimiter(first)), True
+    try:
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if not (is_first and _is_header(cells)):
+                yield reader.line_num, cells
+            is_first = False
     except csv.Error as error:
         raise UserError(f"{path}: {error}; expected a label file with an id and its concepts in a row") from None
-    if rows and _is_header(rows[0][1]):
-        rows = rows[1:]
-    return rows
 
 
 def _read_row(path: Path, line: int, cells: list[str]) -> tuple[str, tuple[str, ...]]:
     if len(cells) > 2 or not cells[0].strip():
         raise UserError(
-            f"{path}: line {line}: {','.join(cells)[:60]!r} is not an id and its concepts; "
+            f"{path}: line {line}: {shown(','.join(cells))} is not an id and its concepts; "
             "expected a row such as 'ID,C0040405;C0817096'"
         )
     id = image_id(cells[0])
@@ -147,16 +158,11 @@ def _read_row(path: Path, line: int, cells: list[str]) -> tuple[str, tuple[str, 
     return id, tuple(dict.fromkeys(part.strip().upper() for part in parts if part.strip()))
 
 
-def _find_delimiter(text: str) -> str:
-    first = next((line for line in text.splitlines() if line.strip()), "")
+def _find_delimiter(first: str) -> str:
     unquoted = re.sub(r'"[^"]*"', "", first)
     return next((each for each in unquoted if each in DELIMITERS), ",")
 
 
 def _is_header(cells: list[str]) -> bool:
-    """Whether a first row names columns: `ID`, or `… ID` as in 2025, before `cuis` in any case."""
-    first = cells[0].strip().casefold()
-    return (first == "id" or first.endswith(" id")) and [cell.strip().casefold() for cell in cells[1:]] in (
-        [],
-        ["cuis"],
-    )
+    """Whether a first row names columns: an id's before `cuis` in any case, or alone."""
+    return is_header(cells[0]) and [cell.strip().casefold() for cell in cells[1:]] in ([], ["cuis"])

@@ -156,7 +156,7 @@ def read_truth(path: Path, edition: Edition) -> ConceptFile:
             if len(cells) > 1 and not is_header(cells[0]):
                 passed_over[cells[0]] = upper_set(cells[1])
             continue
-        if tabbed and line == 1 and is_header(cells[0]):
+        if tabbed and line == 1 and cells and is_header(cells[0]):
             continue
         if len(cells) < 2:
             raise UserError(

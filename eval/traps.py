@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from eval.errors import UserError, shown
+from eval.errors import UserError, count, shown
 from eval.files import read_file
 from eval.official import ConceptSets
 from eval.scores import mean_f1, primary_f1
@@ -65,15 +65,16 @@ def _passed_over(scored: Scored) -> Iterator[str]:
     if truth:
         given = {id: predicted.get(id, frozenset()) for id in truth}
         counted = float(scored.primary_f1.sum() + primary_f1(truth, given).sum()) / (scored.n_images + len(truth))
+        cost = _cost(scored.primary, counted, "if they counted")
         yield (
-            f"{len(truth):,} images have the letters ID in their id, such as {shown(next(iter(truth)))}: the evaluator "
-            f"takes them for headers and passes them over; {_cost(scored.primary, counted, 'if they counted')}"
+            f"{count(len(truth), 'image')} with the letters ID in the id, such as {shown(next(iter(truth)))}: the "
+            f"evaluator takes them for headers and passes them over; {cost}"
         )
     strange = [id for id in predicted if id not in truth]
     if strange:
         yield (
-            f"{len(strange):,} rows of the submission have the letters ID in their first cell, such as "
-            f"{shown(strange[0])}, and are not in the truth: the evaluator never looks at them"
+            f"{count(len(strange), 'row')} of the submission with the letters ID in the first cell, such as "
+            f"{shown(strange[0])}, that the truth does not have: the evaluator never looks at them"
         )
 
 
@@ -86,8 +87,8 @@ def _separators(scored: Scored) -> Iterator[str]:
         pair = (scored.truth.sets, mended) if whose == "submission" else (mended, scored.predicted.sets)
         cost = _cost(scored.primary, mean_f1(primary_f1(*pair)), "without it")
         yield (
-            f"{len(cleaned):,} rows of the {whose} have a ';' too many, such as that of {shown(next(iter(cleaned)))}: "
-            f"it makes an empty concept, which counts as any other; {cost}"
+            f"{count(len(cleaned), 'row')} of the {whose} with a ';' too many, such as that of "
+            f"{shown(next(iter(cleaned)))}: it makes an empty concept, which counts as any other; {cost}"
         )
 
 
@@ -97,7 +98,7 @@ def _bare_ids(scored: Scored) -> Iterator[str]:
     if right:
         f1 = primary_f1(scored.truth.sets, {**scored.predicted.sets, **bare})
         yield (
-            f"{len(right):,} images without concepts have a row with the id alone, such as {shown(right[0])}: only a "
+            f"{count(len(right), 'image')} without concepts and with the id alone, such as {shown(right[0])}: only a "
             f"second cell that is empty is right; {_cost(scored.primary, mean_f1(f1), 'with it')}"
         )
 
@@ -114,7 +115,7 @@ def _outside(scored: Scored, vocabulary: frozenset[str]) -> Iterator[str]:
     best = mean_f1(primary_f1(truth, {id: concepts & known for id, concepts in truth.items()}))
     without = mean_f1(primary_f1(cut, scored.predicted.sets))
     yield (
-        f"{len(unseen):,} true concepts of {len(affected):,} images are not in the vocabulary, such as "
+        f"{count(len(unseen), 'true concept')} of {count(len(affected), 'image')} outside the vocabulary, such as "
         f"{shown(min(unseen))}: they count as missed; {_cost(scored.primary, without, 'without them')}, and no "
         f"prediction from this vocabulary can exceed {best:.4f}"
     )

@@ -26,6 +26,11 @@ def score(
 @pytest.mark.parametrize(
     ("submission", "primary", "secondary"),
     [
+        ("a1,C0040405;C1\ra2,C1306645\r", 1.0, 1.0),  # line ends of old Macs
+        ("ID,CUIs\na1,C0040405;C1\na2,C1306645", 1.0, 1.0),  # no line end
+        ("ID,CUIs,what,ever\na1,C0040405;C1\nID\na2,C1306645\n", 1.0, 1.0),  # headers of any form
+        ('ID,CUIs\na1,"C0040405\n;C1"\na2,C1306645\n', 1.0, 1.0),  # a cell on two lines
+        ("ID,CUIs\na1,\tC0040405\u00a0;C1\na2,C1306645\n", 1.0, 1.0),  # every kind of space is stripped
         ("ID,CUIs\na1,C0040405;C1\na2,C1306645\n", 1.0, 1.0),
         ("ID,CUIs\na2,C1306645\na1,C1;C0040405\n", 1.0, 1.0),  # any order
         ("a1,C0040405;C1\na2,C1306645\n", 1.0, 1.0),  # no header
@@ -93,6 +98,22 @@ def test_the_last_of_two_truth_rows_counts(tmp_path: Path) -> None:
     manual = "ID,CUIs\na1,C0040405\na2,C1306645\n"
     truth = "ID,CUIs\na1,C2\na1,C1\na2,C1306645\n"
     assert score(tmp_path, "a1,C1\na2,C1306645\n", truth=truth, manual=manual).primary == 1.0
+
+
+def test_a_truth_row_may_have_more_cells(tmp_path: Path) -> None:
+    scores = score(tmp_path, "a1,C0040405\na2,C1306645\n", truth="ID,CUIs\na1,C0040405,C9\na2,C1306645,,\n")
+    assert (scores.primary, scores.secondary) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("year", [2022, 2023])
+def test_the_label_files_of_2022_and_2023_are_truth_too(tmp_path: Path, year: int) -> None:
+    truth = "ID\tcuis\na1\tC0040405;C1\na2\tC1306645\n"
+    scores = score(tmp_path, "a1|C0040405\na2|C1306645\n", year, truth)
+    assert (scores.primary, scores.n_images) == (pytest.approx(5 / 6), 2)
+
+
+def test_2022_reads_no_manual_file(tmp_path: Path) -> None:
+    assert score(tmp_path, "a1|C1\n", 2022, "a1|C1\n", manual="ID,CUIs\na1\n").secondary == 0.0
 
 
 def test_a_truth_row_with_an_id_alone_is_an_error(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Submissions: each edition's form, and nothing that its rules refuse can be written."""
 
-import csv
-import io
+import contextlib
 import zipfile
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from eval.editions import find_edition
 from eval.errors import UserError
 from eval.faults import find_faults
 from eval.files import read_submission_bytes
+from eval.official import read_rows
 from eval.submission import render_submission, write_submission
 
 IDS = ["b", "a"]
@@ -65,10 +65,29 @@ def test_an_image_that_the_evaluator_skips_keeps_its_row(year: int) -> None:
     assert b"MID1,C1\n" in render_submission(["MID1", "a"], [["C1"], ["C2"]], find_edition(year))
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+C1", "-C1", "@C1", 'a"b', "a,b"])
-def test_cells_come_out_as_they_went_in(cell: str) -> None:
-    data = render_submission([cell], [["C1"]], find_edition(2025))
-    assert list(csv.reader(io.StringIO(data.decode())))[1] == [cell, "C1"]
+@pytest.mark.parametrize("year", [2022, 2023, 2024, 2025, 2026])
+@pytest.mark.parametrize("id", ["=1+1", "+a", "-a", "@a", "=cmd|'/c'!A0", 'a"b', "a,b", "a;b", "ä"])
+def test_ids_come_out_as_they_went_in(year: int, id: str) -> None:
+    edition = find_edition(year)
+    if "|" in id and year == 2022:
+        with pytest.raises(UserError, match="3 cells for image"):
+            render_submission([id], [["C1"]], edition)
+        return
+    rows = list(read_rows(render_submission([id], [["C1"]], edition), edition, "s"))
+    assert rows[-1].cells == [id, "C1"]
+
+
+@pytest.mark.parametrize("concept", ["=1+1", "+C1", "-C1", "@C1", "=HYPERLINK(1,2)"])
+def test_concepts_come_out_as_they_went_in(concept: str) -> None:
+    edition = find_edition(2025)
+    data = render_submission(["a"], [["C1", concept]], edition)
+    assert next(row.cells for row in read_rows(data, edition, "s") if row.cells[0] == "a") == ["a", f"C1;{concept}"]
+
+
+@pytest.mark.parametrize("concepts", [["C1;C2"], [" C1"], ["C1", ""], ["C1\n"]])
+def test_what_would_not_read_back_the_same_cannot_be_rendered(concepts: list[str]) -> None:
+    with pytest.raises(UserError, match=r"cannot be written so that it reads back|would be refused"):
+        render_submission(["a"], [concepts], find_edition(2024))
 
 
 def test_a_write_that_fails_leaves_the_earlier_submission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +115,8 @@ def test_a_write_that_fails_leaves_the_earlier_submission(tmp_path: Path, monkey
         (b"ID,CUIs\nb,C1\nb,C1\n", 3, "image 'b' has a row already"),
         (b"ID,CUIs\nb,C1\n", 0, "image 'a' has no row"),
         (b"ID,CUIs\nb,C1\na,C2\n\n", 4, "blank line"),
+        (b"ID,CUIs\nb,C1\n \t\na,C2\n", 3, "blank line"),
+        (b"ID,CUIs\nb,C1\x0c\na,C2\n", 2, "blank line"),
         (b"ID,CUIs\nb,C1\na,C2\nz,C2\n", 4, "image 'z' is not in the list of ids"),
         (b"ID,CUIs\nb,C1\xff\n", 2, "byte 0xff is not UTF-8"),
     ],
@@ -113,10 +134,56 @@ def test_the_form_check_accepts_what_is_right(submission: bytes) -> None:
     assert find_faults(submission, IDS, find_edition(2026), "submission.csv") == []
 
 
-def test_every_fault_is_found_once() -> None:
-    data = b"ID,CUIs\nb,C1;C1\nzz,C2\n"
-    assert [fault.line for fault in find_faults(data, IDS, find_edition(2026), "s")] == [2, 3, 0]
-    assert [fault.line for fault in find_faults(data, IDS, find_edition(2024), "s")] == [2, 3, 0]
+def test_every_fault_is_named_with_its_line() -> None:
+    many = ";".join(f"C{n}" for n in range(101))
+    data = f"ID,CUIs\nb,{many};C1\nzz,C2\n a,C1\nb,nodule;;C3;C3\n\nc\nd,C1,C2\n"
+    faults = find_faults(data.encode(), [*"abcde"], find_edition(2026), "s")
+    assert [str(fault) for fault in faults] == [
+        "line 2: image 'b': concept 'C1' twice; name each once",
+        "line 2: image 'b': 102 concepts, at most 100 are allowed",
+        "line 2: image 'b' is out of order; keep the order of the list of ids",
+        "line 3: image 'zz' is not in the list of ids; write it as the list does",
+        "line 4: spaces around a cell of image 'a'; remove them",
+        "line 5: image 'b': an empty concept; remove the ';' too many",
+        "line 5: image 'b': concept 'nodule', expected 'C' and digits",
+        "line 5: image 'b': concept 'C3' twice; name each once",
+        "line 5: image 'b' has a row already; keep one",
+        "line 6: blank line; remove it",
+        "line 7: 1 cell for image 'c', expected an id, ',', and concepts with ';' between them",
+        "line 8: 3 cells for image 'd', expected an id, ',', and concepts with ';' between them",
+        "image 'e' has no row; add it",
+    ]
+    assert [fault.line for fault in find_faults(data.encode(), [*"abcde"], find_edition(2024), "s")] == [
+        2, 2, 3, 4, 5, 5, 6, 8, 0, 0,
+    ]  # fmt: skip
+
+
+def test_bytes_that_are_not_text_are_named_line_by_line_beside_other_faults() -> None:
+    data = b"ID,CUIs\nb,C1\xff\na,C1;C1\n\xfe\n"
+    assert [fault.line for fault in find_faults(data, IDS, find_edition(2026), "s")] == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("order", "moved"),
+    [("acdebf", [6]), ("bcdefa", [7]), ("fabcde", [2]), ("abcdef", []), ("bacdef", [2]), ("aecdbf", [3, 6])],
+)
+def test_the_fewest_rows_that_must_move_are_named(order: str, moved: list[int]) -> None:
+    data = "ID,CUIs\n" + "".join(f"{id},C1\n" for id in order)
+    assert [fault.line for fault in find_faults(data.encode(), [*"abcdef"], find_edition(2026), "s")] == moved
+
+
+def test_a_missing_row_does_not_put_the_others_out_of_order() -> None:
+    data = "ID,CUIs\n" + "".join(f"{id},C1\n" for id in "abdf")
+    faults = find_faults(data.encode(), [*"abcdef"], find_edition(2026), "s")
+    assert [str(fault) for fault in faults] == ["image 'c' has no row; add it", "image 'e' has no row; add it"]
+
+
+def test_a_file_with_no_end_of_faults_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eval.faults.MAX_FAULTS", 10)
+    for year in (2024, 2026):
+        faults = find_faults(b"z\n" * 1000, IDS, find_edition(year), "s")
+        assert len(faults) == 11
+        assert str(faults[-1]) == "10 faults and no end; name the right file, or mend these first"
 
 
 def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -125,3 +192,29 @@ def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
         archive.writestr("run1/submission.csv", "ID,CUIs\n")
     with pytest.raises(UserError, match=r"holds 'run1/submission.csv', expected one file named submission.csv"):
         read_submission_bytes(path)
+
+
+def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eval.files.MAX_BYTES", 1000)
+    (tmp_path / "s.csv").write_bytes(b"x" * 1001)
+    with zipfile.ZipFile(tmp_path / "s.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("submission.csv", b"x" * 100_000)
+    for name in ("s.csv", "s.zip"):
+        with pytest.raises(UserError, match=r"more than any file of the task has; name the right file"):
+            read_submission_bytes(tmp_path / name)
+    with pytest.raises(UserError, match="not a file"):
+        read_submission_bytes(tmp_path)
+
+
+@pytest.mark.parametrize("place", [0, 10, 30, 45, 60, 80, 100])
+def test_a_damaged_zip_is_refused_or_reads_the_same(tmp_path: Path, place: int) -> None:
+    path = tmp_path / "s.zip"
+    edition = find_edition(2026)
+    data = render_submission(IDS, CONCEPTS, edition)
+    write_submission(tmp_path / "s.csv", data, edition)
+    whole = path.read_bytes()
+    for damaged in (whole[:place], whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :]):
+        path.write_bytes(damaged)
+        with contextlib.suppress(UserError):
+            # With a broken signature it is a text file, whose bytes the reader of rows refuses.
+            assert read_submission_bytes(path) in (data, damaged)

@@ -1,0 +1,127 @@
+"""``python -m eval``: comparing runs, warnings, and what any bytes do to the readers."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from eval.__main__ import main
+
+IDS = [f"x{number}" for number in range(60)]
+
+
+def write(path: Path, wrong: int = 0) -> Path:
+    """A submission that is right but for its first images."""
+    path.parent.mkdir(exist_ok=True)
+    rows = [f"{id},{'C0817096' if row < wrong else 'C0040405;C1'}\n" for row, id in enumerate(IDS)]
+    path.write_text("ID,CUIs\n" + "".join(rows))
+    return path
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    status = main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> Path:
+    return write(tmp_path / "truth.csv")
+
+
+def test_two_runs_that_differ_are_told_apart_in_words(
+    tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "run" / "valid.csv", wrong=30)
+    other = write(tmp_path / "s.csv", wrong=5)
+    options = ("--truth", truth, "--manual", truth)
+    status, out, err = call(capsys, "compare", tmp_path / "run", other, *options)
+    assert (status, err) == (0, "")
+    assert out.count(f"they differ, {other} is better than {tmp_path / 'run'}") == 2
+    assert f"  {tmp_path / 'run'!s:{len(str(other))}}  0.5000  [0." in out
+    assert "-0.4167  [-0." in out
+    status, out, _ = call(capsys, "compare", tmp_path / "run", other, *options, "--json")
+    said = json.loads(out)
+    assert said["primary"]["scores"] == pytest.approx([30 / 60, 55 / 60])
+    assert said["primary"]["difference"] == pytest.approx(-25 / 60)
+    low, high = said["primary"]["interval"]
+    assert low < -25 / 60 < high < 0
+    assert said["primary"]["p_value"] < 0.01
+    assert said["primary"]["differ"]
+    assert said["secondary"]["differ"]
+
+
+def test_two_runs_that_hardly_differ_are_not_told_apart(
+    tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = write(tmp_path / "a.csv", wrong=5), write(tmp_path / "b.csv", wrong=6)
+    _, out, _ = call(capsys, "compare", one, other, "--truth", truth)
+    assert f"primary F1: no sure difference between {one} and {other}; it may be chance" in out
+    assert "secondary" not in out
+    _, out, _ = call(capsys, "compare", one, one, "--truth", truth)
+    assert "no difference, every image scores the same" in out
+
+
+def test_a_folder_without_a_submission_is_refused(
+    tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = call(capsys, "compare", tmp_path, truth, "--truth", truth)
+    assert (status, out) == (1, "")
+    assert err == (
+        f"eval: error: {tmp_path}: no valid.csv in it; name a finished run (`make head RUN={tmp_path}`) or a submission\n"
+    )
+
+
+def test_traps_are_told_on_standard_error_and_to_programs(
+    tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submission = write(tmp_path / "s.csv")
+    submission.write_text(submission.read_text().replace("C1\n", "C1;\n"))
+    score = ("score", submission, "--truth", truth, "--edition", 2025, "--breakdown", tmp_path / "b.csv")
+    status, out, err = call(capsys, *score)
+    assert status == 0
+    assert "primary F1    0.8000" in out
+    assert err.startswith("eval: warning: 60 rows of the submission with a ';' too many")
+    assert (tmp_path / "b.csv").read_text().startswith("level,name,group,n_true,n_predicted,n_hits,precision,recall,f1")
+    _, out, _ = call(capsys, *score, "--json")
+    assert len(json.loads(out)["warnings"]) == 1
+
+
+def test_every_fault_is_printed_however_many(tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s.csv").write_text("ID,CUIs\n" + "".join(f"{id},nodule\n" for id in IDS))
+    status, out, err = call(capsys, "check", tmp_path / "s.csv", "--ids", truth)
+    assert (status, out) == (1, "")
+    assert [line.split(": ")[1] for line in err.splitlines()[:-1]] == [f"line {number}" for number in range(2, 62)]
+
+
+PIECES = st.sampled_from(
+    [b"ID,CUIs\n", b"x0,", b"x1|", b"C1", b";", b",", b"\n", b"\r", b'"', b"\xff", b"\x00", b"\xef\xbb\xbf", b"\x1b[2J",
+     b"PK\x03\x04", b"PK\x05\x06", "\u2028".encode(), b"\t", b" ", b"=1+1", b"x" * 140_000, b";C1" * 101]
+)  # fmt: skip
+JUNK = st.binary(max_size=60) | st.lists(PIECES, max_size=12).map(b"".join)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(junk=JUNK, year=st.sampled_from([2022, 2023, 2024, 2025, 2026]))
+def test_any_bytes_give_a_result_or_a_clear_error(
+    tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str], junk: bytes, year: int
+) -> None:
+    path = tmp_path / "junk.csv"
+    path.write_bytes(junk)
+    for words in (
+        ("score", path, "--truth", truth),
+        ("score", truth, "--truth", path, "--manual", path),
+        ("score", path, "--truth", path, "--resamples", 10),
+        ("score", truth, "--truth", truth, "--train", path, "--resamples", 10),
+        ("check", path, "--ids", truth),
+        ("check", truth, "--ids", path),
+        ("compare", path, path, "--truth", path, "--resamples", 10),
+    ):
+        status, out, err = call(capsys, *words, "--edition", year)
+        assert status in (0, 1)
+        assert bool(out) == (status == 0)
+        for line in err.splitlines():
+            assert line.startswith(("eval: error: ", "eval: warning: ", str(tmp_path)))
+            assert line.isprintable()

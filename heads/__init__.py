@@ -7,6 +7,7 @@ HEADS = {
     "dense": "heads.dense:DenseHead",
     "logistic": "heads.logistic:LogisticHead",
     "prior": "heads.prior:PriorHead",
+    "ridge": "heads.ridge:RidgeHead",
 }
 """Name of each head and where its class is; resolved late, so that a head without Keras never loads it."""
 

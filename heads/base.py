@@ -117,14 +117,18 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         ndarray of float32, shape (n_images, n_concepts)
             In [0, 1].
         """
+        scores = self._scores(self._check_embeddings(X))
+        if not np.isfinite(scores).all():
+            raise ValueError("scores are not finite: training has diverged; choose a lower learning rate")
+        return scores
+
+    def _check_embeddings(self, X: ArrayLike) -> NDArray[np.float32]:
+        """What a fitted head was given to score, in the form that heads score."""
         check_is_fitted(self, "n_concepts_")
         embeddings: NDArray[np.float32] = check_array(X, dtype=np.float32)
         if embeddings.shape[1] != self.n_features_in_:
             raise ValueError(f"X has {embeddings.shape[1]:,} features, expected {self.n_features_in_:,} as in fit")
-        scores = self._scores(embeddings)
-        if not np.isfinite(scores).all():
-            raise ValueError("scores are not finite: training has diverged; choose a lower learning rate")
-        return scores
+        return embeddings
 
     def predict(self, X: ArrayLike) -> NDArray[np.int8]:
         """Indicator of the concepts whose score is at least 0.5, shape (n_images, n_concepts)."""

@@ -56,7 +56,7 @@ def disturb(Y: scipy.sparse.csr_matrix, share: float, random: np.random.Generato
 
 def name(Y: scipy.sparse.csr_matrix) -> list[list[str]]:
     """The concepts of each image."""
-    return [[NAMES[column] for column in Y.indices[start:end]] for start, end in zip(Y.indptr, Y.indptr[1:])]  # noqa: B905, RUF007
+    return [[NAMES[column] for column in Y.indices[start:end]] for start, end in zip(Y.indptr, Y.indptr[1:])]  # noqa: B905
 
 
 def best(call: Callable[[], Any]) -> tuple[float, Any]:

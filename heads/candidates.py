@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from heads.decoders import Scores
+from heads.calibration import Scores
 
 
 @dataclass

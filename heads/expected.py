@@ -8,7 +8,8 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from eval.editions import MAX_CONCEPTS
-from heads.decoders import Decoder, Scores, most_probable
+from heads.calibration import Scores
+from heads.decoders import Decoder, most_probable
 
 LIKELY = 32
 """Concepts of an image whose probabilities are taken exactly; as many as the task allows if the best set is larger."""

@@ -8,8 +8,9 @@ import scipy.sparse
 from numpy.typing import NDArray
 from sklearn.utils import check_scalar
 
+from heads.calibration import Scores
 from heads.candidates import Candidates
-from heads.decoders import Decoder, Scores, rank
+from heads.decoders import Decoder, rank
 from heads.tuning import split_folds
 
 STRENGTHS = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, np.inf)

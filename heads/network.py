@@ -1,5 +1,8 @@
-"""What Keras heads share: Keras itself, imported late, and outputs that start at the training frequencies."""
+"""What Keras heads share: Keras itself, imported late, its seed, and outputs that start at the training frequencies."""
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,18 @@ def import_keras() -> Any:
     with muted_imports():
         import keras
     return keras
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed Keras, which draws from global generators; Python's and NumPy's are put back afterwards."""
+    before = random.getstate(), np.random.get_state()
+    try:
+        import_keras().utils.set_random_seed(seed)
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
 
 
 def start_as_prior(outputs: Any, rate: NDArray[np.float32]) -> None:

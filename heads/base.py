@@ -1,7 +1,9 @@
 """What every head is: a scikit-learn classifier from embeddings to one score a concept."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Self
 
@@ -35,10 +37,16 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         If set, told while fitting how many of what it `counts` are done, and of how many.
     counts : str
         What progress counts.
+    takes_maps : bool
+        Whether it learns from the maps of a cut network rather than from embeddings.
+    checkpoint : Path or None
+        Where a head that trains for long keeps the last epoch, to go on from after a kill.
     """
 
     watch: Callable[[int, int], None] | None = None
     counts = "concepts"
+    takes_maps = False
+    checkpoint: Path | None = None
 
     def fit(self, X: ArrayLike, Y: Any) -> Self:
         """Learn from embeddings and an indicator matrix.
@@ -65,7 +73,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     def _check(self, X: ArrayLike, Y: Any) -> tuple[NDArray[np.float32], scipy.sparse.csr_matrix]:
         """What `fit` was given, in the form that heads learn from; notes its shape."""
         self.check_params()
-        embeddings: NDArray[np.float32] = check_array(X, dtype=np.float32)
+        embeddings = self._check_features(X)
         Y = scipy.sparse.csr_matrix(Y, dtype=np.float32)
         if Y.shape[0] != len(embeddings):
             raise ValueError(f"X has {len(embeddings):,} rows and Y {Y.shape[0]:,}, expected as many")
@@ -73,8 +81,12 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
             raise ValueError("Y has no column, expected at least one concept")
         if not np.isin(Y.data, (0, 1)).all():
             raise ValueError("Y holds other values than 0 and 1")
-        self.n_features_in_, self.n_concepts_ = embeddings.shape[1], Y.shape[1]
+        self.n_features_in_, self.n_concepts_ = math.prod(embeddings.shape[1:]), Y.shape[1]
         return embeddings, Y
+
+    def _check_features(self, X: Any) -> Any:
+        """Embeddings, or maps, in the form that heads work on."""
+        return check_array(X, dtype=np.float32)
 
     def fit_each(self, X: ArrayLike, Y: Any, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Self]]:
         """Fit once with each of several settings; a head that can share work between them does.
@@ -101,6 +113,15 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         head.watch = self.watch
         return head
 
+    def take_network(self, path: Path) -> None:
+        """Take what is needed of the network whose features it will learn from: of most heads, nothing.
+
+        Parameters
+        ----------
+        path : Path
+            What follows the cut, as a Keras model.
+        """
+
     def _tell_progress(self, n_done: int, n_all: int) -> None:
         if self.watch:
             self.watch(n_done, n_all)
@@ -125,9 +146,10 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     def _check_embeddings(self, X: ArrayLike) -> NDArray[np.float32]:
         """What a fitted head was given to score, in the form that heads score."""
         check_is_fitted(self, "n_concepts_")
-        embeddings: NDArray[np.float32] = check_array(X, dtype=np.float32)
-        if embeddings.shape[1] != self.n_features_in_:
-            raise ValueError(f"X has {embeddings.shape[1]:,} features, expected {self.n_features_in_:,} as in fit")
+        embeddings: NDArray[np.float32] = self._check_features(X)
+        n_features = math.prod(embeddings.shape[1:])
+        if n_features != self.n_features_in_:
+            raise ValueError(f"X has {n_features:,} features, expected {self.n_features_in_:,} as in fit")
         return embeddings
 
     def predict(self, X: ArrayLike) -> NDArray[np.int8]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from cache.store import FeatureStore
 from eval.errors import UserError as FileError
 from eval.form import CUI
 from eval.labels import find_label_file, read_concepts
+from heads.maps import Maps
 
 Concepts = tuple[str, ...]
 
@@ -28,8 +30,8 @@ class LabelledSplit:
     Parameters
     ----------
     ids : list of str
-    X : ndarray of float32 or float16, shape (n_images, n_features)
-        Embeddings; NaN where `readable` is False.
+    X : ndarray of float32 or float16, shape (n_images, n_features), or Maps
+        Embeddings; NaN where `readable` is False. Of a store of maps, those, which stay on the disk.
     readable : ndarray of bool, shape (n_images,)
     concepts : list of tuple of str
         The concepts of each image.
@@ -40,7 +42,7 @@ class LabelledSplit:
     """
 
     ids: list[str]
-    X: Embeddings
+    X: Any
     readable: NDArray[np.bool_]
     concepts: list[Concepts]
     manual: dict[str, Concepts] | None
@@ -93,10 +95,11 @@ def load_labelled(
         without_labels = [id for id, has in zip(rows.ids, known, strict=True) if not has]
         warn(f"{split}: {len(without_labels):,} images without labels are left out ({some(without_labels)})")
     ids = [id for id, has in zip(rows.ids, known, strict=True) if has]
-    pooled = rows.pooled(pooling) if pooling else rows.embeddings
-    chosen = pooled if known.all() else pooled[known]
+    features = take_features(store, split, pooling)
+    chosen = features if known.all() else features[known]
     readable = rows.readable[known]
-    _refuse_unfinite(store, split, ids, chosen, readable)
+    if not store.has_maps:  # maps are looked at when they are read
+        _refuse_unfinite(store, split, ids, chosen, readable)
     concepts = labels.loc[ids].tolist()
     _tell_odd(path, {concept for each in concepts for concept in each}, warn)
     manual_path = find_label_file(data, split, "manual") if split == "valid" else None
@@ -108,6 +111,21 @@ def load_labelled(
         manual=None if manual_path is None else _read_manual(manual_path, warn),
         files={each.name: digest_file(each).hex() for each in (path, manual_path) if each is not None},
     )
+
+
+def take_features(store: FeatureStore, split: str, pooling: str = "") -> Any:
+    """What heads learn from and score: embeddings of one pooling or of all, or maps, which stay on the disk."""
+    rows = store.split(split)
+    if store.has_maps:
+        return Maps.of(rows.embeddings)
+    return rows.pooled(pooling) if pooling else rows.embeddings
+
+
+def join_features(parts: Sequence[Any]) -> Any:
+    """Features of the images of several splits, one after another."""
+    if isinstance(parts[0], Maps):
+        return Maps.join(parts)
+    return np.concatenate([np.asarray(part, np.float32) for part in parts])
 
 
 def _read_manual(path: Path, warn: Callable[[str], None]) -> dict[str, Concepts] | None:
@@ -131,8 +149,7 @@ def _refuse_unfinite(
     step = block_rows(X)
     for start in range(0, len(ids), step):
         part = slice(start, start + step)
-        finite = np.isfinite(X[part])
-        bad = np.flatnonzero(readable[part] & ~finite.all(axis=tuple(range(1, finite.ndim))))
+        bad = np.flatnonzero(readable[part] & ~np.isfinite(X[part]).all(axis=1))
         if len(bad):
             raise UserError(
                 f"{store.path}: the embedding of image '{ids[start + bad[0]]}' of {split} is not finite, though its "

@@ -156,7 +156,7 @@ class DenseHead(Head):
     def _build(self) -> Any:
         """The network, from standardised embeddings to logits."""
         keras = import_keras()
-        layers, hidden = [keras.Input((self.n_features_in_,))], self._hidden
+        layers, hidden = [keras.Input(self.mean_.shape)], self._hidden
         for units in hidden:
             layers += [keras.layers.Dense(units, activation="relu"), keras.layers.Dropout(self.dropout)]
         if not hidden:
@@ -170,14 +170,15 @@ class DenseHead(Head):
         return [self.hidden] if self.hidden else []  # type: ignore[list-item]
 
     def _compile(self, n_steps: int) -> None:
+        pays = self._model.count_params() * n_steps >= COMPILED_FROM
+        self._model.compile(self._optimizer(), self._loss(), steps_per_execution=STEPS_AT_ONCE, jit_compile=pays)
+
+    def _optimizer(self) -> Any:
         keras = import_keras()
         rate = keras.optimizers.schedules.ExponentialDecay(
             self.learning_rate, self.decay_steps, self.decay, staircase=True
         )
-        pays = self._model.count_params() * n_steps >= COMPILED_FROM
-        self._model.compile(
-            keras.optimizers.Adam(rate), self._loss(), steps_per_execution=STEPS_AT_ONCE, jit_compile=pays
-        )
+        return keras.optimizers.Adam(rate)
 
     def _train(self, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix, held: Any, rest: Any) -> None:
         """Train the built model on some rows, and stop by the others."""

@@ -11,7 +11,6 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from cache.errors import UserError
-from cache.rows import Embeddings
 from cache.store import FeatureStore
 from eval.labels import read_concepts
 from heads.dataset import Concepts, LabelledSplit, find_vocabulary, indicator, load_labelled
@@ -59,11 +58,6 @@ class LabelledStore:
             The store or the labels are at fault.
         """
         store = FeatureStore(store_path)
-        if store.has_maps:
-            raise UserError(
-                f"{store_path}: holds maps after {store.provenance.layer} for the tail (POOLING=none), expected "
-                "embeddings; name a store that was made with POOLING=avg"
-            )
         train = load_labelled(store, data, "train", warn, pooling)
         valid = load_labelled(store, data, "valid", warn, pooling) if "valid" in store.splits else None
         vocabulary = find_vocabulary(train.readable_concepts)
@@ -76,8 +70,8 @@ class LabelledStore:
         """Digest of the groups, empty if there are none."""
         return "" if self.groups is None else hashlib.sha256(self.groups.tobytes()).hexdigest()
 
-    def learn_from(self, split: LabelledSplit) -> tuple[Embeddings, scipy.sparse.csr_matrix]:
-        """Embeddings and indicator matrix of the images of a split that can be read."""
+    def learn_from(self, split: LabelledSplit) -> tuple[Any, scipy.sparse.csr_matrix]:
+        """Features and indicator matrix of the images of a split that can be read."""
         X = split.X if split.readable.all() else split.X[split.readable]
         return X, indicator(split.readable_concepts, self.vocabulary)
 

@@ -17,7 +17,7 @@ from eval.editions import MAX_CONCEPTS, find_edition
 from eval.submission import render_submission, write_submission
 from heads.asked import BOTH, FOLDS, Asked
 from heads.base import Head
-from heads.dataset import indicator
+from heads.dataset import indicator, join_features
 from heads.decoders import Decoder
 from heads.labelled import LabelledStore
 from heads.run import FORMAT, METRICS, VALID, Run, prepare_folder, usual_set
@@ -141,7 +141,7 @@ class Maker:
         if self.source.valid is None:
             raise UserError(f"TRAIN={BOTH}: the store has no split 'valid'; use TRAIN=train")
         parts = [self.source.learn_from(split) for split in (self.source.train, self.source.valid)]
-        X = np.concatenate([np.asarray(part[0], np.float32) for part in parts])
+        X = join_features([part[0] for part in parts])
         with self.clock("fit on both"), watching(head, self.warn):
             return head.with_params({}).fit(X, scipy.sparse.vstack([part[1] for part in parts], format="csr"))
 

@@ -2,14 +2,14 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import UserError
-from cache.rows import Embeddings
 from cache.store import FeatureStore, Split
+from heads.dataset import take_features
 from heads.run import Run, read_metrics, refuse_other_store
 
 
@@ -74,14 +74,13 @@ class StoredRun:
         rows = self.split(split)
         return rows.ids, rows.readable
 
-    def embeddings(self, split: str) -> Embeddings:
+    def features(self, split: str) -> Any:
         """What the head scores, of every image of a split."""
-        rows = self.split(split)
-        return rows.pooled(self.run.pooling) if self.run.pooling else rows.embeddings
+        return take_features(self.store, split, self.run.pooling)
 
     def scores(self, split: str) -> NDArray[np.float32]:
         """Scores of the images of a split that can be read, shape (n_readable, n_concepts)."""
-        return self.run.score(self.embeddings(split), self.split(split).readable)
+        return self.run.score(self.features(split), self.split(split).readable)
 
     def name(self, split: str) -> list[list[str]]:
         """The sorted concepts of each image of a split."""

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from cache.errors import UserError
 from cache.files import write_text
 from cache.provenance import Provenance
-from cache.rows import Embeddings
 from cache.store import FeatureStore
 from heads.base import Head
 from heads.decoders import Decoder, make_decoder
@@ -70,7 +69,7 @@ class Run:
     vocabulary: list[str]
     usual: list[str]
 
-    def score(self, X: Embeddings, readable: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def score(self, X: Any, readable: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Scores of the readable images, shape (n_readable, n_concepts).
 
         Raises

@@ -54,7 +54,12 @@ class BestEpoch:
         if f1 > max(self.f1, default=-1.0):
             self.weights = weights()
         self.f1.append(f1)
-        return len(self.f1) - 1 - int(np.argmax(self.f1)) >= self._patience
+        return self.is_over
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last epochs, as many as patience has, were no better than one before."""
+        return bool(self.f1) and len(self.f1) - 1 - int(np.argmax(self.f1)) >= self._patience
 
 
 def best_f1(scores: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> float:

@@ -7,6 +7,13 @@ from typing import Any
 from cache.errors import UserError
 from heads.network import import_keras
 
+MODULES = ("keras", "keras.activations", "keras.constraints", "keras.initializers", "keras.layers", "keras.regularizers")
+INSIDE = ("keras.src.models.", "keras.src.ops.")
+"""Where the parts of a network come from, whole names and beginnings."""
+
+PLAIN = ("__keras_tensor__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__")
+"""What Keras writes with a class name and no module, and is data."""
+
 UNSAFE = ("Lambda", "TorchModuleWrapper", "TFSMLayer")
 """Keras' own layers that run what they hold."""
 
@@ -61,6 +68,8 @@ def _objects(config: Any) -> Iterator[dict[str, Any]]:
 def _refuse_foreign(config: dict[str, Any]) -> None:
     """Keras imports the module that a configuration names, and calls the class: only its own are let through."""
     module, name = config.get("module"), config["class_name"]
-    own = isinstance(module, str) and (module == "keras" or module.startswith("keras."))
-    if not own or config.get("registered_name") or not isinstance(name, str) or name in UNSAFE:
+    if module is None and name in PLAIN:
+        return
+    own = module in MODULES or (isinstance(module, str) and module.startswith(INSIDE))
+    if not own or not isinstance(name, str) or name in UNSAFE:
         raise ValueError(f"it holds {module}.{name}")

@@ -78,7 +78,7 @@ class Training:
         if self.n_epochs < self.epochs and not self.best.is_over:
             try:
                 self.model.fit(
-                    self._batches(X, Y), epochs=self.epochs, initial_epoch=self.n_epochs, callbacks=callbacks, verbose=0
+                    self._batches(X, Y), epochs=self.epochs, initial_epoch=self.n_epochs, callbacks=callbacks, shuffle=False, verbose=0
                 )
             # TensorFlow makes its own error of one that arises while it reads.
             except Exception as error:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cache.command import muted_imports
 from heads.base import Head, State, check_number, positive_rate
+from heads.layers import head_model, standardised
 
 RAREST = 1e-4
 """Frequency at which the outputs of a concept that is never or always shown start."""
@@ -153,6 +154,12 @@ class DenseHead(Head):
         """What was learnt, as named arrays."""
         weights = {f"weights_{number}": array for number, array in enumerate(self.weights_)}
         return {"mean": self.mean_, "scale": self.scale_, **weights}
+
+    def to_keras(self) -> Any:
+        """This head as a Keras model."""
+        keras = _import_keras()
+        features = keras.Input((self.n_features_in_,))
+        return head_model(features, self._model(standardised(features, self.mean_, self.scale_)))
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         self.mean_, self.scale_ = state["mean"], state["scale"]

@@ -13,7 +13,8 @@ from cache.errors import UserError
 from cache.files import digest_file, replacing, write_text
 from heads.ensemble import MEMBERS
 from heads.front import KeptFront, load_model
-from heads.layers import HEAD, import_keras
+from heads.layers import HEAD
+from heads.network import import_keras
 from heads.predictor import StoredRun
 from heads.run import EXPORTED, load_decoded, read_asked, read_metrics
 

@@ -9,7 +9,7 @@ from cache.command import one_line
 from cache.errors import UserError
 from cache.files import digest_file
 from cache.store import FeatureStore
-from heads.layers import import_keras
+from heads.network import import_keras
 
 FACTS, MODEL = "network.json", "front.keras"
 
@@ -92,6 +92,6 @@ def load_model(path: Path) -> Any:
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     # Damage and malice make Keras fail in many ways.
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError) as error:
-        why = one_line(error)
-        raise UserError(f"{path}: not a Keras model of Keras' own layers ({why[:200]}); {WAY_OUT}") from error
+    except Exception as error:
+        why = one_line(error)[:200]
+        raise UserError(f"{path}: not a Keras model of Keras' own layers ({why}); {WAY_OUT}") from error

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from heads.base import Head, State, check_number, positive_rate
-from heads.layers import head_model, import_keras, linear
+from heads.layers import head_model, linear
+from heads.network import import_keras
 
 BLOCK_VALUES = 2**24
 """Similarities that a thread holds at a time: 64 MiB."""

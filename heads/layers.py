@@ -8,17 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cache.command import muted_imports
+from heads.network import import_keras
 
 HEAD = "head"
 """Name of a head's Keras model, under which it is found in a larger one."""
-
-
-def import_keras() -> Any:
-    """Import Keras, whose backend would greet on standard error."""
-    with muted_imports():
-        import keras
-    return keras
 
 
 def head_model(features: Any, scores: Any) -> Any:

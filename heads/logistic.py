@@ -13,7 +13,8 @@ from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 
 from heads.base import Head, State, Trial, check_number, positive_rate
-from heads.layers import head_model, import_keras, linear, standardised
+from heads.layers import head_model, linear, standardised
+from heads.network import import_keras
 from heads.solver import Rotated, Solution, solve, standardise
 
 PREDICT_IMAGES = 4096

@@ -8,7 +8,8 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from heads.base import Head, State, positive_rate
-from heads.layers import head_model, import_keras, linear
+from heads.layers import head_model, linear
+from heads.network import import_keras
 
 
 class PriorHead(Head):

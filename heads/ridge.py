@@ -9,7 +9,8 @@ import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
 from heads.base import Head, State, Trial, check_number
-from heads.layers import head_model, import_keras, linear, standardised
+from heads.layers import head_model, linear, standardised
+from heads.network import import_keras
 from heads.scaling import BLOCK_IMAGES, standardisation
 
 ALPHAS = tuple(10.0 ** (exponent / 4) for exponent in range(-16, 9))

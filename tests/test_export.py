@@ -36,12 +36,12 @@ POOLINGS = {"logistic": "avg", "ridge": "gem"}
 """The heads that see one of the two poolings."""
 
 BARE = """
-import sys, json, pathlib, numpy as np, keras
-place = pathlib.Path(sys.argv[1])
-pixels = np.load(place / "pixels.npy")
-for path in place.glob("*/model.keras"):
-    model = keras.saving.load_model(path)
-    np.save(path.with_suffix(".npy"), model.predict(pixels, verbose=0))
+import json, os, pathlib, sys
+import keras, numpy as np
+os.chdir(sys.argv[1])
+pixels = np.load("pixels.npy")
+for path in pathlib.Path("runs").glob("*/model.keras"):
+    np.save(path.with_suffix(".npy"), keras.saving.load_model(path)(pixels, training=False))
 print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 """
 
@@ -53,6 +53,7 @@ def template(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(phantoms, place / "data")
     make_features(place / "data", place / "s.h5", SMALL, say=str, warn=pytest.fail)
     for name in HEADS:
+        # Neighbours are all the training images: which is nearest is rounding, so alike does a random network see them.
         fit(place, name)
         export(place, name, warn=pytest.fail)
     return place
@@ -61,7 +62,7 @@ def template(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def place(template: Path, tmp_path: Path) -> Path:
     """A copy of the store, its network and the simplest run."""
-    for name in ("s.h5.network", "prior"):
+    for name in ("s.h5.network", "runs/prior"):
         shutil.copytree(template / name, tmp_path / name)
     shutil.copyfile(template / "s.h5", tmp_path / "s.h5")
     return tmp_path
@@ -69,66 +70,58 @@ def place(template: Path, tmp_path: Path) -> Path:
 
 def fit(place: Path, name: str, data: Path | None = None, **given: Any) -> None:
     given = {"params": QUICK.get(name), "pooling": POOLINGS.get(name)} | given
-    fit_run(name, place / "s.h5", data or place / "data", place / name, given, say=str, warn=str)
+    fit_run(name, place / "s.h5", data or place / "data", place / "runs" / name, given, say=str, warn=str)
 
 
 def export(place: Path, name: str = "prior", store: str = "s.h5", warn: Any = str, **options: Any) -> str:
     told: list[str] = []
-    export_run(place / name, place / store, say=told.append, warn=warn, **options)
+    export_run(place / "runs" / name, place / store, say=told.append, warn=warn, **options)
     return told[-1]
 
 
-def bare(code: str, *args: object) -> str:
-    """Run Python where nothing of this project can be found."""
-    words = [sys.executable, "-I", "-c", "import sys; sys.path = [p for p in sys.path if p]\n" + code, *map(str, args)]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=args[0] if args else None, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_a_bare_process_gets_the_scores_of_every_run_from_the_images(template: Path) -> None:
+@pytest.fixture(scope="module")
+def told_bare(template: Path) -> list[str]:
+    """What is printed where nothing of this project can be found: every model scores the test images, then README's."""
     images = sorted((template / "data" / "test").iterdir())
     np.save(template / "pixels.npy", np.stack([decode(path.read_bytes(), SIZE) for path in images]))
-    modules = json.loads(bare(BARE, template).splitlines()[-1])
-    assert not {"heads", "featurize", "cache", "eval"} & set(modules)
-    for name in HEADS:
-        stored = StoredRun(template / name, template / "s.h5")
-        ids = [path.stem for path in images]
-        assert stored.images("test")[0] == ids
-        scores = np.load(template / name / "model.npy")
-        assert scores.dtype == np.float32
-        np.testing.assert_allclose(scores, stored.scores("test"), atol=1e-4, rtol=0, err_msg=name)
+    PIL.Image.open(images[0]).save(template / "image.png")  # a JPEG of this size is scaled while it is decoded
+    snippet = re.search(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert snippet
+    words = [sys.executable, "-I", "-c", BARE + snippet.group(1), str(template)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=template, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_bare_process_gets_the_runs_scores_from_the_images(template: Path, told_bare: list[str], name: str) -> None:
+    assert not {"heads", "featurize", "cache", "eval"} & set(json.loads(told_bare[0]))
+    stored = StoredRun(template / "runs" / name, template / "s.h5")
+    scores = np.load(template / "runs" / name / "model.npy")
+    assert scores.dtype == np.float32
+    assert stored.images("test")[0] == [path.stem for path in sorted((template / "data" / "test").iterdir())]
+    np.testing.assert_allclose(scores, stored.scores("test"), atol=1e-4, rtol=0)
+
+
+def test_the_readme_names_concepts_with_keras_alone(template: Path, told_bare: list[str]) -> None:
+    pixels = decode((template / "image.png").read_bytes(), SIZE)
+    scores = keras.saving.load_model(template / "runs" / "dense" / "model.keras")(pixels[None])[0]
+    concepts = StoredRun(template / "runs" / "dense", template / "s.h5").run.vocabulary
+    named = [concept for concept, score in zip(concepts, scores, strict=True) if score >= 0.3]
+    assert named
+    assert told_bare[1] == str(named)
 
 
 def test_the_description_says_what_the_model_needs(template: Path) -> None:
-    described = json.loads((template / "ridge" / "model.keras.json").read_text())
-    stored = StoredRun(template / "ridge", template / "s.h5")
+    described = json.loads((template / "runs" / "ridge" / "model.keras.json").read_text())
+    stored = StoredRun(template / "runs" / "ridge", template / "s.h5")
     assert described["size"] == SIZE
     assert described["concepts"] == stored.run.vocabulary
     assert described["decoder"] == {"name": "fixed:0.3", "state": {"threshold": 0.3}}
     assert described["provenance"] == vars(stored.store.provenance)
-    assert described["sha256"] == digest_file(template / "ridge" / "model.keras").hex()
+    assert described["sha256"] == digest_file(template / "runs" / "ridge" / "model.keras").hex()
     assert described["checked"] == 6
     assert described["difference"] < 1e-5
-
-
-def test_the_readme_names_concepts_with_keras_alone(template: Path, tmp_path: Path) -> None:
-    found = re.search(r"^```python\n(.*?load_model.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert found
-    shutil.copytree(template / "dense", tmp_path / "runs" / "dense")
-    picture = sorted((template / "data" / "test").iterdir())[0]
-    PIL.Image.open(picture).save(tmp_path / "image.png")  # without the scaling of a JPEG's own decoder
-    said = bare("import os; os.chdir(sys.argv[1])\n" + found.group(1), tmp_path)
-    model = keras.saving.load_model(template / "dense" / "model.keras")
-    scores = np.asarray(model(decode((tmp_path / "image.png").read_bytes(), SIZE)[None]))[0]
-    concepts = StoredRun(template / "dense", template / "s.h5").run.vocabulary
-    assert said.strip() == str([name for name, score in zip(concepts, scores, strict=True) if score >= 0.3])
-
-
-@pytest.fixture(params=list(HEADS))
-def head(request: pytest.FixtureRequest) -> Head:
-    """Each head in turn, quick to train."""
-    return make_head(request.param, QUICK.get(request.param))
 
 
 def draw(n_images: int) -> np.ndarray:
@@ -145,24 +138,25 @@ def compare(head: Head, X: np.ndarray, Z: np.ndarray) -> None:
     assert np.isfinite(scores).all()
 
 
-def test_the_keras_form_of_a_head_gives_its_scores(head: Head) -> None:
-    Z = draw(60)
-    Z[0], Z[1] = 0, -np.abs(Z[1])  # no direction, and one away from most
-    compare(head, draw(120), Z)
-
-
-@pytest.mark.parametrize("head", sorted(set(HEADS) - {"knn"}), indirect=True)
-def test_neither_tiny_nor_nearly_constant_features_are_lost_in_float32(head: Head) -> None:
+@pytest.mark.parametrize("name", [name for name in HEADS if name != "knn"])
+def test_neither_tiny_nor_nearly_constant_features_are_lost_in_float32(name: str) -> None:
     scale, centre = np.float32([1, 1, 1e-24, 1e-2, 1, 0, 1e3, 1]), np.float32([0, 0, 0, 300, 0, 7, -1e4, 0])
-    compare(head, draw(120) * scale + centre, draw(60) * scale + centre)
+    compare(make_head(name, QUICK.get(name)), draw(120) * scale + centre, draw(60) * scale + centre)
+
+
+def test_neighbours_are_found_and_an_image_without_any_gets_the_training_frequencies() -> None:
+    X, Z = draw(120), draw(60)
+    X[:, 0] += 3
+    Z[0], Z[1] = 0, [-9, *Z[1, 1:]]  # no direction, and one away from all
+    compare(make_head("knn", {"k": 5}), X, Z)
 
 
 def test_a_head_without_a_keras_form_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PriorHead, "to_keras", Head.to_keras)
-    (place / "prior" / "model.keras").unlink()
+    (place / "runs" / "prior" / "model.keras").unlink()
     with pytest.raises(UserError, match="PriorHead has no form as a Keras model; export a run of another head"):
         export(place)
-    assert not list((place / "prior").glob("*model.keras*"))
+    assert not list((place / "runs" / "prior").glob("*model.keras*"))
 
 
 def test_scores_that_are_not_the_runs_are_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,31 +175,31 @@ def test_scores_that_are_not_the_runs_are_told(place: Path, monkeypatch: pytest.
 
 
 def test_a_second_export_does_nothing(place: Path) -> None:
-    before = (place / "prior" / "model.keras").stat().st_mtime_ns
+    before = (place / "runs" / "prior" / "model.keras").stat().st_mtime_ns
     assert "prior/model.keras: up to date" in export(place)
-    assert (place / "prior" / "model.keras").stat().st_mtime_ns == before
+    assert (place / "runs" / "prior" / "model.keras").stat().st_mtime_ns == before
 
 
 def test_a_run_that_is_trained_anew_loses_the_model_of_the_old_one(place: Path, template: Path) -> None:
     fit(place, "prior", template / "data", decoder="global")
-    assert not list((place / "prior").glob("model.keras*"))
+    assert not list((place / "runs" / "prior").glob("model.keras*"))
 
 
 def test_a_run_knows_its_store(template: Path) -> None:
     told: list[str] = []
-    export_run(template / "prior", say=told.append, warn=pytest.fail)
+    export_run(template / "runs" / "prior", say=told.append, warn=pytest.fail)
     assert "up to date" in told[0]
 
 
 def test_what_rounds_the_stores_features_and_not_the_models_is_told(place: Path) -> None:
-    stored = StoredRun(place / "prior", place / "s.h5").store
+    stored = StoredRun(place / "runs" / "prior", place / "s.h5").store
     rows = {name: dict(zip(split.ids, split.embeddings, strict=True)) for name, split in stored.splits.items()}
     facts = replace(stored.provenance, engine="openvino", precision="bfloat16")
     write_store(place / "b.h5", rows, provenance=facts)
     shutil.copytree(place / "s.h5.network", place / "b.h5.network")
-    metrics = json.loads((place / "prior" / "metrics.json").read_text())
+    metrics = json.loads((place / "runs" / "prior" / "metrics.json").read_text())
     metrics["store"]["provenance"] = vars(facts)
-    (place / "prior" / "metrics.json").write_text(json.dumps(metrics))
+    (place / "runs" / "prior" / "metrics.json").write_text(json.dumps(metrics))
     told: list[str] = []
     export(place, store="b.h5", warn=told.append)
     assert told == ["the store's features went through bfloat16, those of the model do not: scores of an image may differ "
@@ -213,25 +207,25 @@ def test_what_rounds_the_stores_features_and_not_the_models_is_told(place: Path)
 
 
 def test_a_run_that_cannot_be_exported_says_why(place: Path) -> None:
-    (place / "empty").mkdir()
+    (place / "runs" / "empty").mkdir()
     with pytest.raises(UserError, match="empty: no finished run in it; make it with `make head"):
         export(place, "empty")
     with pytest.raises(UserError, match=r"model\.h5: expected a name that ends in \.keras"):
         export(place, out=place / "model.h5")
     write_store(place / "o.h5", {"train": {"a": np.ones(2)}}, provenance=PROVENANCE)
-    with pytest.raises(UserError, match="was trained on other features than .*backbone mobilenet, not densenet121"):
+    with pytest.raises(UserError, match=r"was trained on other features than .*backbone mobilenet, not densenet121"):
         export(place, store="o.h5")
-    (place / "prior" / "run.json").unlink()
+    (place / "runs" / "prior" / "run.json").unlink()
     with pytest.raises(UserError, match="does not say which store it was trained on; name it with --store"):
-        export_run(place / "prior")
+        export_run(place / "runs" / "prior")
 
 
 def test_an_ensemble_says_what_to_export_instead(place: Path) -> None:
-    asked = json.loads((place / "prior" / "run.json").read_text())
-    make_ensemble([place / "prior", place / "prior"], place / "both", "mean", {}, say=str, warn=str)
-    with pytest.raises(UserError, match="both: an ensemble, expected one run; export those in .*both/members"):
+    make_ensemble(
+        [place / "runs" / "prior", place / "runs" / "prior"], place / "runs" / "both", "mean", {}, say=str, warn=str
+    )
+    with pytest.raises(UserError, match=r"both: an ensemble, expected one run; export those in .*both/members"):
         export(place, "both")
-    assert asked["store"]
 
 
 def refusal(place: Path) -> str:
@@ -275,6 +269,9 @@ def put_front(place: Path, layer: Any) -> None:
 
 def test_a_strangers_network_executes_nothing(place: Path) -> None:
     put_front(place, keras.layers.Lambda(lambda images: keras.ops.ones((1, 256))))
+    assert "not a Keras model of Keras' own layers" in refusal(place)
+    (place / "s.h5.network" / "front.keras").write_bytes(b"PK\3\4 and no more")
+    change(place, lambda facts: None)
     assert "not a Keras model of Keras' own layers" in refusal(place)
 
 

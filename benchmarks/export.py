@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from cache.images import find_images
+from cache.store import FeatureStore
 from featurize.decode import decode
 from featurize.engines import choose
 from featurize.features import make_features
@@ -27,10 +28,12 @@ MOST_FLOAT32 = 1e-3
 """Largest difference of a score where both compute in float32; neighbours that are equally near differ by more."""
 
 
-def read_images(data: Path, size: int, most: int) -> tuple[list[str], np.ndarray]:
-    """Ids and pixels of the first images of test that can be read."""
-    images = find_images(data, str)["test"][:most]
-    return [image.id for image in images], np.stack([decode(image.path.read_bytes(), size) for image in images])
+def read_images(data: Path, store: FeatureStore, most: int) -> np.ndarray:
+    """Pixels of the first images of test that can be read, in the store's order."""
+    paths = {image.id: image.path for image in find_images(data, str)["test"]}
+    split = store.split("test")
+    readable = [paths[id] for id, can in zip(split.ids, split.readable, strict=True) if can]
+    return np.stack([decode(path.read_bytes(), store.provenance.size) for path in readable[:most]])
 
 
 def main() -> None:
@@ -46,24 +49,23 @@ def main() -> None:
         if not REAL.is_dir():
             data = folder / "phantoms"
             make_phantoms(data, args.phantoms, 0, str)
-        print(f"{data.name}, {args.weights}\n{'precision':<11}{'head':<10}{'worst':>9}{'mean':>9}{'sets':>9}{'MB':>8}{'s':>6}")
+        print(f"{data.name}, {args.weights}")
+        print(f"{'precision':<11}{'head':<10}{'worst':>9}{'mean':>9}{'sets':>9}{'MB':>8}{'s':>6}")
         for precision in dict.fromkeys(("float32", choose("openvino", "auto").precision)):
             given = {"weights": args.weights, "engine": "openvino", "precision": precision}
             store = make_features(data, folder / f"{precision}.h5", given, **quiet)
-            ids, pixels = read_images(data, store.provenance.size, args.images)
+            pixels = read_images(data, store, args.images)
             for head in HEADS:
                 run = folder / precision / head
                 fit_run(head, store.path, data, run, **quiet)
                 start = time.perf_counter()
                 path = export_run(run, **quiet)
-                seconds, stored = time.perf_counter() - start, StoredRun(run, store.path)
-                held, readable = stored.images("test")
-                place = {id: row for row, id in enumerate(np.array(held)[readable])}
-                expected = stored.scores("test")[[place[id] for id in ids]]
+                seconds = time.perf_counter() - start
+                expected = StoredRun(run, store.path).scores("test")[: len(pixels)]
                 scores = keras.saving.load_model(path).predict(pixels, verbose=0)
                 apart = np.abs(scores - expected)
                 sets = ((scores >= 0.3) != (expected >= 0.3)).any(axis=1).sum()
-                print(f"{precision:<11}{head:<10}{apart.max():>9.1e}{apart.mean():>9.1e}{f'{sets}/{len(ids)}':>9}"
+                print(f"{precision:<11}{head:<10}{apart.max():>9.1e}{apart.mean():>9.1e}{f'{sets}/{len(pixels)}':>9}"
                       f"{path.stat().st_size / 1e6:>8.1f}{seconds:>6.1f}", flush=True)  # fmt: skip
                 assert precision != "float32" or head == "knn" or apart.max() <= MOST_FLOAT32
 

@@ -1,7 +1,7 @@
 # The face of the project: every target calls one stage, and every stage is `python -m`.
 
 # Folders bear the names of targets: nothing here is a file but the stamp of the set-up.
-.PHONY: help setup phantoms features head sweep submit ensemble test bench lint check
+.PHONY: help setup phantoms features head sweep submit ensemble export test bench lint check
 .DEFAULT_GOAL := help
 
 # --- what you may set, on the command line or in the environment --------------------------------------------------
@@ -49,6 +49,9 @@ HEADS    = "$(HEAD)" --store "$(STORE)" --data "$(DATA)" --out "$(RUN)" $(call o
            $(call option,POOLING,pooling) $(call option,TUNE,tune) $(call option,TRAIN,train) \
            $(if $(SET),--set $(foreach word,$(SET),'$(word)'))
 
+# A run knows its store: only one that the user names is passed on.
+NAMED_STORE = $(if $(filter-out file,$(origin STORE)),--store "$(STORE)")
+
 help:  ## this text
 	@echo "usage: make TARGET [NAME=VALUE ...]"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -82,6 +85,9 @@ submit: head  ## write RUN/submission.csv for test, checked by the rules of EDIT
 ensemble: setup  ## join RUNS by HOW into RUN, and write its submission
 	@$(PY) -m heads ensemble $(RUNS) --out "$(RUN)" $(call option,HOW,how) $(call option,DECODER,decoder) $(call option,TUNE,tune)
 	@$(PY) -m heads predict "$(RUN)" --data "$(DATA)" --edition $(EDITION)
+
+export: setup  ## write RUN as one Keras model, image in, scores out: RUN/model.keras
+	@$(PY) -m heads export "$(RUN)" $(NAMED_STORE)
 
 test: setup  ## run the tests (under 5 minutes)
 	@$(PY) -m pytest -q

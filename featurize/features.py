@@ -26,7 +26,7 @@ from cache.verify import verify_store
 from cache.versions import installed_versions
 from featurize.dicom import EXTRA, is_installed
 from featurize.engines import choose
-from featurize.network import Network, prepare_network
+from featurize.network import Network, has_network, prepare_network
 from featurize.request import Request, refuse_other_features, refuse_other_options
 from featurize.work import Work, embed_pending
 
@@ -104,7 +104,7 @@ class _Job:
     def find_finished(self) -> FeatureStore | None:
         """The store, if it certainly is what a run would make."""
         store = self._open()
-        if store is None or Parts(self.path, store.provenance).folder.exists():
+        if store is None or Parts(self.path, store.provenance).folder.exists() or self._lacks_network():
             return None
         if not self.rebuild:
             refuse_other_options(store, self.given)
@@ -121,7 +121,8 @@ class _Job:
         request = Request.settle(self.given, store, self.rebuild)
         if self._is_damaged(store):
             store = None
-        network = None if store and request.surely_matches(store) else _prepare(request, self.path, self.say)
+        known = store and request.surely_matches(store) and not self._lacks_network()
+        network = None if known else _prepare(request, self.path, self.say)
         provenance = (
             request.to_provenance(network.cut, network.choice) if network else store.provenance if store else None
         )
@@ -156,6 +157,10 @@ class _Job:
         self.say(f"{self.path}: {_describe(made)}")
         _tell_unreadable(made, self.warn)
         return made
+
+    def _lacks_network(self) -> bool:
+        """Whether the network beside the store is to be built again: `heads export` needs it, adding images may not."""
+        return self.rebuild and not has_network(self.path)
 
     def _open(self) -> FeatureStore | None:
         """The store as it is, if there is one; a damaged one may be rebuilt."""

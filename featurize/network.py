@@ -85,14 +85,27 @@ def _wanted(request: Request, choice: Choice) -> dict[str, Any]:
     return backbone | {"engine": choice.engine, "layers": layers}
 
 
+def has_network(store: Path) -> bool:
+    """Whether a whole network stands beside a store, of whatever features."""
+    folder = network_folder(store)
+    try:
+        return _is_whole(folder, json.loads((folder / FACTS).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _is_whole(folder: Path, files: dict[str, str]) -> bool:
+    return all(digest_file(folder / Path(name).name).hex() == digest for name, digest in files.items())
+
+
 def _find(folder: Path, wanted: dict[str, Any]) -> Cut | None:
     """The cut of the network in a folder, if it is the wanted one and whole."""
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         if facts["wanted"] != wanted:
             return None
-        whole = all(digest_file(folder / Path(name).name).hex() == digest for name, digest in facts["files"].items())
-        return Cut(**facts["cut"] | {"shape": tuple(facts["cut"]["shape"])}) if whole else None
+        cut = Cut(**facts["cut"] | {"shape": tuple(facts["cut"]["shape"])})
+        return cut if _is_whole(folder, facts["files"]) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

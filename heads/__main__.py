@@ -47,6 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--split", default="test", help="train, valid or test (test)")
     predict.add_argument("--edition", type=int, default=LATEST, choices=list(EDITIONS), help=f"year ({LATEST})")
     predict.set_defaults(command=_predict)
+    export = commands.add_parser("export", help="write a run as one Keras model, image in, scores out")
+    export.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    export.add_argument("--store", type=Path, help="feature store, whose network is taken (the one it was trained on)")
+    export.add_argument("--out", type=Path, metavar="FILE", help="what to write (RUN/model.keras)")
+    export.set_defaults(command=_export)
     return parser
 
 
@@ -114,6 +119,12 @@ def _predict(args: argparse.Namespace) -> None:
     from heads.predicting import predict_run
 
     predict_run(args.run, args.store, args.data, args.split, find_edition(args.edition), warn=_warn)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from heads.export import export_run
+
+    export_run(args.run, args.store, args.out, warn=_warn)
 
 
 def _parse_settings(settings: list[str]) -> dict[str, Any]:

@@ -175,6 +175,22 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         self._restore(state)
         return self
 
+    def to_keras(self) -> Any:
+        """This head as a Keras model, for use without this project.
+
+        Returns
+        -------
+        keras.Model
+            From features, as they stand in a store, to the scores of `predict_proba`. It is made of Keras' own layers
+            and operations alone.
+
+        Raises
+        ------
+        UserError
+            The head has no such form.
+        """
+        raise UserError(f"{type(self).__name__} has no form as a Keras model; export a run of another head")
+
     @abstractmethod
     def _fit(self, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> None:
         """Learn; parameters, shapes and values are checked already."""

@@ -11,6 +11,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from heads.base import Head, State, check_number, positive_rate
+from heads.layers import head_model, standardised
 from heads.losses import make_loss
 from heads.network import import_keras, seeded, start_as_prior
 from heads.scaling import standardisation, standardise
@@ -220,6 +221,14 @@ class DenseHead(Head):
         """What was learnt, as named arrays."""
         weights = {f"weights_{number}": array for number, array in enumerate(self.weights_)}
         return {"mean": self.mean_, "scale": self.scale_, "held_out_f1": self.held_out_f1_, **weights}
+
+    def to_keras(self) -> Any:
+        """This head as a Keras model."""
+        keras, network = import_keras(), self._build()
+        network.set_weights(self.weights_)
+        features = keras.Input((self.n_features_in_,))
+        logits = network(standardised(features, self.mean_, self.scale_))
+        return head_model(features, keras.ops.sigmoid(logits))
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         self.mean_, self.scale_, self.held_out_f1_ = state["mean"], state["scale"], state["held_out_f1"]

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from heads.base import Head, State, check_number, positive_rate
+from heads.layers import head_model, linear
+from heads.network import import_keras
 
 BLOCK_VALUES = 2**24
 """Similarities that a thread holds at a time: 64 MiB."""
@@ -108,6 +110,28 @@ class KNeighborsHead(Head):
         votes = scipy.sparse.csr_matrix((weights.ravel(), neighbours.ravel(), ends), shape=shape) @ self.labels_
         shares = votes.toarray() / np.where(total > 0, total, 1)
         return np.where(total > 0, np.minimum(shares, 1), self.frequency_).astype(np.float32)
+
+    def to_keras(self) -> Any:
+        """This head as a Keras model, which holds the training embeddings: 4 bytes a feature, 1 a concept an image.
+
+        Of training images that are equally near, it may take others.
+        """
+        keras = import_keras()
+        ops, features = keras.ops, keras.Input((self.n_features_in_,))
+        largest = ops.max(ops.abs(features), axis=1, keepdims=True)
+        scaled = features / ops.where(largest > 0, largest, 1)
+        length = ops.sqrt(ops.sum(ops.square(scaled), axis=1, keepdims=True))
+        similar = linear(scaled / ops.where(length > 0, length, 1), self.directions_)
+        similar, neighbours = ops.top_k(similar, min(self.k, len(self.directions_)))
+        # A table with a row an image; as bytes, a quarter of what it would be as numbers.
+        labels = keras.layers.Embedding(*self.labels_.shape, "zeros", dtype="uint8", trainable=False)
+        shown = ops.cast(labels(neighbours), "float32")
+        labels.set_weights([self.labels_.astype(np.uint8).toarray()])
+        weights = ops.relu(similar)
+        total = ops.sum(weights, axis=1, keepdims=True)
+        shares = ops.einsum("ik,ikc->ic", weights, shown) / ops.where(total > 0, total, 1)
+        usual = linear(ops.cast(total <= 0, "float32"), self.frequency_[:, None])
+        return head_model(features, ops.minimum(shares, 1) + usual)
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         self.directions_, ends, places = state["directions"], state["label_ends"], state["labels"]

@@ -13,6 +13,8 @@ from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 
 from heads.base import Head, State, Trial, check_number, positive_rate
+from heads.layers import head_model, linear, standardised
+from heads.network import import_keras
 from heads.solver import Rotated, Solution, solve, standardise
 
 PREDICT_IMAGES = 4096
@@ -110,6 +112,15 @@ class LogisticHead(Head):
             margin = standardise(X[part], self.mean_, self.scale_) @ self.coef_.T
             scores[part] = expit(margin + self.intercept_)
         return scores
+
+    def to_keras(self) -> Any:
+        """This head as a Keras model, in float32."""
+        keras = import_keras()
+        features = keras.Input((self.n_features_in_,))
+        centred = standardised(features, self.mean_, self.scale_)
+        # What float32 leaves of the mean is told to the intercept: for a nearly constant feature it is no small part.
+        left = self.coef_ @ ((self.mean_ - self.mean_.astype(np.float32)) / self.scale_)
+        return head_model(features, linear(centred, self.coef_, self.intercept_ - left, "sigmoid"))
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         self.mean_, self.scale_ = state["mean"], state["scale"]

@@ -8,6 +8,8 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from heads.base import Head, State, positive_rate
+from heads.layers import head_model, linear
+from heads.network import import_keras
 
 
 class PriorHead(Head):
@@ -28,6 +30,12 @@ class PriorHead(Head):
 
     def _scores(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.tile(self.frequency_, (len(X), 1))
+
+    def to_keras(self) -> Any:
+        """This head as a Keras model."""
+        keras = import_keras()
+        features = keras.Input((self.n_features_in_,))
+        return head_model(features, linear(keras.ops.ones_like(features[:, :1]), self.frequency_[:, None]))
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         self.frequency_ = state["frequency"]

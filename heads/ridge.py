@@ -9,6 +9,8 @@ import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
 from heads.base import Head, State, Trial, check_number
+from heads.layers import head_model, linear, standardised
+from heads.network import import_keras
 from heads.scaling import BLOCK_IMAGES, standardisation
 
 ALPHAS = tuple(10.0 ** (exponent / 4) for exponent in range(-16, 9))
@@ -98,6 +100,13 @@ class RidgeHead(Head):
             np.matmul((X[part] - self.mean_) / self.scale_, self.coef_.T, out=scores[part])
             scores[part] += self.intercept_
         return np.clip(scores, 0, 1, out=scores)
+
+    def to_keras(self) -> Any:
+        """This head as a Keras model."""
+        keras = import_keras()
+        features = keras.Input((self.n_features_in_,))
+        values = linear(standardised(features, self.mean_, self.scale_), self.coef_, self.intercept_)
+        return head_model(features, keras.ops.clip(values, 0, 1))
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         self.mean_, self.scale_ = state["mean"], state["scale"]

@@ -34,8 +34,12 @@ VALID, SUBMISSION, SUBMISSION_ZIP, SUBMISSION_RECORD = (
     "submission.json",
 )
 
+EXPORTED = "model.keras"
+"""The run as a Keras model, from images on; its description stands beside, with ``.json``."""
+
 RESULTS = (
-    METRICS, SUBMISSION_RECORD, SUBMISSION, SUBMISSION_ZIP, VALID, DECODER, VOCABULARY, PARAMETERS, ARRAYS, SCORES,
+    METRICS, f"{EXPORTED}.json", EXPORTED, SUBMISSION_RECORD, SUBMISSION, SUBMISSION_ZIP, VALID, DECODER, VOCABULARY,
+    PARAMETERS, ARRAYS, SCORES,
 )  # fmt: skip
 """What an earlier run leaves; removed in this order, the proof that it is finished first."""
 

@@ -67,6 +67,7 @@ def store(tmp_path: Path) -> Path:
         ),
         ("heads fit prior --store {store} --data . --out r --decoder x", "heads: error: no decoder 'x'"),
         ("heads predict nowhere --store {store}", "heads: error: nowhere: no finished run in it"),
+        ("heads export nowhere", "heads: error: nowhere: no finished run in it; make it with `make head RUN=nowhere`"),
         ("eval score nowhere.csv --truth {text}", "eval: error: nowhere.csv: no such file"),
         ("eval score {text} --truth nowhere.csv", "eval: error: nowhere.csv: no such file"),
         ("eval check {text} --ids nowhere.csv", "eval: error: nowhere.csv: no such file"),

@@ -368,6 +368,19 @@ def test_damage_is_not_copied_under_a_fresh_digest(place: Path, embedded: list[i
     assert embedded == [41]
 
 
+def test_rebuild_brings_back_a_network_that_is_gone_and_embeds_nothing(place: Path, embedded: list[int]) -> None:
+    content, network = FeatureStore(place / "s.h5").content, place / "s.h5.network"
+    (network / "front.keras").write_bytes(b"damaged")
+    for _ in range(2):
+        store = make_features(place / "data", place / "s.h5", {}, rebuild=True, say=lambda line: None, warn=pytest.fail)
+        assert (network / "front.keras").stat().st_size > 1000
+        assert store.content == content
+    assert embedded == []
+    shutil.rmtree(network)
+    make(place)
+    assert not network.exists()  # what needs no network builds none
+
+
 def test_rebuild_looks_at_a_weights_file_that_changed(place: Path, tmp_path: Path, embedded: list[int]) -> None:
     from cache.command import muted_imports
 

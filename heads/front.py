@@ -1,0 +1,97 @@
+"""The frozen front of a store, as the Keras model that whoever made the features has left beside it."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cache.command import one_line
+from cache.errors import UserError
+from cache.files import digest_file
+from cache.store import FeatureStore
+from heads.network import import_keras
+
+FACTS, MODEL = "network.json", "front.keras"
+
+WAY_OUT = "copy the folder from where the features were made, or build it again with `make features REBUILD=1`"
+
+
+@dataclass(frozen=True)
+class KeptFront:
+    """A front that is whole and gives the features of its store.
+
+    Parameters
+    ----------
+    path : Path
+        The Keras model: from uint8 images ``(n, size, size, 3)`` to features.
+    digest : str
+        SHA-256 of the file.
+    size : int
+        Side of an image, in pixels.
+    shape : tuple of int
+        Of what the store holds of an image.
+    """
+
+    path: Path
+    digest: str
+    size: int
+    shape: tuple[int, ...]
+
+    @classmethod
+    def find(cls, store: FeatureStore) -> "KeptFront":
+        """Find the front beside a store, in ``STORE.network/``.
+
+        Raises
+        ------
+        UserError
+            It is missing or damaged, or it gives other features than the store holds.
+        """
+        folder = store.path.with_name(store.path.name + ".network")
+        if not (folder / MODEL).is_file():
+            raise UserError(f"{folder}: no network beside the store; {WAY_OUT}")
+        try:
+            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            digest = str(facts["files"][MODEL])
+            made = facts["wanted"] | facts["cut"] | {"backbone": facts["wanted"]["name"]}
+            held = {name: made[name] for name in ("backbone", "weights", "layer", "pooling", "size", "preprocessing")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{folder}: a damaged network ({one_line(error)}); {WAY_OUT}") from error
+        if digest_file(folder / MODEL).hex() != digest:
+            raise UserError(f"{folder}: a damaged network ({MODEL} is not what was written); {WAY_OUT}")
+        wanted = asdict(store.provenance)
+        differences = [f"{name} {held[name]}, not {wanted[name]}" for name in held if held[name] != wanted[name]]
+        if differences:
+            raise UserError(f"{folder}: the network of other features ({'; '.join(differences)}); {WAY_OUT}")
+        shape = next(iter(store.splits.values())).embeddings.shape[1:]
+        return cls(folder / MODEL, digest, store.provenance.size, shape)
+
+    def load(self) -> Any:
+        """The front as a Keras model. Whoever made the file, nothing of it is executed.
+
+        Raises
+        ------
+        UserError
+            It is no Keras model of Keras' own layers, or not from such images to such features.
+        """
+        model = load_model(self.path)
+        found = (model.inputs[0].dtype, *model.input_shape[1:], *model.output_shape[1:])
+        if found != ("uint8", self.size, self.size, 3, *self.shape):
+            raise UserError(f"{self.path}: not the front of this store (it takes and gives {found}); {WAY_OUT}")
+        return model
+
+
+def load_model(path: Path) -> Any:
+    """Load a Keras model of Keras' own layers alone.
+
+    Raises
+    ------
+    UserError
+        It is something else, or damaged.
+    """
+    keras = import_keras()
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    # Damage and malice make Keras fail in many ways.
+    except Exception as error:
+        why = one_line(error)[:200]
+        raise UserError(f"{path}: not a Keras model of Keras' own layers ({why}); {WAY_OUT}") from error

@@ -9,6 +9,7 @@ HEADS = {
     "logistic": "heads.logistic:LogisticHead",
     "prior": "heads.prior:PriorHead",
     "ridge": "heads.ridge:RidgeHead",
+    "tail": "heads.tail:TailHead",
 }
 """Name of each head and where its class is; resolved late, so that a head without Keras never loads it."""
 

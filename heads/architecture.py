@@ -7,9 +7,9 @@ from typing import Any
 from cache.errors import UserError
 from heads.network import import_keras
 
-MODULES = ("keras", "keras.activations", "keras.constraints", "keras.initializers", "keras.layers", "keras.regularizers")
-INSIDE = ("keras.src.models.", "keras.src.ops.")
-"""Where the parts of a network come from, whole names and beginnings."""
+PARTS = ("activations", "constraints", "initializers", "layers", "regularizers")
+MODULES, INSIDE = ("keras", *(f"keras.{part}" for part in PARTS)), ("keras.src.models.", "keras.src.ops.")
+"""Where the parts of a network come from: whole names, and beginnings."""
 
 PLAIN = ("__keras_tensor__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__")
 """What Keras writes with a class name and no module, and is data."""

@@ -87,6 +87,9 @@ class Asked:
             "labels": source.train.files,
             "groups": source.groups_digest,
         }
+        if source.store.has_maps:
+            # Which layers of the tail are frozen.
+            learnt["layer"] = source.store.record["asked"]["layer"]
         decoded = {
             "decoder": self.decoder,
             "tune": self.tune,

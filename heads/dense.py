@@ -226,7 +226,7 @@ class DenseHead(Head):
         """This head as a Keras model."""
         keras, network = import_keras(), self._build()
         network.set_weights(self.weights_)
-        features = keras.Input((self.n_features_in_,))
+        features = keras.Input(self.mean_.shape)
         logits = network(standardised(features, self.mean_, self.scale_))
         return head_model(features, keras.ops.sigmoid(logits))
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from cache.errors import UserError
 from cache.files import digest_file, replacing, write_text
 from heads.ensemble import MEMBERS
-from heads.front import KeptFront, load_model
+from heads.front import KeptNetwork, load_model
 from heads.layers import HEAD
+from heads.maps import Maps
 from heads.network import import_keras
 from heads.predictor import StoredRun
 from heads.run import EXPORTED, load_decoded, read_asked, read_metrics
@@ -67,7 +68,7 @@ def export_run(
     if path.suffix != ".keras":
         raise UserError(f"{path}: expected a name that ends in .keras, which Keras looks at")
     stored = _open(folder, store_path)
-    front = KeptFront.find(stored.store)
+    front = KeptNetwork.find(stored.store)
     description, beside = _describe(stored, front), path.with_name(path.name + ".json")
     if _up_to_date(path, beside, description):
         say(f"{path}: up to date ({_say_size(path)})")
@@ -94,7 +95,7 @@ def _open(folder: Path, store_path: Path | None) -> StoredRun:
     return StoredRun(folder, store_path or Path(str(trained_on)))
 
 
-def _describe(stored: StoredRun, front: KeptFront) -> dict[str, Any]:
+def _describe(stored: StoredRun, front: KeptNetwork) -> dict[str, Any]:
     """What a user of the model needs to know, and what decides the model."""
     decoder, vocabulary, usual = load_decoded(stored.folder)
     provenance, metrics = stored.store.provenance, stored.metrics
@@ -123,7 +124,7 @@ def _up_to_date(path: Path, beside: Path, description: dict[str, Any]) -> bool:
         return False
 
 
-def _write(path: Path, front: KeptFront, stored: StoredRun) -> NDArray[np.float32]:
+def _write(path: Path, front: KeptNetwork, stored: StoredRun) -> NDArray[np.float32]:
     """Join front and head, save them, and look at what was saved: the largest difference of each checked image."""
     keras, frozen = import_keras(), front.load()
     features, head = frozen.output, stored.run.head.to_keras()
@@ -149,8 +150,9 @@ def _compare(head: Any, stored: StoredRun) -> NDArray[np.float32]:
     for name in sorted(stored.store.splits, reverse=True):  # valid before train, whose images the head has seen
         rows = np.flatnonzero(stored.split(name).readable)[:CHECKED_IMAGES]
         if len(rows):
-            X = np.asarray(stored.embeddings(name)[rows], np.float32)
-            scores = np.asarray(head(X, training=False))
+            X = stored.features(name)[rows]
+            features = X.read() if isinstance(X, Maps) else X
+            scores = np.asarray(head(np.float32(features), training=False))
             worst: NDArray[np.float32] = np.abs(scores - stored.run.score(X, np.ones(len(X), bool))).max(axis=1)
             return worst
     return np.zeros(0, np.float32)

@@ -1,5 +1,6 @@
 """Fit a head on a store, score it on valid as the organisers would, keep it as a run."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def fit_run(
     head, decoder = make_head(name, asked.params), make_decoder(asked.decoder)
     with clock("load"):
         source = LabelledStore.load(store_path, data, asked.pooling, warn)
+    source.serve(head)
     requests = asked.digests(head, decoder, source)
     earlier = finished(out)
     if earlier and earlier["requests"] == requests:
@@ -70,9 +72,13 @@ def fit_run(
         scores = load_scores(out, (int(source.train.readable.sum()), len(source.vocabulary))) if same else None
         if same and earlier["train"]["splits"] != BOTH:
             head = load_head(out)
+            source.serve(head)
+    training = out.with_name(out.name + ".training")
+    head.checkpoint = training / f"{requests['head']}.h5"
     if not hasattr(head, "n_concepts_"):
         head = maker.fit(head)
     made = maker.assess(head, decoder, requests, scores)
     made.keep(out, asked)
+    shutil.rmtree(training, ignore_errors=True)
     maker.tell(out, made.metrics, say)
     return made.metrics

@@ -1,4 +1,4 @@
-"""The frozen front of a store, as the Keras model that whoever made the features has left beside it."""
+"""The network of a store, front and tail, as the Keras models that whoever made the features has left beside it."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -11,19 +11,19 @@ from cache.files import digest_file
 from cache.store import FeatureStore
 from heads.network import import_keras
 
-FACTS, MODEL = "network.json", "front.keras"
+FACTS, FRONT, TAIL = "network.json", "front.keras", "tail.keras"
 
 WAY_OUT = "copy the folder from where the features were made, or build it again with `make features REBUILD=1`"
 
 
 @dataclass(frozen=True)
-class KeptFront:
-    """A front that is whole and gives the features of its store.
+class KeptNetwork:
+    """One half of a network, whole and of the features of its store.
 
     Parameters
     ----------
     path : Path
-        The Keras model: from uint8 images ``(n, size, size, 3)`` to features.
+        The Keras model. Of a front, from uint8 images ``(n, size, size, 3)`` to features; of a tail, from maps on.
     digest : str
         SHA-256 of the file.
     size : int
@@ -38,8 +38,8 @@ class KeptFront:
     shape: tuple[int, ...]
 
     @classmethod
-    def find(cls, store: FeatureStore) -> "KeptFront":
-        """Find the front beside a store, in ``STORE.network/``.
+    def find(cls, store: FeatureStore, name: str = FRONT) -> "KeptNetwork":
+        """Find a half of the network beside a store, in ``STORE.network/``: `FRONT` or, where it holds maps, `TAIL`.
 
         Raises
         ------
@@ -47,23 +47,23 @@ class KeptFront:
             It is missing or damaged, or it gives other features than the store holds.
         """
         folder = store.path.with_name(store.path.name + ".network")
-        if not (folder / MODEL).is_file():
+        if not (folder / name).is_file():
             raise UserError(f"{folder}: no network beside the store; {WAY_OUT}")
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            digest = str(facts["files"][MODEL])
+            digest = str(facts["files"][name])
             made = facts["wanted"] | facts["cut"] | {"backbone": facts["wanted"]["name"]}
-            held = {name: made[name] for name in ("backbone", "weights", "layer", "pooling", "size", "preprocessing")}
+            held = {fact: made[fact] for fact in ("backbone", "weights", "layer", "pooling", "size", "preprocessing")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder}: a damaged network ({one_line(error)}); {WAY_OUT}") from error
-        if digest_file(folder / MODEL).hex() != digest:
-            raise UserError(f"{folder}: a damaged network ({MODEL} is not what was written); {WAY_OUT}")
+        if digest_file(folder / name).hex() != digest:
+            raise UserError(f"{folder}: a damaged network ({name} is not what was written); {WAY_OUT}")
         wanted = asdict(store.provenance)
-        differences = [f"{name} {held[name]}, not {wanted[name]}" for name in held if held[name] != wanted[name]]
+        differences = [f"{fact} {held[fact]}, not {wanted[fact]}" for fact in held if held[fact] != wanted[fact]]
         if differences:
             raise UserError(f"{folder}: the network of other features ({'; '.join(differences)}); {WAY_OUT}")
         shape = next(iter(store.splits.values())).embeddings.shape[1:]
-        return cls(folder / MODEL, digest, store.provenance.size, shape)
+        return cls(folder / name, digest, store.provenance.size, shape)
 
     def load(self) -> Any:
         """The front as a Keras model. Whoever made the file, nothing of it is executed.

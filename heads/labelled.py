@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from cache.errors import UserError
 from cache.store import FeatureStore
 from eval.labels import read_concepts
+from heads.base import Head
 from heads.dataset import Concepts, LabelledSplit, find_vocabulary, indicator, load_labelled
+from heads.front import TAIL, KeptNetwork
 
 GROUPS = "groups.csv"
 """``ID,group`` of the training images, such as their patients; optional."""
@@ -64,6 +66,28 @@ class LabelledStore:
         if not vocabulary:
             raise UserError("no training image that can be read has a concept; check the images and train_concepts.csv")
         return cls(store, train, valid, vocabulary, _read_groups(data, train))
+
+    def serve(self, head: Head) -> None:
+        """See to it that a head learns from what the store holds, and has what it needs of the network.
+
+        Raises
+        ------
+        UserError
+            It learns from maps and the store holds embeddings, or the other way round; or the network is missing.
+        """
+        held = self.store.provenance
+        if head.takes_maps and not self.store.has_maps:
+            raise UserError(
+                f"{self.store.path}: holds embeddings ({held.pooling} pooling after {held.layer}), expected maps, from "
+                "which what follows a cut is trained; name a store that was made with POOLING=none LAYER=276"
+            )
+        if self.store.has_maps and not head.takes_maps:
+            raise UserError(
+                f"{self.store.path}: holds maps after {held.layer} (POOLING=none), expected embeddings; name a store "
+                "that was made with POOLING=avg, or train what follows the cut (HEAD=tail)"
+            )
+        if head.takes_maps:
+            head.take_network(KeptNetwork.find(self.store, TAIL).path)
 
     @property
     def groups_digest(self) -> str:

@@ -142,8 +142,11 @@ class Maker:
             raise UserError(f"TRAIN={BOTH}: the store has no split 'valid'; use TRAIN=train")
         parts = [self.source.learn_from(split) for split in (self.source.train, self.source.valid)]
         X = join_features([part[0] for part in parts])
-        with self.clock("fit on both"), watching(head, self.warn):
-            return head.with_params({}).fit(X, scipy.sparse.vstack([part[1] for part in parts], format="csr"))
+        both = head.with_params({})
+        if head.checkpoint:
+            both.checkpoint = head.checkpoint.with_stem(head.checkpoint.stem + ".both")
+        with self.clock("fit on both"), watching(both, self.warn):
+            return both.fit(X, scipy.sparse.vstack([part[1] for part in parts], format="csr"))
 
     def _describe_train(self, Y: scipy.sparse.csr_matrix) -> dict[str, Any]:
         train, valid = self.source.train, self.source.valid

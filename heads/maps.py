@@ -136,7 +136,8 @@ def shuffled(maps: Maps, Y: scipy.sparse.csr_matrix, batch_size: int, seed: Sequ
     labels : ndarray of uint8, shape (batch_size, n_concepts)
     """
     random = np.random.default_rng(seed)
-    order = np.concatenate([np.arange(0)] + _shuffle(_neighbourhoods(len(maps)), random))
+    neighbours = np.split(np.arange(len(maps)), range(NEIGHBOURS, len(maps), NEIGHBOURS))
+    order = np.concatenate([neighbours[place] for place in random.permutation(len(neighbours))])
     row_bytes = max(1, int(np.prod(maps.shape[1:])) * maps.dtype.itemsize)
     # Whole batches, so that only the last one of the epoch is smaller.
     n_rows = max(1, WINDOW_BYTES // row_bytes // batch_size) * batch_size
@@ -145,14 +146,6 @@ def shuffled(maps: Maps, Y: scipy.sparse.csr_matrix, batch_size: int, seed: Sequ
         for start in range(0, len(rows), batch_size):
             part = slice(start, start + batch_size)
             yield window[part], Y[rows[part]].toarray().astype(np.uint8)
-
-
-def _neighbourhoods(n_rows: int) -> list[NDArray[np.int64]]:
-    return np.split(np.arange(n_rows), range(NEIGHBOURS, n_rows, NEIGHBOURS))
-
-
-def _shuffle(parts: list[NDArray[np.int64]], random: np.random.Generator) -> list[NDArray[np.int64]]:
-    return [parts[place] for place in random.permutation(len(parts))]
 
 
 def _ahead(parts: Sequence[Maps]) -> Iterator[Embeddings]:

@@ -126,6 +126,7 @@ class Sweep:
     def run(self, pending: Sequence[Trial], keys: Sequence[str], rows: dict[str, Row]) -> Any:
         """Do the trials that are not done; yields the row of each, which is kept first."""
         base = make_head(self.asked.name, self.asked.params)
+        self.source.serve(base)
         fitted = base.fit_each(*self.source.learn_from(self.source.train), pending)
         for _ in pending:
             clock = Clock()

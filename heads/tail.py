@@ -16,6 +16,8 @@ from heads.architecture import to_text
 from heads.base import State, Trial, check_number, positive_rate
 from heads.checkpoint import Checkpoint, number, numbered
 from heads.dense import DenseHead
+from heads.front import load_model
+from heads.layers import head_model
 from heads.maps import Maps
 from heads.network import import_keras, seeded, start_as_prior
 from heads.pooled_tail import PooledTail
@@ -135,7 +137,7 @@ class TailHead(DenseHead):
     def _fit(self, X: Any, Y: scipy.sparse.csr_matrix) -> None:
         if not hasattr(self, "_start"):
             raise ValueError("there is no network to begin with: take_network comes before fit")
-        began = import_keras().saving.load_model(self._start, compile=False, safe_mode=True)
+        began = load_model(self._start)
         if X.shape[1:] != began.input_shape[1:]:
             raise ValueError(f"X has maps of shape {X.shape[1:]}, the tail takes {began.input_shape[1:]}")
         self._freeze(began)
@@ -181,9 +183,21 @@ class TailHead(DenseHead):
     def _join(self) -> Any:
         """Tail and dense head as one model, from maps to logits, ready to be trained."""
         keras = import_keras()
-        maps = keras.Input(self._tail.model.input_shape[1:])
-        vectors = self._tail.model(maps, training=None if self.train_statistics else False)
-        model = keras.Model(maps, self._model((vectors - self.mean_) / self.scale_))
+        mean, scale, train_statistics = self.mean_, self.scale_, self.train_statistics
+
+        # A class, because a functional model passes on that it is trained whatever its layers were called with, and
+        # batch normalisation would learn: keras/src/models/functional.py, operation_fn.
+        class Joined(keras.Model):  # type: ignore[misc]
+            def __init__(self, tail: Any, dense: Any) -> None:
+                super().__init__()
+                self.tail, self.dense = tail, dense
+
+            def call(self, maps: Any, training: bool | None = None) -> Any:
+                vectors = self.tail(maps, training=training if train_statistics else False)
+                return self.dense((vectors - mean) / scale, training=training)
+
+        model = Joined(self._tail.model, self._model)
+        model(keras.Input(self._tail.model.input_shape[1:]))
         optimizer = self._optimizer()
         if choose_precision(self.precision) == "float16":
             # Small slopes would vanish: Micikevicius et al., Mixed Precision Training, 2018.
@@ -217,6 +231,12 @@ class TailHead(DenseHead):
         """What was learnt, as named arrays."""
         text = np.frombuffer(self.tail_.encode(), np.uint8)
         return super().get_state() | {"tail": text} | number("tail_weights", self.tail_weights_)
+
+    def to_keras(self) -> Any:
+        """This head as a Keras model, from maps."""
+        tail = PooledTail(self.tail_, self.tail_weights_).model
+        maps = import_keras().Input(tail.input_shape[1:])
+        return head_model(maps, super().to_keras()(tail(maps, training=False)))
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         super()._restore(state)

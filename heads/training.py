@@ -1,4 +1,4 @@
-"""Training a Keras model an epoch at a time from maps that stay on the disk; a kill costs the epoch that it falls in."""
+"""Training a Keras model from maps that stay on the disk, an epoch at a time; a kill costs the epoch it falls in."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -77,9 +77,8 @@ class Training:
         callbacks = [keeping] if score is None else [stop_early(self.best, score), keeping]
         if self.n_epochs < self.epochs and not self.best.is_over:
             try:
-                self.model.fit(
-                    self._batches(X, Y), epochs=self.epochs, initial_epoch=self.n_epochs, callbacks=callbacks, shuffle=False, verbose=0
-                )
+                span = {"epochs": self.epochs, "initial_epoch": self.n_epochs}
+                self.model.fit(self._batches(X, Y), callbacks=callbacks, shuffle=False, verbose=0, **span)
             # TensorFlow makes its own error of one that arises while it reads.
             except Exception as error:
                 raise self._error or error from None
@@ -92,16 +91,20 @@ class Training:
         with muted_imports():
             import tensorflow as tf
 
+        # Each device takes its part of a batch, and none can do with nothing.
+        least = tf.distribute.get_strategy().num_replicas_in_sync
+
         def read() -> Iterator[Batch]:
             try:
-                yield from shuffled(X, Y, self.batch_size, [self.seed, self.n_epochs])
+                batches = shuffled(X, Y, self.batch_size, [self.seed, self.n_epochs])
+                yield from (batch for batch in batches if len(batch[0]) >= least)
             except Exception as error:
                 self._error = error
                 raise
 
         kinds = (tf.TensorSpec((None, *X.shape[1:]), X.dtype), tf.TensorSpec((None, Y.shape[1]), tf.uint8))
         batches = tf.data.Dataset.from_generator(read, output_signature=kinds)
-        n_batches = -(-len(X) // self.batch_size)
+        n_batches = len(X) // self.batch_size + (len(X) % self.batch_size >= least)
         return batches.apply(tf.data.experimental.assert_cardinality(n_batches)).prefetch(1)
 
     def _count(self, batch: int, n_images: int) -> None:

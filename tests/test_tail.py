@@ -137,7 +137,7 @@ def test_statistics_are_learnt_on_request(network: Path, data: tuple) -> None:
 def test_training_begins_at_the_layer_that_is_named(network: Path, data: tuple) -> None:
     assert moved(network, data, train_from="normal") == {"normal.gamma", "normal.beta"}
     assert moved(network, data, train_from="first") >= {"first.kernel", "second.kernel"}
-    with pytest.raises(ValueError, match="train_from: no layer 'third' after the cut; there are .*first, second"):
+    with pytest.raises(ValueError, match=r"train_from: no layer 'third' after the cut; there are .*first, second"):
         make(network, train_from="third").fit(*data)
 
 

@@ -7,7 +7,7 @@
 # --- what you may set, on the command line or in the environment --------------------------------------------------
 # DATA      folder with train/, valid/, test/ and label files; without it, phantoms are drawn
 # STORE     feature store; by default named after DATA and BACKBONE
-# REBUILD   1 lets a store that holds other features be replaced
+# REBUILD   1 lets a store that holds other features be replaced, and a network that is gone from beside it be built
 # HEAD      dense, logistic, prior            SET      its parameters: SET="hidden=512 epochs=20"
 # DECODER   fixed:0.3 (any value), global     RUN      folder of the run, runs/HEAD by default
 # TUNE      folds or valid: what a decoder is tuned on

@@ -25,7 +25,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", help="auto, float32, bfloat16 or float16 (auto)")
     parser.add_argument("--dtype", help="how embeddings are stored: float32, or float16 as maps are")
     parser.add_argument("--workers", type=int, help="processes (one a core)")
-    parser.add_argument("--rebuild", action="store_true", help="replace a store that holds other features")
+    parser.add_argument("--rebuild", action="store_true", help="replace a store that holds other features; "
+                        "build the network beside it if that is gone")  # fmt: skip
     return parser
 
 

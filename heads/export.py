@@ -126,14 +126,12 @@ def _up_to_date(path: Path, beside: Path, description: dict[str, Any]) -> bool:
 
 def _write(path: Path, front: KeptNetwork, stored: StoredRun) -> NDArray[np.float32]:
     """Join front and head, save them, and look at what was saved: the largest difference of each checked image."""
-    keras, frozen = import_keras(), front.load()
-    features, head = frozen.output, stored.run.head.to_keras()
-    n_features, pooling = head.input_shape[-1], stored.run.pooling
-    if n_features != features.shape[-1]:
-        # One of several poolings, each as wide as the others.
-        start = stored.store.provenance.pooling.split(",").index(pooling) * n_features
-        features = features[:, start : start + n_features]
-    model = keras.Model(frozen.input, head(features), name=f"{stored.store.provenance.backbone}_{stored.run.name}")
+    frozen, head = front.load(), stored.run.head.to_keras()
+    features = _take_pooling(frozen.output, stored.store.provenance.pooling.split(","), stored.run.pooling)
+    if features.shape != head.input_shape:
+        found = f"its head takes {head.input_shape[1:]}, the store gives {features.shape[1:]}"
+        raise UserError(f"{stored.folder}: a damaged run ({found}); train it again with `make head`")
+    model = import_keras().Model(frozen.input, head(features), name="image_to_scores")
     with replacing(path) as temporary:
         named = temporary.with_suffix(".keras")  # Keras looks at the ending
         try:
@@ -143,6 +141,15 @@ def _write(path: Path, front: KeptNetwork, stored: StoredRun) -> NDArray[np.floa
         finally:
             named.unlink(missing_ok=True)
     return worst
+
+
+def _take_pooling(features: Any, held: list[str], pooling: str) -> Any:
+    """Features of one of several poolings, which stand side by side, each as wide as the others."""
+    if len(held) == 1 or pooling not in held:
+        return features
+    width = features.shape[-1] // len(held)
+    start = held.index(pooling) * width
+    return features[:, start : start + width]
 
 
 def _compare(head: Any, stored: StoredRun) -> NDArray[np.float32]:

@@ -140,7 +140,7 @@ def compare(head: Head, X: np.ndarray, Z: np.ndarray) -> None:
 
 @pytest.mark.parametrize("name", [name for name in HEADS if name != "knn"])
 def test_neither_tiny_nor_nearly_constant_features_are_lost_in_float32(name: str) -> None:
-    scale, centre = np.float32([1, 1, 1e-24, 1e-2, 1, 0, 1e3, 1]), np.float32([0, 0, 0, 300, 0, 7, -1e4, 0])
+    scale, centre = np.float32([1, 1, 1e-24, 1e-2, 1, 0, 0.1, 1]), np.float32([0, 0, 0, 300, 0, 7, -3e5, 0])
     compare(make_head(name, QUICK.get(name)), draw(120) * scale + centre, draw(60) * scale + centre)
 
 
@@ -218,6 +218,13 @@ def test_a_run_that_cannot_be_exported_says_why(place: Path) -> None:
     (place / "runs" / "prior" / "run.json").unlink()
     with pytest.raises(UserError, match="does not say which store it was trained on; name it with --store"):
         export_run(place / "runs" / "prior")
+
+
+def test_a_head_of_another_length_is_refused(place: Path) -> None:
+    kept = json.loads((place / "runs" / "prior" / "head.json").read_text())
+    (place / "runs" / "prior" / "head.json").write_text(json.dumps(kept | {"n_features": 3}))
+    with pytest.raises(UserError, match=r"prior: a damaged run \(its head takes \(3,\), the store gives \(256,\)\)"):
+        export(place, out=place / "m.keras")
 
 
 def test_an_ensemble_says_what_to_export_instead(place: Path) -> None:

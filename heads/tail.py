@@ -4,6 +4,7 @@ Whatever stands before the cut is frozen, so its output never changes: it is in 
 alone, with no image decoded. Keras is imported inside the functions.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -128,10 +129,15 @@ class TailHead(DenseHead):
             head._start = self._start
         return head
 
-    def _check_features(self, X: Any) -> Maps:
+    def _check_features(self, X: Any, reset: bool = True) -> Maps:
         maps = X if isinstance(X, Maps) else Maps.of(np.asarray(X))
         if len(maps.shape) != 4 or not len(maps):
             raise ValueError(f"X has shape {maps.shape}, expected maps: (n_images, height, width, n_features)")
+        n_features = math.prod(maps.shape[1:])
+        if reset:
+            self.n_features_in_ = n_features
+        elif n_features != self.n_features_in_:
+            raise ValueError(f"X has {n_features:,} features, expected {self.n_features_in_:,} as in fit")
         return maps
 
     def _fit(self, X: Any, Y: scipy.sparse.csr_matrix) -> None:
@@ -149,38 +155,37 @@ class TailHead(DenseHead):
         kept = checkpoint.load()
         with seeded(self.random_state), on_all_devices():
             self._tail = PooledTail(self.tail_, self.tail_weights_, choose_precision(self.precision))
-            self._begin(X, Y, kept)
+            dense = self._begin(X, Y, kept)
             constants = {"mean": self.mean_, "scale": self.scale_}
             best = BestEpoch(Y[held], self.patience)
             settings = (self.batch_size, self.epochs, self.random_state)
-            training = Training(self._join(), checkpoint, constants, *settings, best, self._tell_progress)
-            score = (lambda: self._probabilities(X[held])) if len(held) else None
+            training = Training(self._join(dense), checkpoint, constants, *settings, best, self._tell_progress)
+            score = (lambda: self._score(self._tail.pool(X[held]), dense.get_weights())) if len(held) else None
             training.run(X[rest], Y[rest], score, kept)
         self.n_epochs_, self.held_out_f1_ = training.n_epochs, np.array(best.f1)
-        self.weights_, self.tail_weights_ = self._model.get_weights(), self._tail.network.get_weights()
+        self.weights_, self.tail_weights_ = dense.get_weights(), self._tail.network.get_weights()
         del self._tail  # scores are in float32, here as in any process that loads the head
 
-    def _begin(self, X: Maps, Y: scipy.sparse.csr_matrix, kept: State | None) -> None:
-        """Make the dense head that training of all layers begins with."""
+    def _begin(self, X: Maps, Y: scipy.sparse.csr_matrix, kept: State | None) -> Any:
+        """The dense head, a Keras model, that training of all layers begins with; notes the standardisation."""
         if kept is not None:
             self.mean_, self.scale_ = kept["mean"], kept["scale"]
-            self._model = self._build()
-            return
+            return self._build()
         vectors = self._tail.pool(X)
         if self.warm_epochs:
             shared = {name: value for name, value in self.get_params().items() if name in DenseHead().get_params()}
             alone = {"epochs": self.warm_epochs, "learning_rate": self.warm_learning_rate, "decay": 1.0}
             warm = DenseHead(**shared | alone).fit(vectors, Y)
-            self.mean_, self.scale_, weights = warm.mean_, warm.scale_, warm.weights_
+            self.mean_, self.scale_ = warm.mean_, warm.scale_
+            dense = self._build()
+            dense.set_weights(warm.weights_)
         else:
             self.mean_, self.scale_ = standardisation(vectors)
-        self._model = self._build()
-        if self.warm_epochs:
-            self._model.set_weights(weights)
-        else:
-            start_as_prior(self._model.layers[-1], positive_rate(Y))
+            dense = self._build()
+            start_as_prior(dense.layers[-1], positive_rate(Y))
+        return dense
 
-    def _join(self) -> Any:
+    def _join(self, dense: Any) -> Any:
         """Tail and dense head as one model, from maps to logits, ready to be trained."""
         keras = import_keras()
         mean, scale, train_statistics = self.mean_, self.scale_, self.train_statistics
@@ -196,7 +201,7 @@ class TailHead(DenseHead):
                 vectors = self.tail(maps, training=training if train_statistics else False)
                 return self.dense((vectors - mean) / scale, training=training)
 
-        model = Joined(self._tail.model, self._model)
+        model = Joined(self._tail.model, dense)
         model(keras.Input(self._tail.model.input_shape[1:]))
         optimizer = self._optimizer()
         if choose_precision(self.precision) == "float16":
@@ -215,13 +220,10 @@ class TailHead(DenseHead):
         for place, layer in enumerate(tail.layers):
             layer.trainable = place >= names.index(self.train_from)
 
-    def _probabilities(self, X: Any) -> NDArray[np.float32]:
-        return super()._probabilities(self._tail.pool(X))
-
     def _scores(self, X: Any) -> NDArray[np.float32]:
         if not hasattr(self, "_tail"):
             self._tail = PooledTail(self.tail_, self.tail_weights_)
-        return super()._scores(X)
+        return super()._scores(self._tail.pool(X))
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies, and what goes to other processes, take the arrays and build the network again."""

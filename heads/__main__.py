@@ -65,15 +65,18 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
                         help="parameters of the head (those of the run that is there, or its defaults)")  # fmt: skip
     _add_decoding(parser)
     parser.add_argument("--pooling", metavar="NAME", help="one of the store's several poolings (all, side by side)")
+    parser.add_argument("--nested", action="store_true", default=None, help="estimate by nested cross-validation, too, "
+                        "what head and decoder reach on images that neither has seen")  # fmt: skip
     parser.add_argument("--train", choices=("train", "train+valid"), help="what the kept head learns from, once all "
                         "else is settled on train alone (train)")  # fmt: skip
 
 
 def _add_decoding(parser: argparse.ArgumentParser) -> None:
     """How scores become concept sets."""
-    parser.add_argument("--decoder", metavar="[CALIBRATION+]NAME[:VALUE][,empty]",
+    parser.add_argument("--decoder", metavar="[CALIBRATION+]NAME[:VALUE][,empty][,exclusive]",
                         help=f"{', '.join(DECODERS)}; fixed takes a threshold and top-k a number; "
-                        f"{' or '.join(CALIBRATIONS)} makes scores probabilities; empty lets an image have none "
+                        f"{' or '.join(CALIBRATIONS)} makes scores probabilities; empty lets an image have none, "
+                        "exclusive names no two concepts that exclude each other, if that helps "
                         "(that of the run that is there, or fixed:0.3)")  # fmt: skip
     parser.add_argument("--tune", choices=("folds", "valid"), help="tune the decoder on out-of-fold scores of train, "
                         "or on valid (folds)")  # fmt: skip
@@ -101,7 +104,7 @@ def _sweep(args: argparse.Namespace) -> None:
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:
     """The options of a run; None where the user left one open."""
-    given = {key: getattr(args, key) for key in ("decoder", "pooling", "train", "tune")}
+    given = {key: getattr(args, key) for key in ("decoder", "pooling", "train", "tune", "nested")}
     return given | {"params": None if args.set is None else _parse_settings(args.set)}
 
 

@@ -19,7 +19,9 @@ TRAIN, BOTH = "train", "train+valid"
 FOLDS, VALID_SPLIT = "folds", "valid"
 """What a decoder is tuned on: out-of-fold scores of train, or valid."""
 
-OPEN: dict[str, Any] = {"params": {}, "decoder": "fixed:0.3", "pooling": "", "train": TRAIN, "tune": FOLDS}
+OPEN: dict[str, Any] = {
+    "params": {}, "decoder": "fixed:0.3", "pooling": "", "train": TRAIN, "tune": FOLDS, "nested": False,
+}  # fmt: skip
 """Every option, and what it is if neither the user nor the run that is there says otherwise."""
 
 CHOICES = {"train": (TRAIN, BOTH), "tune": (FOLDS, VALID_SPLIT)}
@@ -45,6 +47,8 @@ class Asked:
         ``train``, or ``train+valid`` once all is settled.
     tune : str
         ``folds`` or ``valid``.
+    nested : bool
+        Whether a cross-validated estimate is made too.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Asked:
     pooling: str
     train: str
     tune: str
+    nested: bool
 
     @classmethod
     def settle(cls, name: str, data: Path, store: Path, out: Path, given: Mapping[str, Any]) -> "Asked":
@@ -94,6 +99,7 @@ class Asked:
             "decoder": self.decoder,
             "tune": self.tune,
             "train": self.train,
+            "nested": self.nested,
             "labels": source.valid.files if source.valid else {},
         }
         texts = {"head": json.dumps(learnt, sort_keys=True), "whole": json.dumps([learnt, decoded], sort_keys=True)}

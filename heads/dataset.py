@@ -49,6 +49,11 @@ class LabelledSplit:
     files: dict[str, str]
 
     @property
+    def readable_ids(self) -> list[str]:
+        """The ids of the images that can be read."""
+        return [id for id, readable in zip(self.ids, self.readable, strict=True) if readable]
+
+    @property
     def readable_concepts(self) -> list[Concepts]:
         """The concepts of the images that can be read."""
         return [each for each, readable in zip(self.concepts, self.readable, strict=True) if readable]

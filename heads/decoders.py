@@ -15,11 +15,17 @@ from eval.editions import MAX_CONCEPTS
 from heads import CALIBRATIONS, DECODERS
 from heads.calibration import Calibration, Scores
 
+Counts = NDArray[np.int64] | None
+Groups = NDArray[Any] | None
+
 ROWS = 2048
 """Images that are decoded at a time: what is sorted stays small."""
 
 EMPTY = "empty"
 """What lets a decoder name no concept at all: ``global,empty``."""
+
+EXCLUSIVE = "exclusive"
+"""What keeps it from naming concepts together that exclude each other: ``global,exclusive``."""
 
 
 class Decoder(BaseEstimator, ABC):
@@ -41,16 +47,19 @@ class Decoder(BaseEstimator, ABC):
         self.may_be_empty = may_be_empty
 
     @abstractmethod
-    def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: NDArray[np.int64] | None = None) -> Self:
+    def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts = None, groups: Groups = None) -> Self:
         """Fit to scores and labels.
 
         Parameters
         ----------
         scores : ndarray of float32, shape (n_images, n_concepts)
+            Of images that the head did not learn from.
         Y : sparse matrix of {0, 1}, shape (n_images, n_concepts)
         n_true : ndarray of int, shape (n_images,), optional
             How many concepts each image truly has, those without a column included: the official score counts
             them. The row sums of Y if not given.
+        groups : ndarray, shape (n_images,), optional
+            What a decoder that is cross-validated holds out together.
         """
 
     def predict(self, scores: Scores) -> scipy.sparse.csr_matrix:
@@ -73,6 +82,10 @@ class Decoder(BaseEstimator, ABC):
     @abstractmethod
     def _choose(self, scores: Scores) -> NDArray[np.bool_]:
         """Which concepts are named, before none and too many are seen to."""
+
+    def report(self) -> dict[str, Any]:
+        """What `fit` has to tell, as JSON holds it: what was gained on images that were held out."""
+        return {}
 
     @abstractmethod
     def get_state(self) -> dict[str, Any]:
@@ -107,7 +120,7 @@ class TopK(Decoder):
         """Whether `fit` looks at the labels."""
         return self.k is None
 
-    def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: NDArray[np.int64] | None = None) -> Self:
+    def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts = None, groups: Groups = None) -> Self:
         """Find the best number."""
         if self.k is not None:
             self.k_ = self.k
@@ -150,7 +163,7 @@ def most_probable(scores: Scores, most: int) -> NDArray[np.int64]:
 
 
 def rank(
-    scores: Scores, Y: scipy.sparse.csr_matrix, n_true: NDArray[np.int64] | None
+    scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts
 ) -> tuple[Scores, NDArray[np.bool_], NDArray[np.int64]]:
     """The most probable concepts of each image, as many as the task allows.
 
@@ -189,9 +202,9 @@ class Calibrated(Decoder):
         self.calibration = calibration
         self.decoder = decoder
 
-    def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: NDArray[np.int64] | None = None) -> Self:
+    def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts = None, groups: Groups = None) -> Self:
         """Fit the calibration, then the decoder to what it makes of the scores."""
-        self.decoder.fit(self.calibration.fit(scores, Y).transform(scores), Y, n_true)
+        self.decoder.fit(self.calibration.fit(scores, Y).transform(scores), Y, n_true, groups)
         return self
 
     def predict(self, scores: Scores) -> scipy.sparse.csr_matrix:
@@ -200,6 +213,10 @@ class Calibrated(Decoder):
 
     def _choose(self, scores: Scores) -> NDArray[np.bool_]:
         return self.decoder._choose(self.calibration.transform(scores))
+
+    def report(self) -> dict[str, Any]:
+        """What the decoder tells."""
+        return self.decoder.report()
 
     def get_state(self) -> dict[str, Any]:
         """What was fitted."""
@@ -213,9 +230,9 @@ class Calibrated(Decoder):
 
 
 def make_decoder(text: str) -> Decoder:
-    """Make a decoder from ``NAME``, ``NAME:VALUE`` or either with ``,empty``; ``CALIBRATION+`` may stand before it.
+    """Make a decoder from ``NAME`` or ``NAME:VALUE``, with ``,empty`` or ``,exclusive``; before it ``CALIBRATION+``.
 
-    Such as ``fixed:0.3`` or ``platt+expected-f1``.
+    Such as ``fixed:0.3`` or ``platt+expected-f1,exclusive``.
 
     Raises
     ------
@@ -229,18 +246,19 @@ def make_decoder(text: str) -> Decoder:
                 f"no calibration '{before}'; there are {', '.join(CALIBRATIONS)}, such as platt+expected-f1"
             )
         return Calibrated(resolve_name(CALIBRATIONS[before])(), make_decoder(rest))
-    asked, comma, option = text.partition(",")
+    asked, *options = text.split(",")
     name, colon, value = asked.partition(":")
     if name not in DECODERS:
         raise UserError(f"no decoder '{name}'; there are {', '.join(DECODERS)}, such as fixed:0.3")
-    if comma and option != EMPTY:
-        raise UserError(f"decoder '{text}': expected nothing or '{EMPTY}' after the comma, such as {name},{EMPTY}")
-    params: dict[str, Any] = {"may_be_empty": True} if comma else {}
+    if len(set(options) & {EMPTY, EXCLUSIVE}) < len(options):
+        raise UserError(f"decoder '{text}': expected nothing, '{EMPTY}' or '{EXCLUSIVE}' after the comma, each once, "
+                        f"such as {name},{EMPTY}")  # fmt: skip
+    params: dict[str, Any] = {"may_be_empty": True} if EMPTY in options else {}
     if colon:
         params |= _parse_value(text, name, value)
     kind: Any = resolve_name(DECODERS[name])
     made: Decoder = kind(**params)
-    return made
+    return resolve_name("heads.exclusions:Exclusive")(made) if EXCLUSIVE in options else made
 
 
 def _parse_value(text: str, name: str, value: str) -> dict[str, Any]:

@@ -161,7 +161,7 @@ class Making:
         if self.tune == VALID_SPLIT and any(each.metrics["train"]["splits"] != "train" for each in self.members):
             raise UserError("a run has learnt from valid already, which cannot tune an ensemble; use TUNE=folds")
         split = self.labels[0].train if self.tune == FOLDS else self.labels[0].valid
-        readable = [set(_readable_ids(self._split(label))) for label in self.labels]
+        readable = [set(self._split(label).readable_ids) for label in self.labels]
         rows = [row for row, id in enumerate(split.ids) if all(id in each for each in readable)] if split else []
         if split is None or not rows:
             raise UserError(f"no image of {self.tune} can be read in every store; expected some to tune on")
@@ -170,7 +170,7 @@ class Making:
         for member, label in zip(self.members, self.labels, strict=True):
             own = self._split(label)
             scores = self._out_of_fold(member, label) if self.tune == FOLDS else member.run.score(own.X, own.readable)
-            places = {id: row for row, id in enumerate(_readable_ids(own))}
+            places = {id: row for row, id in enumerate(own.readable_ids)}
             parts.append(ensemble.widen(member, scores[[places[id] for id in ids]]))
         n_true = np.array([len(each) for each in concepts], dtype=np.int64)
         return parts, indicator(concepts, ensemble.vocabulary), n_true
@@ -200,7 +200,7 @@ class Making:
         if valid:
             places = dict(zip(*ensemble.images("valid"), strict=True))
             valid = replace(valid, readable=np.array([places[id] for id in valid.ids], dtype=bool))
-            parts = ensemble.align(_readable_ids(valid), "valid")
+            parts = ensemble.align(valid.readable_ids, "valid")
             named = ensemble.decode(ensemble.combine(parts), parts)
             predicted = name_columns(named, ensemble.vocabulary, valid.readable, ensemble.usual)
             on_valid = VALID_SPLIT in [tuned_on, *(each.metrics["decoder"]["tuned_on"] for each in self.members)]
@@ -220,10 +220,6 @@ class Making:
             "seconds": {},
         }
         return metrics, predicted
-
-
-def _readable_ids(split: LabelledSplit) -> list[str]:
-    return [id for id, can in zip(split.ids, split.readable, strict=True) if can]
 
 
 def _keep(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from eval.editions import MAX_CONCEPTS
 from heads.calibration import Scores
-from heads.decoders import Decoder, most_probable
+from heads.decoders import Counts, Decoder, Groups, most_probable
 
 LIKELY = 32
 """Concepts of an image whose probabilities are taken exactly; as many as the task allows if the best set is larger."""
@@ -34,7 +34,7 @@ class ExpectedF1(Decoder):
         Whether an image may be given no concept, if it probably shows none.
     """
 
-    def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: NDArray[np.int64] | None = None) -> Self:
+    def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts = None, groups: Groups = None) -> Self:
         """Nothing is to be learnt."""
         return self
 

@@ -1,5 +1,6 @@
 """A store joined with the labels of a data folder: all that runs are made from."""
 
+import csv
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,13 +13,13 @@ from numpy.typing import NDArray
 
 from cache.errors import UserError
 from cache.store import FeatureStore
-from eval.labels import read_concepts
+from eval.labels import image_id, read_concepts
 from heads.base import Head
-from heads.dataset import Concepts, LabelledSplit, find_vocabulary, indicator, load_labelled
+from heads.dataset import LabelledSplit, find_vocabulary, indicator, load_labelled
 from heads.front import TAIL, KeptNetwork
 
-GROUPS = "groups.csv"
-"""``ID,group`` of the training images, such as their patients; optional."""
+GROUPS, SOURCES = "groups.csv", "sources.csv"
+"""``ID,group`` of the images, such as their patients, or a larger table with these two columns; optional."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class LabelledStore:
     valid : LabelledSplit or None
     vocabulary : list of str
         The concepts of the training images that can be read.
-    groups : ndarray or None
-        The group of each training image that can be read.
+    groups, valid_groups : ndarray or None
+        The group of each image of train and of valid that can be read.
     """
 
     store: FeatureStore
@@ -41,6 +42,7 @@ class LabelledStore:
     valid: LabelledSplit | None
     vocabulary: list[str]
     groups: NDArray[Any] | None
+    valid_groups: NDArray[Any] | None
 
     @classmethod
     def load(cls, store_path: Path, data: Path, pooling: str, warn: Callable[[str], None]) -> "LabelledStore":
@@ -65,7 +67,7 @@ class LabelledStore:
         vocabulary = find_vocabulary(train.readable_concepts)
         if not vocabulary:
             raise UserError("no training image that can be read has a concept; check the images and train_concepts.csv")
-        return cls(store, train, valid, vocabulary, _read_groups(data, train))
+        return cls(store, train, valid, vocabulary, *_read_groups(data, train, valid))
 
     def serve(self, head: Head) -> None:
         """See to it that a head learns from what the store holds, and has what it needs of the network.
@@ -92,7 +94,8 @@ class LabelledStore:
     @property
     def groups_digest(self) -> str:
         """Digest of the groups, empty if there are none."""
-        return "" if self.groups is None else hashlib.sha256(self.groups.tobytes()).hexdigest()
+        given = [each.tobytes() for each in (self.groups, self.valid_groups) if each is not None]
+        return hashlib.sha256(b"".join(given)).hexdigest() if given else ""
 
     def learn_from(self, split: LabelledSplit) -> tuple[Any, scipy.sparse.csr_matrix]:
         """Features and indicator matrix of the images of a split that can be read."""
@@ -100,14 +103,31 @@ class LabelledStore:
         return X, indicator(split.readable_concepts, self.vocabulary)
 
 
-def _read_groups(data: Path, train: LabelledSplit) -> NDArray[Any] | None:
-    path = data / GROUPS
-    if not path.is_file():
-        return None
-    groups = read_concepts(path)
-    ids = [id for id, readable in zip(train.ids, train.readable, strict=True) if readable]
-    missing = [id for id in ids if id not in groups.index]
-    if missing:
-        raise UserError(f"{path}: {len(missing):,} training images have no group, such as '{missing[0]}'; add them")
-    names: list[Concepts] = groups.loc[ids].tolist()
-    return np.unique([";".join(each) for each in names], return_inverse=True)[1]
+def _read_groups(
+    data: Path, train: LabelledSplit, valid: LabelledSplit | None
+) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+    """The groups of the images of train and of valid that can be read; those of valid may be left out."""
+    path = next((data / name for name in (GROUPS, SOURCES) if (data / name).is_file()), None)
+    groups = _read_column(path) if path else {}
+    if not groups:
+        return None, None
+    ungrouped = [id for id in train.readable_ids if id not in groups]
+    if ungrouped:
+        raise UserError(f"{path}: {len(ungrouped):,} training images have no group, such as '{ungrouped[0]}'; add them")
+    ids = valid.readable_ids if valid and all(id in groups for id in valid.readable_ids) else None
+    return _number(groups, train.readable_ids), None if ids is None else _number(groups, ids)
+
+
+def _read_column(path: Path) -> dict[str, str]:
+    """The group of each image; an image whose group is empty is one by itself. Empty if there is no such column."""
+    if path.name == GROUPS:
+        return {str(id): ";".join(names) or str(id) for id, names in read_concepts(path).items()}
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        rows = csv.DictReader(file)
+        if not {"ID", "group"} <= set(rows.fieldnames or ()):
+            return {}
+        return {image_id(row["ID"]): row["group"] or row["ID"] for row in rows if row["ID"]}
+
+
+def _number(groups: dict[str, str], ids: list[str]) -> NDArray[Any]:
+    return np.unique([groups[id] for id in ids], return_inverse=True)[1]

@@ -15,11 +15,13 @@ from cache.files import write_text
 from cache.versions import installed_versions
 from eval.editions import MAX_CONCEPTS, find_edition
 from eval.submission import render_submission, write_submission
-from heads.asked import BOTH, FOLDS, Asked
+from heads.asked import BOTH, FOLDS, TRAIN, VALID_SPLIT, Asked
 from heads.base import Head
+from heads.calibration import Scores
 from heads.dataset import indicator, join_features
-from heads.decoders import Decoder
+from heads.decoders import Counts, Decoder, Groups
 from heads.labelled import LabelledStore
+from heads.nested import estimate, estimate_decoder, summarise
 from heads.run import FORMAT, METRICS, VALID, Run, prepare_folder, usual_set
 from heads.scoring import describe, score_valid
 from heads.tuning import save_scores, score_out_of_fold
@@ -27,6 +29,8 @@ from heads.watching import Clock, watching
 
 VERSIONS = ("h5py", "keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow", "tensorflow-cpu")
 Teller = Callable[[str], None]
+HeldOut = tuple[Scores, scipy.sparse.csr_matrix, Counts, Groups]
+"""What `Decoder.fit` takes."""
 
 
 @dataclass(frozen=True)
@@ -98,17 +102,18 @@ class Maker:
                   usual_set(Y, source.vocabulary, MAX_CONCEPTS))  # fmt: skip
         with self.clock("score"):
             valid_scores = run.score(valid.X, valid.readable) if valid else np.empty((0, Y.shape[1]), np.float32)
-        if decoder.tuned and self.asked.tune == FOLDS and scores is None:
-            with self.clock("folds"), watching(head, self.warn):
-                scores = score_out_of_fold(head, X, Y, source.groups)
+        by_folds = decoder.tuned and self.asked.tune == FOLDS
+        held_out = self._label_valid(decoder, valid_scores)
+        if by_folds:
+            if scores is None:
+                with self.clock("folds"), watching(head, self.warn):
+                    scores = score_out_of_fold(head, X, Y, source.groups)
+            held_out = scores, Y, None, source.groups
         with self.clock("decode"):
-            if decoder.tuned and self.asked.tune == FOLDS and scores is not None:
-                decoder.fit(scores, Y)
-            else:
-                self._tune_on_valid(decoder, valid_scores)
+            decoder.fit(*held_out)
             predicted = run.name_concepts(valid_scores, valid.readable) if valid else []
-            tuned_on_valid = decoder.tuned and self.asked.tune != FOLDS
-            official = score_valid(valid, predicted, tuned_on_valid, self.warn) if valid else None
+            official = score_valid(valid, predicted, decoder.tuned and not by_folds, self.warn) if valid else None
+        nested = self._estimate(head, decoder, held_out) if self.asked.nested else None
         if self.asked.train == BOTH:
             run = replace(run, head=self._learn_from_both(head))
         metrics = {
@@ -116,8 +121,13 @@ class Maker:
             "head": self.asked.name,
             "params": head.get_params(),
             "pooling": self.asked.pooling,
-            "decoder": {"name": self.asked.decoder, "tuned_on": self.asked.tune if decoder.tuned else None},
+            "decoder": {
+                "name": self.asked.decoder,
+                "tuned_on": self.asked.tune if decoder.tuned else None,
+                "report": decoder.report(),
+            },
             "valid": official,
+            "nested": nested,
             "train": self._describe_train(Y),
             "store": _describe_store(source),
             "versions": installed_versions(*VERSIONS),
@@ -126,15 +136,23 @@ class Maker:
         }
         return Made(run, metrics, valid.ids if valid else [], predicted, scores)
 
-    def _tune_on_valid(self, decoder: Decoder, scores: NDArray[np.float32]) -> None:
-        """Fit the decoder to the scores of valid, which one that is not tuned does not look at."""
-        if decoder.tuned and not len(scores):
+    def _label_valid(self, decoder: Decoder, scores: Scores) -> HeldOut:
+        """What `Decoder.fit` takes of valid."""
+        if decoder.tuned and self.asked.tune != FOLDS and not len(scores):
             raise UserError(f"decoder '{self.asked.decoder}' is tuned on valid, which has no image that can be read; "
                             "tune by folds (TUNE=folds) or use fixed:0.3")  # fmt: skip
         valid = self.source.valid
         concepts = valid.readable_concepts if valid else []
         n_true = np.array([len(each) for each in concepts], dtype=np.int64)
-        decoder.fit(scores, indicator(concepts, self.source.vocabulary), n_true)
+        return scores, indicator(concepts, self.source.vocabulary), n_true, self.source.valid_groups
+
+    def _estimate(self, head: Head, decoder: Decoder, held_out: HeldOut) -> dict[str, Any]:
+        """What head and decoder reach on images that neither has seen."""
+        with self.clock("nested"), watching(head, self.warn):
+            if decoder.tuned and self.asked.tune != FOLDS:
+                return summarise(estimate_decoder(decoder, *held_out), VALID_SPLIT)
+            X, Y = self.source.learn_from(self.source.train)
+            return summarise(estimate(head, decoder, X, Y, self.source.groups), TRAIN)
 
     def _learn_from_both(self, head: Head) -> Head:
         """Fit a head with the same parameters on train and valid."""

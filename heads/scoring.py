@@ -61,6 +61,7 @@ def describe(metrics: Mapping[str, Any]) -> str:
     if decoder["tuned_on"]:
         of_folds = decoder["tuned_on"] == "folds"
         how += " tuned on folds of train" if of_folds else " tuned on valid, so its valid score is optimistic"
+    how += _describe_report(decoder.get("report", {})) + _describe_nested(metrics.get("nested"))
     if valid is None:
         return f"{how}; no image of valid to score on"
     primary, secondary = _with_interval(valid, "primary"), ""
@@ -69,6 +70,24 @@ def describe(metrics: Mapping[str, Any]) -> str:
     joined = ", before valid joined train" if metrics["train"]["splits"] != "train" else ""
     frozen = "; frozen random network" if metrics["store"]["weights"].startswith("random:") else ""
     return f"{how}; valid primary F1 {primary}{secondary} on {valid['n_images']:,} images{joined}{frozen}"
+
+
+def _describe_report(report: Mapping[str, Any]) -> str:
+    """What a decoder that was cross-validated gained on held-out folds."""
+    told = ""
+    if report.get("held_out_f1") is not None:
+        told += f", a gain of {report['gain']:.4f} on held-out folds over one threshold"
+    if "exclusive" in report:
+        pairs = report["exclusive"]
+        kept = f"a gain of {pairs['gain']:.4f}" if pairs["kept"] else "left out, as they gain nothing"
+        told += f", {pairs['pairs']:,} exclusive pairs: {kept} on held-out folds"
+    return told
+
+
+def _describe_nested(nested: Mapping[str, Any] | None) -> str:
+    if nested is None:
+        return ""
+    return f"; nested primary F1 {_with_interval(nested, 'primary')} by folds of {nested['on']}"
 
 
 def _with_interval(valid: Mapping[str, Any], score: str) -> str:

@@ -10,8 +10,8 @@ from sklearn.utils import check_scalar
 
 from heads.calibration import Scores
 from heads.candidates import Candidates
-from heads.decoders import Decoder, rank
-from heads.tuning import split_folds
+from heads.decoders import Counts, Decoder, Groups, rank
+from heads.tuning import count_folds, split_folds
 
 STRENGTHS = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, np.inf)
 """How many images the global threshold counts for against a concept's own."""
@@ -64,7 +64,7 @@ class FixedThreshold(Threshold):
         self.threshold = threshold
         self.may_be_empty = may_be_empty
 
-    def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: NDArray[np.int64] | None = None) -> Self:
+    def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts = None, groups: Groups = None) -> Self:
         """Take the threshold as it is."""
         check_scalar(self.threshold, "threshold", (int, float), min_val=0, max_val=1)
         self.threshold_ = float(self.threshold)
@@ -90,20 +90,24 @@ class GlobalThreshold(Threshold):
 
     tuned = True
 
-    def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: NDArray[np.int64] | None = None) -> Self:
+    def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts = None, groups: Groups = None) -> Self:
         """Sweep the threshold down over every distinct score."""
-        ranked, hits, true = rank(scores, Y, n_true)
-        f1 = 2 * hits.cumsum(axis=1) / (np.arange(1, hits.shape[1] + 1) + true[:, None])
-        # What lowering the threshold past a score adds to its image's F1; the first concept may be named anyway.
-        gains = np.diff(f1, axis=1, prepend=0 if self.may_be_empty else f1[:, :1])
-        by_score = np.argsort(-ranked, axis=None, kind="stable")
-        swept, total = ranked.ravel()[by_score], gains.ravel()[by_score].cumsum()
-        last = np.append(np.flatnonzero(np.diff(swept)), len(swept) - 1)  # equal scores pass together
-        best = last[total[last].argmax()]
-        following = swept[best + 1] if best + 1 < len(swept) else 0.0
-        # In the middle of the gap: the score itself would be missed by a rounding error.
-        self.threshold_ = float((np.float64(swept[best]) + np.float64(following)) / 2)
+        self.threshold_ = sweep(*rank(scores, Y, n_true), self.may_be_empty)
         return self
+
+
+def sweep(ranked: Scores, hits: NDArray[np.bool_], true: NDArray[np.int64], may_be_empty: bool) -> float:
+    """The one threshold of greatest mean F1; the first three are what `heads.decoders.rank` gives."""
+    f1 = 2 * hits.cumsum(axis=1) / (np.arange(1, hits.shape[1] + 1) + true[:, None])
+    # What lowering the threshold past a score adds to its image's F1; the first concept may be named anyway.
+    gains = np.diff(f1, axis=1, prepend=0 if may_be_empty else f1[:, :1])
+    by_score = np.argsort(-ranked, axis=None, kind="stable")
+    swept, total = ranked.ravel()[by_score], gains.ravel()[by_score].cumsum()
+    last = np.append(np.flatnonzero(np.diff(swept)), len(swept) - 1)  # equal scores pass together
+    best = last[total[last].argmax()]
+    following = swept[best + 1] if best + 1 < len(swept) else 0.0
+    # In the middle of the gap: the score itself would be missed by a rounding error.
+    return float((np.float64(swept[best]) + np.float64(following)) / 2)
 
 
 class ConceptThresholds(Threshold):
@@ -123,29 +127,42 @@ class ConceptThresholds(Threshold):
     threshold_ : ndarray of float64, shape (n_concepts,)
     strength_ : float
         How many images the global threshold counted for.
-    held_out_f1_ : float
+    held_out_f1_ : float or None
         Mean F1 on held-out folds at that strength.
+    gain_ : float
+        By how much that is above one threshold for all, on the same folds.
     """
 
     tuned = True
 
-    def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: NDArray[np.int64] | None = None) -> Self:
+    def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts = None, groups: Groups = None) -> Self:
         """Climb on all images and on folds of them, and choose the strength on what was held out."""
-        start = GlobalThreshold(self.may_be_empty).fit(scores, Y, n_true).threshold_
+        ranked, hits, true = rank(scores, Y, n_true)
+        start = sweep(ranked, hits, true, self.may_be_empty)
         counts = np.asarray(Y.sum(axis=0)).ravel()
-        self.threshold_, self.strength_, self.held_out_f1_ = np.full(Y.shape[1], start), np.inf, np.nan
-        if len(scores) < 2:
+        self.threshold_, self.strength_, self.held_out_f1_, self.gain_ = np.full(Y.shape[1], start), np.inf, None, 0.0
+        if count_folds(len(scores), groups) < 2:
             return self
         all_images = Candidates.of(scores, Y, n_true, LEAST_PART * start, self.may_be_empty)
         reached = np.zeros(len(STRENGTHS))
-        for rest, held in split_folds(len(scores)):
-            own = climb(all_images.take(rest), start)
-            shrunk = [shrink(own, start, counts * (len(rest) / len(scores)), strength) for strength in STRENGTHS]
+        for rest, held in split_folds(len(scores), groups):
+            # Nothing of what is held out may show, so the global threshold is found anew too.
+            common = sweep(ranked[rest], hits[rest], true[rest], self.may_be_empty)
+            own, seen = climb(all_images.take(rest), common), np.asarray(Y[rest].sum(axis=0)).ravel()
+            shrunk = [shrink(own, common, seen, strength) for strength in STRENGTHS]
             reached += [all_images.take(held).f1(thresholds).sum() for thresholds in shrunk]
+        reached /= len(scores)
         best = len(STRENGTHS) - 1 - int(reached[::-1].argmax())  # the strongest of equals
-        self.strength_, self.held_out_f1_ = STRENGTHS[best], float(reached[best] / len(scores))
-        self.threshold_ = shrink(climb(all_images, start), start, counts, self.strength_)
+        self.strength_, self.held_out_f1_ = STRENGTHS[best], float(reached[best])
+        self.gain_ = float(reached[best] - reached[-1])
+        if np.isfinite(self.strength_):
+            self.threshold_ = shrink(climb(all_images, start), start, counts, self.strength_)
         return self
+
+    def report(self) -> dict[str, Any]:
+        """What is gained on held-out folds."""
+        strength = self.strength_ if np.isfinite(self.strength_) else None
+        return {"held_out_f1": self.held_out_f1_, "gain": self.gain_, "strength": strength}
 
 
 def climb(images: Candidates, start: float) -> NDArray[np.float64]:

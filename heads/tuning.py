@@ -56,15 +56,19 @@ def split_folds(n_images: int, groups: NDArray[Any] | None = None) -> Iterator[t
     UserError
         There are fewer than two images, or groups.
     """
-    n_parts = n_images if groups is None else len(np.unique(groups))
-    if n_parts < 2:
+    n_folds = count_folds(n_images, groups)
+    if n_folds < 2:
         kind = "images" if groups is None else "groups"
         raise UserError(
-            f"{n_parts} {kind} in train that can be read, expected at least 2 to tune by folds; use fixed:0.3"
+            f"{n_folds} {kind} that can be read, expected at least 2 to make folds of; use fixed:0.3, which needs none"
         )
-    n_folds = min(N_FOLDS, n_parts)
     kind = KFold(n_folds, shuffle=True, random_state=0) if groups is None else GroupKFold(n_folds)
     return iter(kind.split(np.zeros(n_images), groups=groups))
+
+
+def count_folds(n_images: int, groups: NDArray[Any] | None = None) -> int:
+    """Into how many parts images are split: `N_FOLDS`, or as many as there are images or groups."""
+    return min(N_FOLDS, n_images if groups is None else len(np.unique(groups)))
 
 
 def save_scores(scores: NDArray[np.float32], folder: Path) -> None:

@@ -240,7 +240,8 @@ def test_a_decoder_is_made_from_its_name_and_value() -> None:
     [
         ("best", "no decoder 'best'; there are fixed, global, per-concept, top-k, expected-f1"),
         ("top-k:0", "expected a number from 1 to 100"),
-        ("global,none", "expected nothing or 'empty' after the comma"),
+        ("global,none", "expected nothing, 'empty' or 'exclusive' after the comma"),
+        ("global,empty,empty", "after the comma, each once"),
         ("fixed:high", "decoder 'fixed:high': expected a threshold from 0 to 1"),
         ("fixed:1.5", "expected a threshold from 0 to 1"),
         ("fixed:nan", "expected a threshold from 0 to 1"),

@@ -131,7 +131,9 @@ class Request:
             resizing=RESIZING,
         )
         same_weights = self.weights_source == store.record["weights_source"]
-        same_layer = self.backbone.layer in (store.record["asked"]["layer"], store.provenance.layer)
+        # What is asked for beyond the cut decides which layers of the tail are frozen.
+        known = () if store.has_maps else (store.provenance.layer,)
+        same_layer = self.backbone.layer in (store.record["asked"]["layer"], *known)
         return asked == store.provenance and same_weights and same_layer
 
 

@@ -13,8 +13,11 @@ from cache.pack import pack_store
 from cache.provenance import Provenance
 from cache.rows import OK, UNREADABLE, Rows
 from featurize.phantoms.dataset import make_phantoms
+from heads import HEADS
 
 ROOT = Path(__file__).parent.parent
+EMBEDDING_HEADS = [name for name in HEADS if name != "tail"]
+"""All but the one that learns from maps, which has tests of its own."""
 
 PROVENANCE = Provenance(
     backbone="densenet121",

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
+from conftest import EMBEDDING_HEADS
 from sklearn.utils.estimator_checks import check_estimator
 
-from heads import HEADS
 from heads.base import make_head
 
 QUICK: dict[str, dict[str, object]] = {"dense": {"epochs": 1}}
@@ -47,7 +47,7 @@ def without_tracing() -> Iterator[None]:
 
 @pytest.mark.usefixtures("without_tracing")
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config")  # tf.data is told nothing by the fixture above
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", EMBEDDING_HEADS)
 def test_a_head_is_a_scikit_learn_estimator_but_for_what_is_named(name: str) -> None:
     reasons = EXCEPTIONS | PARTICULAR.get(name, {})
     head = make_head(name, QUICK.get(name))

@@ -14,13 +14,12 @@ import numpy as np
 import PIL.Image
 import pytest
 import scipy.sparse
-from conftest import PROVENANCE, ROOT, write_store
+from conftest import EMBEDDING_HEADS, PROVENANCE, ROOT, write_store
 
 from cache.errors import UserError
 from cache.files import digest_file
 from featurize.decode import decode
 from featurize.features import make_features
-from heads import HEADS
 from heads.base import Head, make_head
 from heads.ensembling import make_ensemble
 from heads.export import export_run
@@ -52,7 +51,7 @@ def template(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("export")
     shutil.copytree(phantoms, place / "data")
     make_features(place / "data", place / "s.h5", SMALL, say=str, warn=pytest.fail)
-    for name in HEADS:
+    for name in EMBEDDING_HEADS:
         # Neighbours are all the training images: which is nearest is rounding, so alike does a random network see them.
         fit(place, name)
         export(place, name, warn=pytest.fail)
@@ -93,7 +92,7 @@ def told_bare(template: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", EMBEDDING_HEADS)
 def test_a_bare_process_gets_the_runs_scores_from_the_images(template: Path, told_bare: list[str], name: str) -> None:
     assert not {"heads", "featurize", "cache", "eval"} & set(json.loads(told_bare[0]))
     stored = StoredRun(template / "runs" / name, template / "s.h5")
@@ -138,7 +137,7 @@ def compare(head: Head, X: np.ndarray, Z: np.ndarray) -> None:
     assert np.isfinite(scores).all()
 
 
-@pytest.mark.parametrize("name", [name for name in HEADS if name != "knn"])
+@pytest.mark.parametrize("name", [name for name in EMBEDDING_HEADS if name != "knn"])
 def test_neither_tiny_nor_nearly_constant_features_are_lost_in_float32(name: str) -> None:
     scale, centre = np.float32([1, 1, 1e-24, 1e-2, 1, 0, 0.1, 1]), np.float32([0, 0, 0, 300, 0, 7, -3e5, 0])
     compare(make_head(name, QUICK.get(name)), draw(120) * scale + centre, draw(60) * scale + centre)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse
+from conftest import EMBEDDING_HEADS, ROOT
 from sklearn.base import clone
 
 from cache.errors import UserError
@@ -14,7 +15,6 @@ from heads import HEADS
 from heads.base import Head, make_head
 from heads.saving import load_head, save_head
 
-ROOT = Path(__file__).parent.parent
 QUICK: dict[str, dict[str, object]] = {"dense": {"epochs": 3}}
 
 
@@ -28,7 +28,7 @@ def data() -> tuple[np.ndarray, scipy.sparse.csr_matrix]:
     return X, scipy.sparse.csr_matrix(Y)
 
 
-@pytest.fixture(params=list(HEADS))
+@pytest.fixture(params=EMBEDDING_HEADS)
 def head(request: pytest.FixtureRequest) -> Head:
     """Each head in turn, quick to train."""
     return make_head(request.param, QUICK.get(request.param))

@@ -180,7 +180,7 @@ def test_one_of_several_poolings_may_be_learnt_from(place: Path) -> None:
 def test_a_store_of_maps_is_refused(place: Path) -> None:
     maps = {split: {id: np.ones((2, 2, 3)) for id in ids} for split, ids in ids_of(place)}
     write_store(place / "s.h5", maps, provenance=replace(PROVENANCE, pooling="none"))
-    with pytest.raises(UserError, match="holds maps after relu for the tail"):
+    with pytest.raises(UserError, match=r"holds maps after relu \(POOLING=none\), expected embeddings.*HEAD=tail"):
         fit(place)
 
 

@@ -1,0 +1,122 @@
+"""Runs of the tail: from images to a submission and an exported model, through a store of maps."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from cache.errors import UserError
+from cache.store import FeatureStore
+from eval.editions import find_edition
+from featurize.decode import decode
+from featurize.features import make_features
+from heads.export import export_run
+from heads.fitting import fit_run
+from heads.predicting import predict_run
+from heads.predictor import StoredRun
+from heads.run import Run
+from heads.sweeping import sweep_runs
+
+SIZE = 32
+FEATURES = {"backbone": "mobilenetv2", "weights": "random:0", "size": SIZE, "layer": "block_14_expand",
+            "pooling": "none", "engine": "tensorflow", "precision": "float32", "dtype": "float32"}  # fmt: skip
+QUICK = {"epochs": 1, "learning_rate": 1e-4}
+UNREADABLE = 2
+
+
+@pytest.fixture(scope="module")
+def template(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of maps, with images that cannot be read in train, and a run with its submission and model."""
+    place = tmp_path_factory.mktemp("tail")
+    shutil.copytree(phantoms, place / "data")
+    for path in sorted((place / "data" / "train").iterdir())[:UNREADABLE]:
+        path.write_bytes(b"")
+    make_features(place / "data", place / "s.h5", FEATURES, say=str, warn=str)
+    fit(place)
+    predict_run(place / "run", place / "s.h5", place / "data", "test", find_edition(2026), say=str, warn=str)
+    export_run(place / "run", place / "s.h5", say=str, warn=pytest.fail)
+    return place
+
+
+@pytest.fixture
+def place(template: Path, tmp_path: Path) -> Path:
+    """A copy of it all."""
+    shutil.copytree(template, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def fit(place: Path, name: str = "tail", out: str = "run", **given: Any) -> dict[str, Any]:
+    given = {"params": QUICK if name == "tail" else {}, "decoder": "fixed:0.3"} | given
+    return fit_run(name, place / "s.h5", place / "data", place / out, given, say=str, warn=str)
+
+
+def test_a_run_of_the_tail_is_a_run_like_any_other(template: Path) -> None:
+    metrics = fit(template)
+    n_train = len(FeatureStore(template / "s.h5").split("train").ids)
+    assert metrics["train"]["n_images"] == n_train - UNREADABLE
+    assert metrics["head"] == "tail"
+    assert 0 < metrics["valid"]["primary"] < 1
+    assert (template / "run" / "submission.csv").read_text().startswith("ID,CUIs\n")
+    assert not (template / "run.training").exists()
+
+
+def test_the_second_time_nothing_is_trained(template: Path) -> None:
+    told: list[str] = []
+    given = {"params": QUICK, "decoder": "fixed:0.3"}
+    fit_run("tail", template / "s.h5", template / "data", template / "run", given, say=told.append, warn=pytest.fail)
+    assert "up to date" in told[0]
+
+
+def test_the_exported_model_gives_the_runs_scores_from_images(template: Path) -> None:
+    images = sorted((template / "data" / "test").iterdir())
+    pixels = np.stack([decode(path.read_bytes(), SIZE) for path in images])
+    scores = np.asarray(keras.saving.load_model(template / "run" / "model.keras")(pixels, training=False))
+    stored = StoredRun(template / "run", template / "s.h5")
+    assert stored.images("test")[0] == [path.stem for path in images]
+    np.testing.assert_allclose(scores, stored.scores("test"), atol=1e-4, rtol=0)
+
+
+def test_what_is_learnt_from_valid_too_goes_through_both_splits(place: Path) -> None:
+    fit(place, out="both", train="train+valid")
+    once, twice = (Run.load(place / name).head for name in ("run", "both"))
+    assert not np.array_equal(once.tail_weights_[0], twice.tail_weights_[0]) or not np.array_equal(
+        once.weights_[0], twice.weights_[0]
+    )
+
+
+def test_a_sweep_begins_each_trial_with_the_network_of_the_store(place: Path) -> None:
+    given = {"params": {"epochs": 1}, "decoder": "fixed:0.3"}
+    grid = {"learning_rate": [1e-4, 1e-3]}
+    rows = sweep_runs("tail", place / "s.h5", place / "data", place / "sweep", grid, given, say=str, warn=str)
+    assert len(rows) == 2
+
+
+def test_a_tail_needs_maps_and_says_how_they_are_made(place: Path) -> None:
+    given = FEATURES | {"pooling": "avg"}
+    make_features(place / "data", place / "avg.h5", given, say=str, warn=str)
+    shutil.move(place / "avg.h5", place / "s.h5")
+    with pytest.raises(UserError, match=r"holds embeddings \(avg pooling after block_14_expand\), expected maps.*POOLING"):
+        fit(place, out="other")
+    with pytest.raises(UserError, match=r"was trained on other features than .*: layer block_13_project_BN, not block_14"):
+        StoredRun(place / "run", place / "s.h5")
+
+
+def test_a_tail_that_is_missing_says_what_brings_it_back(place: Path) -> None:
+    (place / "s.h5.network" / "tail.keras").unlink()
+    with pytest.raises(UserError, match=r"no network beside the store; .*make features REBUILD=1"):
+        fit(place, out="other")
+
+
+def test_the_layer_that_was_asked_for_decides_the_run(place: Path) -> None:
+    """The store's maps are the same; what is frozen after the cut is not."""
+    before = FeatureStore(place / "s.h5")
+    given = FEATURES | {"layer": "block_13_project_BN"}
+    make_features(place / "data", place / "s.h5", given, say=str, warn=str)
+    assert FeatureStore(place / "s.h5").provenance == before.provenance
+    told: list[str] = []
+    given = {"params": QUICK, "decoder": "fixed:0.3"}
+    fit_run("tail", place / "s.h5", place / "data", place / "run", given, say=told.append, warn=str)
+    assert "replaces an earlier run" in told[0]

@@ -1,7 +1,7 @@
 # The face of the project: every target calls one stage, and every stage is `python -m`.
 
 # Folders bear the names of targets: nothing here is a file but the stamp of the set-up.
-.PHONY: help setup phantoms features head sweep submit ensemble export test bench lint check
+.PHONY: help setup phantoms features head sweep submit ensemble export table test bench lint check
 .DEFAULT_GOAL := help
 
 # --- what you may set, on the command line or in the environment --------------------------------------------------
@@ -13,11 +13,24 @@
 # TUNE      folds or valid: what a decoder is tuned on
 # TRAIN     train, or train+valid: what the head learns from once all else is settled on train
 # GRID      for sweep: GRID="C=0.001,0.01,0.1"  BY   valid or folds: what decides
+# CONCEPTS  the concepts that are learnt, all if not given: CONCEPTS="C0041618 C0040405"
+# RECIPE    a published system, which settles all of the above: RECIPE=ssn-model2 (recipes/*.mk)
 # RUNS      for ensemble: RUNS="runs/a runs/b"  HOW   mean, weighted, stack, union, intersection or vote
 # EDITION   2022 to 2026: whose rules the submission follows
+# WEIGHTS_densenet121 (or any other backbone): its weights, where WEIGHTS is not set
 # BACKBONE WEIGHTS SIZE LAYER POOLING ENGINE PRECISION DTYPE WORKERS: as `python -m featurize --help` tells
 # PHANTOMS PHANTOM_IMAGES: folder and number of the phantoms
 # VENV PYTHON: the environment that is made, and the Python 3.11 that makes it
+RECIPES := $(sort $(basename $(notdir $(wildcard recipes/*.mk))))
+ifneq ($(strip $(RECIPE)),)
+  ifeq ($(filter $(RECIPE),$(RECIPES)),)
+    $(error no recipe '$(RECIPE)'; there are $(RECIPES))
+  endif
+  include recipes/$(RECIPE).mk
+  # Recipes that need the same features share a store.
+  KEY = $(subst $() ,,$(foreach option,SIZE LAYER POOLING,$(if $($(option)),.$($(option)))))
+  RUN ?= runs/$(NAME)/$(RECIPE)
+endif
 HEAD    ?= dense
 EDITION ?= 2026
 RUN     ?= runs/$(if $(RUNS),ensemble,$(HEAD))
@@ -31,7 +44,9 @@ ifeq ($(strip $(DATA)),)
   WEIGHTS ?= random:0
   DRAWN   := phantoms
 endif
-STORE ?= data/$(shell basename "$$(realpath -m "$(DATA)")").$(shell echo "$(or $(BACKBONE),densenet121)" | tr A-Z a-z).h5
+NAME  := $(shell basename "$$(realpath -m "$(DATA)")")
+NET   := $(shell echo "$(or $(BACKBONE),densenet121)" | tr A-Z a-z)
+STORE ?= data/$(NAME).$(NET)$(KEY).h5
 
 # ------------------------------------------------------------------------------------------------------------------
 PY      := $(VENV)/bin/python
@@ -39,14 +54,16 @@ STAMP   := $(VENV)/.installed
 EXTRA   := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 RUFF    := --line-length 120 --target-version py311
 RULES   := --select E,F,W,I,B,UP,SIM,RUF,PT,C4,PIE,RET --ignore RUF001,RUF002,RUF003 --per-file-ignores 'tests/*:E501'
+FROM     = $(or $(WEIGHTS),$(WEIGHTS_$(NET)))
 # An option that is not set is left out: the stage then follows an existing store, or its own default.
 option   = $(if $($(1)),--$(2) "$($(1))")
-FEATURES = $(call option,BACKBONE,backbone) $(call option,WEIGHTS,weights) $(call option,SIZE,size) \
+FEATURES = $(call option,BACKBONE,backbone) $(call option,FROM,weights) $(call option,SIZE,size) \
            $(call option,LAYER,layer) $(call option,POOLING,pooling) $(call option,ENGINE,engine) \
            $(call option,PRECISION,precision) $(call option,DTYPE,dtype) \
            $(call option,WORKERS,workers) $(if $(filter 1 yes true,$(REBUILD)),--rebuild)
 HEADS    = "$(HEAD)" --store "$(STORE)" --data "$(DATA)" --out "$(RUN)" $(call option,DECODER,decoder) \
-           $(call option,POOLING,pooling) $(call option,TUNE,tune) $(call option,TRAIN,train) \
+           $(call option,TUNE,tune) $(call option,TRAIN,train) \
+           $(if $(filter-out none,$(POOLING)),--pooling "$(POOLING)") $(if $(CONCEPTS),--concepts $(CONCEPTS)) \
            $(if $(SET),--set $(foreach word,$(SET),'$(word)'))
 
 # A run knows its store: only one that the user names is passed on.
@@ -73,8 +90,15 @@ phantoms: setup  ## draw the phantoms, a small data set that needs no download
 features: setup $(DRAWN)  ## embed every image of DATA, once, into STORE
 	@$(PY) -m featurize "$(DATA)" --store "$(STORE)" $(FEATURES)
 
+ifeq ($(and $(MEMBERS),$(if $(MEMBER),,several)),)
 head: features  ## train HEAD on STORE and score it on valid
 	@$(PY) -m heads fit $(HEADS)
+else
+head: setup $(DRAWN)
+	@for member in $(MEMBERS); do $(MAKE) --no-print-directory head MEMBER=$$member RUN="$(RUN).$$member" || exit; done
+	@$(PY) -m heads ensemble $(foreach member,$(MEMBERS),"$(RUN).$(member)") --out "$(RUN)" --how $(HOW) \
+	  $(call option,DECODER,decoder) $(call option,TUNE,tune)
+endif
 
 sweep: features  ## train HEAD with every combination of GRID and keep the best as RUN
 	@$(PY) -m heads sweep $(HEADS) --grid $(foreach word,$(GRID),'$(word)') $(call option,BY,by)
@@ -88,6 +112,10 @@ ensemble: setup  ## join RUNS by HOW into RUN, and write its submission
 
 export: setup  ## write RUN as one Keras model, image in, scores out: RUN/model.keras
 	@$(PY) -m heads export "$(RUN)" $(NAMED_STORE)
+
+table: setup $(DRAWN)  ## run every one of RECIPES on DATA and print the published scores beside ours
+	@for recipe in $(RECIPES); do $(MAKE) --no-print-directory head RECIPE=$$recipe || exit; done
+	@$(PY) -m heads table recipes "runs/$(NAME)"
 
 test: setup  ## run the tests (under 5 minutes)
 	@$(PY) -m pytest -q

@@ -47,6 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--split", default="test", help="train, valid or test (test)")
     predict.add_argument("--edition", type=int, default=LATEST, choices=list(EDITIONS), help=f"year ({LATEST})")
     predict.set_defaults(command=_predict)
+    table = commands.add_parser("table", help="print the published scores of recipes beside those of their runs")
+    table.add_argument("recipes", type=Path, metavar="RECIPES", help="folder of the recipes (*.mk)")
+    table.add_argument("runs", type=Path, metavar="RUNS", help="folder of their runs, each under its recipe's name")
+    table.set_defaults(command=_table)
     export = commands.add_parser("export", help="write a run as one Keras model, image in, scores out")
     export.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     export.add_argument("--store", type=Path, help="feature store, whose network is taken (the one it was trained on)")
@@ -65,6 +69,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
                         help="parameters of the head (those of the run that is there, or its defaults)")  # fmt: skip
     _add_decoding(parser)
     parser.add_argument("--pooling", metavar="NAME", help="one of the store's several poolings (all, side by side)")
+    parser.add_argument("--concepts", nargs="+", action="extend", metavar="CUI", help="learn these alone (all)")
     parser.add_argument("--nested", action="store_true", default=None, help="estimate by nested cross-validation, too, "
                         "what head and decoder reach on images that neither has seen")  # fmt: skip
     parser.add_argument("--train", choices=("train", "train+valid"), help="what the kept head learns from, once all "
@@ -104,7 +109,7 @@ def _sweep(args: argparse.Namespace) -> None:
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:
     """The options of a run; None where the user left one open."""
-    given = {key: getattr(args, key) for key in ("decoder", "pooling", "train", "tune", "nested")}
+    given = {key: getattr(args, key) for key in ("concepts", "decoder", "pooling", "train", "tune", "nested")}
     return given | {"params": None if args.set is None else _parse_settings(args.set)}
 
 
@@ -122,6 +127,12 @@ def _predict(args: argparse.Namespace) -> None:
     from heads.predicting import predict_run
 
     predict_run(args.run, args.store, args.data, args.split, find_edition(args.edition), warn=_warn)
+
+
+def _table(args: argparse.Namespace) -> None:
+    from heads.table import print_table
+
+    print_table(args.recipes, args.runs)
 
 
 def _export(args: argparse.Namespace) -> None:

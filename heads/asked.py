@@ -20,7 +20,8 @@ FOLDS, VALID_SPLIT = "folds", "valid"
 """What a decoder is tuned on: out-of-fold scores of train, or valid."""
 
 OPEN: dict[str, Any] = {
-    "params": {}, "decoder": "fixed:0.3", "pooling": "", "train": TRAIN, "tune": FOLDS, "nested": False,
+    "params": {}, "concepts": [], "decoder": "fixed:0.3", "pooling": "", "train": TRAIN, "tune": FOLDS,
+    "nested": False,
 }  # fmt: skip
 """Every option, and what it is if neither the user nor the run that is there says otherwise."""
 
@@ -39,6 +40,8 @@ class Asked:
         Absolute paths of the data folder and the store.
     params : dict
         Parameters of the head.
+    concepts : list of str
+        What is learnt; all that train shows if empty.
     decoder : str
         Such as ``fixed:0.3``.
     pooling : str
@@ -55,6 +58,7 @@ class Asked:
     data: str
     store: str
     params: dict[str, Any]
+    concepts: list[str]
     decoder: str
     pooling: str
     train: str
@@ -77,7 +81,8 @@ class Asked:
         options = {key: usual[key] if given.get(key) is None else given[key] for key in OPEN}
         for key, choices in CHOICES.items():
             check_choice(key, options[key], choices)
-        return cls(name, places["data"], places["store"], **options | {"params": dict(options["params"])})
+        copies = {"params": dict(options["params"]), "concepts": sorted(set(options["concepts"]))}
+        return cls(name, places["data"], places["store"], **options | copies)
 
     def digests(self, head: Head, decoder: Decoder, source: LabelledStore) -> dict[str, str]:
         """Digests of what decides the head that learns from train, and of what decides the whole result."""
@@ -87,6 +92,7 @@ class Asked:
             "format": FORMAT,
             "head": self.name,
             "params": params,
+            "concepts": self.concepts,
             "pooling": self.pooling,
             "store": source.store.content,
             "labels": source.train.files,

@@ -119,7 +119,8 @@ def _open_members(folders: Sequence[Path], warn: Teller) -> tuple[list[StoredRun
         if "members" in read_metrics(folder) or asked is None:
             raise UserError(f"{folder}: is an ensemble itself; name the runs that it is made of")
         members.append(StoredRun(folder, Path(asked["store"])))
-        labels.append(LabelledStore.load(members[-1].store.path, Path(asked["data"]), asked["pooling"], warn))
+        store, data = members[-1].store.path, Path(asked["data"])
+        labels.append(LabelledStore.load(store, data, asked["pooling"], warn, asked["concepts"]))
         if labels[-1].train.files != labels[0].train.files:
             raise UserError(f"{folder} was trained on other labels than {folders[0]}; expected runs on the same data")
     return members, labels

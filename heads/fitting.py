@@ -38,8 +38,8 @@ def fit_run(
     out : Path
         The run's folder. A finished run of the same request is left as it is.
     given : mapping, optional
-        The options of `heads.asked.Asked` that are not left open: ``params``, ``decoder``, ``pooling``, ``train``,
-        ``tune``. Those left open follow the run that is there.
+        The options of `heads.asked.Asked` that are not left open: ``params``, ``concepts``, ``decoder``, ``pooling``,
+        ``train``, ``tune``, ``nested``. Those left open follow the run that is there.
     say, warn : callable
         Told what was done, and what is odd, a line each.
 
@@ -57,7 +57,7 @@ def fit_run(
     asked = Asked.settle(name, data, store_path, out, given or {})
     head, decoder = make_head(name, asked.params), make_decoder(asked.decoder)
     with clock("load"):
-        source = LabelledStore.load(store_path, data, asked.pooling, warn)
+        source = LabelledStore.load(store_path, data, asked.pooling, warn, asked.concepts)
     source.serve(head)
     requests = asked.digests(head, decoder, source)
     earlier = finished(out)

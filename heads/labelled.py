@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,9 @@ class LabelledStore:
     valid_groups: NDArray[Any] | None
 
     @classmethod
-    def load(cls, store_path: Path, data: Path, pooling: str, warn: Callable[[str], None]) -> "LabelledStore":
+    def load(
+        cls, store_path: Path, data: Path, pooling: str, warn: Callable[[str], None], concepts: Sequence[str] = ()
+    ) -> "LabelledStore":
         """Open a store and join it.
 
         Parameters
@@ -55,6 +57,8 @@ class LabelledStore:
             Which of several poolings; all if empty.
         warn : callable
             Told what is left out.
+        concepts : sequence of str
+            The vocabulary; all that the training images show if empty.
 
         Raises
         ------
@@ -67,6 +71,13 @@ class LabelledStore:
         vocabulary = find_vocabulary(train.readable_concepts)
         if not vocabulary:
             raise UserError("no training image that can be read has a concept; check the images and train_concepts.csv")
+        unknown = sorted(set(concepts) - set(vocabulary))
+        if unknown:
+            raise UserError(
+                f"no training image shows {', '.join(unknown)}; choose among the {len(vocabulary):,} concepts of train, "
+                f"such as {vocabulary[0]}"
+            )
+        vocabulary = sorted(concepts) or vocabulary
         return cls(store, train, valid, vocabulary, *_read_groups(data, train, valid))
 
     def serve(self, head: Head) -> None:

@@ -168,9 +168,8 @@ class Maker:
 
     def _describe_train(self, Y: scipy.sparse.csr_matrix) -> dict[str, Any]:
         train, valid = self.source.train, self.source.valid
-        unseen = {concept for each in (valid.concepts if valid else []) for concept in each} - set(
-            self.source.vocabulary
-        )
+        shown = {concept for each in (valid.concepts if valid else []) for concept in each}
+        unseen = shown.difference(*train.readable_concepts)
         counts = np.asarray(Y.sum(axis=0)).ravel()
         return {
             "splits": self.asked.train,

@@ -63,7 +63,7 @@ def sweep_runs(
         The request, the store or the labels are at fault.
     """
     asked = Asked.settle(name, data, store_path, out, given or {})
-    sweep = Sweep(asked, LabelledStore.load(store_path, data, asked.pooling, warn), out, by, warn)
+    sweep = Sweep(asked, LabelledStore.load(store_path, data, asked.pooling, warn, asked.concepts), out, by, warn)
     trials: list[Trial] = list(ParameterGrid({key: list(values) for key, values in grid.items()}))
     keys = [sweep.digest(trial) for trial in trials]  # every trial is checked before one is fitted
     rows = sweep.read()

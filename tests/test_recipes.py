@@ -1,0 +1,100 @@
+"""Recipes: each says whose it is, and is a request that the stages understand."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from cache.errors import UserError
+from heads import __main__ as commands
+from heads.base import make_head
+from heads.decoders import make_decoder
+from heads.ensemble import HOWS
+from heads.table import Recipe, print_table
+
+RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.mk"))
+
+
+def dry_run(*words: str) -> subprocess.CompletedProcess[str]:
+    """What make would do."""
+    words = ("make", "--dry-run", "PYTHON=python", "VENV=nowhere", *words)
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_says_whose_it_is_and_what_is_filled_in(name: str) -> None:
+    fields = Recipe.read(ROOT / "recipes" / f"{name}.mk").fields
+    scores = fields["Published"].split()
+    assert len(scores) == 2
+    assert all(score == "-" or 0 < float(score) < 1 for score in scores)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_a_request_that_the_stages_understand(name: str) -> None:
+    done = dry_run("submit", f"RECIPE={name}", "DATA=somewhere/mix")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.replace("\\\n", " ").replace("nowhere/bin/python", "python").splitlines()
+    heads = [line.split("-m heads ")[1] for line in lines if line.startswith("python -m heads")]
+    parser = commands._parser()
+    asked = [parser.parse_args(words(line)) for line in heads]
+    assert asked[-1].run == Path("runs/mix") / name
+    for fit in (each for each in asked if each.command is commands._fit):
+        make_head(fit.name, commands._parse_settings(fit.set or []))
+        make_decoder(fit.decoder)
+        assert fit.store.name.startswith("mix.")
+        assert fit.out.name.split(".")[0] == name.split(".")[0]
+    joined = [each for each in asked if each.command is commands._ensemble]
+    assert all(each.how in HOWS and len(each.runs) > 1 for each in joined)
+    assert len(asked) == 2 or len(asked) == 2 + len(joined[0].runs)
+
+
+def words(line: str) -> list[str]:
+    import shlex
+
+    return shlex.split(line)
+
+
+def test_members_of_a_recipe_differ_as_it_says() -> None:
+    out = dry_run("submit", "RECIPE=uach-visionlab", "DATA=mix").stdout
+    assert out.count("--concepts") == 4
+    assert '--out "runs/mix/uach-visionlab.ultrasound"' in out
+    assert "--concepts C0041618" in out
+    nets = dry_run("submit", "RECIPE=dbs-hhu", "DATA=mix", "WEIGHTS_xception=x.h5").stdout
+    assert [f'--backbone "{name}"' in nets for name in ("densenet121", "efficientnetb0", "resnet50", "xception")] == [True] * 4
+    assert nets.count('--weights "x.h5"') == 1
+
+
+def test_recipes_of_the_same_features_share_a_store() -> None:
+    stores = [
+        {word for word in dry_run("submit", f"RECIPE={name}", "DATA=mix").stdout.split() if word.endswith('.h5"')}
+        for name in ("auebnlp-2024", "auebnlp-2024-union", "auebnlp-2025")
+    ]
+    assert stores[0] == stores[2] == {'"data/mix.densenet121.224.gem.h5"'}
+    assert stores[0] <= stores[1]
+
+
+def test_a_recipe_that_does_not_exist_lists_those_that_do() -> None:
+    done = dry_run("submit", "RECIPE=ssn-model3")
+    assert done.returncode == 2
+    assert f"no recipe 'ssn-model3'; there are {' '.join(RECIPES)}" in done.stderr
+
+
+def test_what_is_said_on_the_command_line_goes_before_a_recipe() -> None:
+    assert '--decoder "global"' in dry_run("submit", "RECIPE=ssn-model2", "DECODER=global").stdout
+
+
+def test_the_table_has_every_recipe_and_what_cannot_be_reproduced(tmp_path: Path) -> None:
+    told: list[str] = []
+    print_table(ROOT / "recipes", tmp_path, told.append)
+    assert [line.split(" | ")[0].removeprefix("| ") for line in told[2 : 2 + len(RECIPES)]] == RECIPES
+    assert "| ssn-model2 | 0.600, 0.905 | not run |  |" in told
+    assert "| Kaprov | 0.460, 0.730 | not reproducible: described nowhere that was found | |" in told
+
+
+def test_a_recipe_without_its_head_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no recipe in it; expected files that end in \.mk"):
+        print_table(tmp_path, tmp_path)
+    (tmp_path / "mine.mk").write_text("# Whose: mine\n# Known: all\n#     of it\nHEAD := dense\n")
+    with pytest.raises(UserError, match=r"mine.mk: does not say 'Published' in its first lines; expected Whose, Published"):
+        print_table(tmp_path, tmp_path)

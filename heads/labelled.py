@@ -74,8 +74,8 @@ class LabelledStore:
         unknown = sorted(set(concepts) - set(vocabulary))
         if unknown:
             raise UserError(
-                f"no training image shows {', '.join(unknown)}; choose among the {len(vocabulary):,} concepts of train, "
-                f"such as {vocabulary[0]}"
+                f"no training image shows {', '.join(unknown)}; choose among the {len(vocabulary):,} concepts of "
+                f"train, such as {vocabulary[0]}"
             )
         vocabulary = sorted(concepts) or vocabulary
         return cls(store, train, valid, vocabulary, *_read_groups(data, train, valid))

@@ -165,13 +165,13 @@ def solve(
 
 def _solve_block(problem: Problem, W: Floats, is_cold: bool) -> Minimum:
     """Minimise for a block of concepts: a sample first if that pays, and what float32 leaves in float64."""
-    n_evaluations = 0.0
+    n_evaluations, steps = 0.0, []
     if is_cold and len(problem.Z) >= LEAST_ROWS:
         sample = problem.sample()
         rough = minimise(sample, W, ROUGHLY)
-        W, n_evaluations = rough.W, rough.evaluations * len(sample.Z) / len(problem.Z)
+        W, steps, n_evaluations = rough.W, rough.steps, rough.evaluations * len(sample.Z) / len(problem.Z)
     is_exact = W.dtype == np.float64
-    found = minimise(problem, W, EXACTLY if is_exact else CLOSELY)
+    found = minimise(problem, W, EXACTLY if is_exact else CLOSELY, steps)
     n_evaluations += found.evaluations
     left = np.flatnonzero(~found.converged)
     if len(left) and not is_exact:

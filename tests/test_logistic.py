@@ -136,6 +136,44 @@ def test_what_float32_cannot_settle_is_settled_in_float64(monkeypatch: pytest.Mo
     assert np.abs(slope).max() < 0.02
 
 
+def test_rounding_is_not_climbed_about_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solver, "SMALL", 0)
+    evaluate, random, calls = objective.Problem.evaluate, np.random.default_rng(0), []
+
+    def coarse(self: objective.Problem, W: np.ndarray, bends: object = None) -> objective.Evaluation:
+        found = evaluate(self, W, bends)  # type: ignore[arg-type]
+        if W.dtype == np.float32:
+            calls.append(len(W))
+            found.objective[:] *= 1 + 2e-7 * random.standard_normal(len(W))
+            found.gradient[:] += 0.05 * random.standard_normal(W.shape, np.float32)
+        return found
+
+    monkeypatch.setattr(objective.Problem, "evaluate", coarse)
+    X, Y = draw(3000, 16, "correlated")
+    head = LogisticHead(C=0.1).fit(X, Y)
+    assert len(calls) < 40
+    assert_is_the_optimum(head, X, Y)
+
+
+def test_steps_on_a_sample_spare_steps_on_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solver, "SMALL", 0)
+    monkeypatch.setattr(solver, "LEAST_ROWS", 0)
+    monkeypatch.setattr(objective, "SAMPLE", 500)
+    minimise, rows = solver.minimise, []
+    X, Y = draw(5000, 24, "correlated")
+    for forgets in (False, True):
+
+        def count(problem: objective.Problem, *args: object, forgets: bool = forgets) -> lbfgs.Minimum:
+            found = minimise(problem, *args[: 2 if forgets else 3])  # type: ignore[arg-type]
+            rows[-1] += found.evaluations if len(problem.Z) == 5000 else 0
+            return found
+
+        rows.append(0.0)
+        monkeypatch.setattr(solver, "minimise", count)
+        LogisticHead(C=0.1).fit(X, Y)
+    assert rows[0] < rows[1]
+
+
 def test_a_path_gives_what_each_fit_gives() -> None:
     X, Y = draw(400, 20, "plain")
     trials = [{"C": 1.0}, {"C": 0.01}, {"C": 0.1, "class_weight": "balanced"}, {"C": [0.1] * 6}]

@@ -1,6 +1,6 @@
 """Seconds of the heads at the size of 2024, beside what one would write with scikit-learn or Keras.
 
-Run as ``python benchmarks/heads.py [--heads ridge knn dense] [--epochs 10]``. Peers do a stated part of the work and
+Run as ``python benchmarks/learning.py [--heads ridge knn dense] [--epochs 10]``. Peers do a stated part of the work and
 their time is extrapolated. Processor seconds stand in brackets: two a second where both cores are busy. Logistic
 regression is fitted in ``benchmarks/logistic.py``.
 """

@@ -1,6 +1,6 @@
 """Seconds of the heads at the size of 2024, beside what one would write with scikit-learn or Keras.
 
-Run as ``python benchmarks/heads.py [--heads ridge knn dense] [--epochs 10]``. Peers do a stated part of the work and
+Run as ``python benchmarks/learning.py [--heads ridge knn dense] [--epochs 10]``. Peers do a stated part of the work and
 their time is extrapolated. Processor seconds stand in brackets: two a second where both cores are busy. Logistic
 regression is fitted in ``benchmarks/logistic.py``.
 """
@@ -19,7 +19,6 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from heads.base import make_head
-from heads.knn import KNeighborsHead
 from heads.logistic import LogisticHead
 from heads.network import import_keras
 from heads.ridge import ALPHAS
@@ -30,12 +29,11 @@ PEER_QUERIES, PEER_STEPS = 1000, 500
 Labels = scipy.sparse.csr_matrix
 
 
-def timed(work: Callable[[], Any], share: float = 1.0) -> tuple[Any, str]:
-    """What some work gives, and its seconds if this was a share of it."""
+def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What some work gives, its seconds, and the processor's."""
     wall, processor = time.perf_counter(), time.process_time()
     result = work()
-    wall, processor = time.perf_counter() - wall, time.process_time() - processor
-    return result, f"{wall / share:6.1f} s ({processor / share:.0f})"
+    return result, time.perf_counter() - wall, time.process_time() - processor
 
 
 def peer_ridge(X: np.ndarray, Y: Labels, queries: np.ndarray) -> tuple[str, float]:
@@ -68,18 +66,20 @@ PEERS = {"ridge": peer_ridge, "knn": peer_knn, "dense": peer_dense}
 def measure(name: str, X: np.ndarray, Y: Labels, queries: np.ndarray, truth: Labels, epochs: int) -> Any:
     """Print a head's line and its peer's; returns the fitted head."""
     params = {"epochs": epochs, "patience": epochs} if name == "dense" else {}
-    head, fitted = timed(lambda: make_head(name, params).fit(X, Y))
-    scores, predicted = timed(lambda: head.predict_proba(queries))
-    n_done = f", {head.n_epochs_} epochs" if name == "dense" else ""
+    head, *fitted = timed(lambda: make_head(name, params).fit(X, Y))
+    scores, *predicted = timed(lambda: head.predict_proba(queries))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{name:<9} fit {fitted}{n_done}, predict {predicted}: F1 {best_f1(scores, truth):.4f} at its best threshold; "
-          f"{peak:.1f} GiB at most so far", flush=True)  # fmt: skip
-    wall, processor = time.perf_counter(), time.process_time()
-    what, share = PEERS[name](X, Y, queries)
+    told = f"fit {tell(*fitted)}, predict {tell(*predicted)}, at most {peak:.1f} GiB so far"
+    print(f"{name:<9} {told}: F1 {best_f1(scores, truth):.4f} at its best threshold", flush=True)
+    (what, share), *seconds = timed(lambda: PEERS[name](X, Y, queries))
     share /= epochs if name == "dense" else 1
-    wall, processor = (time.perf_counter() - wall) / share, (time.process_time() - processor) / share
-    print(f"          {what}: {wall:6.1f} s ({processor:.0f})", flush=True)
+    print(f"          {what}: {tell(*seconds, share)}", flush=True)
     return head
+
+
+def tell(wall: float, processor: float, share: float = 1.0) -> str:
+    """Seconds, if they were a share of the work."""
+    return f"{wall / share:.1f} s ({processor / share:.0f})"
 
 
 def main() -> None:
@@ -96,9 +96,11 @@ def main() -> None:
         if name == "ridge":
             arrays = {key: array.astype(np.float64) for key, array in head.get_state().items()}
             stand_in = LogisticHead().set_state(arrays, X.shape[1], Y.shape[1])
-            print(f"logistic  predict {timed(lambda: stand_in.predict_proba(queries))[1]}, with ridge's coefficients")  # noqa: B023
-        if isinstance(head, KNeighborsHead):
-            print(f"knn       predict {timed(lambda: head.scores_for(queries, (5, 17, 33, 65)))[1]} for 4 k")  # noqa: B023
+            _, *seconds = timed(lambda stand_in=stand_in: stand_in.predict_proba(queries))
+            print(f"logistic  predict {tell(*seconds)}, with ridge's coefficients", flush=True)
+        if name == "knn":
+            _, *seconds = timed(lambda head=head: head.scores_for(queries, (5, 17, 33, 65)))
+            print(f"knn       predict {tell(*seconds)} for 4 k", flush=True)
 
 
 if __name__ == "__main__":

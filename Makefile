@@ -98,6 +98,7 @@ bench: setup  ## measure: speed against peers, the store at full size, 25 kills 
 	@$(PY) benchmarks/store.py
 	@$(PY) benchmarks/faults.py
 	@$(PY) benchmarks/logistic.py
+	@$(PY) benchmarks/learning.py
 
 lint: setup  ## check style and types
 	@$(PY) -m ruff check --quiet $(RUFF) $(RULES) .

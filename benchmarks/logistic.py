@@ -48,6 +48,10 @@ def main() -> None:
         start = time.perf_counter()
         Z = StandardScaler().fit_transform(X)
         scaling = time.perf_counter() - start
+        loop = OneVsRestClassifier(LogisticRegression(C=C, max_iter=1), n_jobs=N_JOBS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loop.fit(Z, Y[:, sample[:N_JOBS]])  # so that the start of the processes is not extrapolated
         start = time.perf_counter()
         loop = OneVsRestClassifier(LogisticRegression(C=C, max_iter=1000), n_jobs=N_JOBS).fit(Z, Y[:, sample])
         theirs = scaling + (time.perf_counter() - start) / len(sample) * Y.shape[1]

@@ -128,8 +128,14 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _parse_settings(settings: list[str]) -> dict[str, Any]:
-    """Read ``key=value`` pairs."""
-    return {key: _parse_value(value) for key, value in _split_pairs(settings, "--set", "hidden=512")}
+    """Read ``key=value`` pairs; numbers between commas are a list."""
+    return {key: _parse_setting(value) for key, value in _split_pairs(settings, "--set", "hidden=512")}
+
+
+def _parse_setting(text: str) -> Any:
+    values = _parse_values(text)
+    are_numbers = all(isinstance(value, int | float) for value in values)
+    return values if len(values) > 1 and are_numbers else _parse_value(text)
 
 
 def _split_pairs(pairs: list[str], option: str, example: str) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import check_scalar
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cache.errors import UserError
 from heads import HEADS
@@ -65,16 +65,25 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     def _check(self, X: ArrayLike, Y: Any) -> tuple[NDArray[np.float32], scipy.sparse.csr_matrix]:
         """What `fit` was given, in the form that heads learn from; notes its shape."""
         self.check_params()
-        embeddings: NDArray[np.float32] = check_array(X, dtype=np.float32)
-        Y = scipy.sparse.csr_matrix(Y, dtype=np.float32)
+        embeddings: NDArray[np.float32] = validate_data(self, X, dtype=np.float32)
+        Y = check_indicator(Y)
         if Y.shape[0] != len(embeddings):
             raise ValueError(f"X has {len(embeddings):,} rows and Y {Y.shape[0]:,}, expected as many")
-        if Y.shape[1] == 0:
-            raise ValueError("Y has no column, expected at least one concept")
-        if not np.isin(Y.data, (0, 1)).all():
-            raise ValueError("Y holds other values than 0 and 1")
-        self.n_features_in_, self.n_concepts_ = embeddings.shape[1], Y.shape[1]
+        self.n_concepts_ = Y.shape[1]
         return embeddings, Y
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that targets are indicator matrices and nothing else."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.single_output, tags.target_tags.multi_output = False, True
+        tags.classifier_tags.multi_class, tags.classifier_tags.multi_label = False, True
+        return tags
+
+    @property
+    def classes_(self) -> list[NDArray[np.int64]]:
+        """The values of each concept's column, as scikit-learn asks of a classifier with several outputs."""
+        check_is_fitted(self, "n_concepts_")
+        return [np.array([0, 1])] * self.n_concepts_
 
     def fit_each(self, X: ArrayLike, Y: Any, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Self]]:
         """Fit once with each of several settings; a head that can share work between them does.
@@ -125,9 +134,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     def _check_embeddings(self, X: ArrayLike) -> NDArray[np.float32]:
         """What a fitted head was given to score, in the form that heads score."""
         check_is_fitted(self, "n_concepts_")
-        embeddings: NDArray[np.float32] = check_array(X, dtype=np.float32)
-        if embeddings.shape[1] != self.n_features_in_:
-            raise ValueError(f"X has {embeddings.shape[1]:,} features, expected {self.n_features_in_:,} as in fit")
+        embeddings: NDArray[np.float32] = validate_data(self, X, dtype=np.float32, reset=False)
         return embeddings
 
     def predict(self, X: ArrayLike) -> NDArray[np.int8]:
@@ -199,6 +206,45 @@ def make_head(name: str, params: Mapping[str, Any] | None = None) -> Head:
     except (ValueError, TypeError) as error:
         raise UserError(f"head '{name}': {error}") from error
     return head
+
+
+def check_indicator(Y: Any) -> scipy.sparse.csr_matrix:
+    """Check that labels are an indicator matrix; a new sparse one of float32 without stored zeros.
+
+    Parameters
+    ----------
+    Y : array or sparse matrix of {0, 1}, shape (n_images, n_concepts)
+
+    Raises
+    ------
+    ValueError
+        They are not.
+
+    Examples
+    --------
+    >>> check_indicator([[0, 2]])
+    Traceback (most recent call last):
+    ValueError: Unknown label type: Y holds other values than 0 and 1. Only binary classification is supported.
+    """
+    if Y is None:
+        raise ValueError("a head requires y to be passed, but the target y is None")
+    values = Y if scipy.sparse.issparse(Y) else np.asarray(Y)
+    # The words that scikit-learn's tools look for.
+    if not np.isin(values.data if scipy.sparse.issparse(values) else values, (0, 1)).all():
+        raise ValueError(
+            "Unknown label type: Y holds other values than 0 and 1. Only binary classification is supported."
+        )
+    if values.ndim != 2:
+        raise ValueError(f"Y has shape {values.shape}, expected a row an image and a column a concept")
+    if values.shape[1] == 0:
+        raise ValueError("Y has no column, expected at least one concept")
+    indicator = scipy.sparse.csr_matrix(values, dtype=np.float32)
+    if (indicator.data == 1).all() and indicator.has_canonical_format:
+        return indicator
+    indicator = indicator.copy()
+    indicator.sum_duplicates()
+    indicator.eliminate_zeros()
+    return indicator
 
 
 def check_number(

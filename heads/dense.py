@@ -4,18 +4,20 @@ Keras is imported inside the functions: asking for this head's parameters must n
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from heads.base import Head, State, check_number, positive_rate
 from heads.layers import head_model, standardised
 from heads.losses import make_loss
 from heads.network import import_keras, seeded, start_as_prior
 from heads.scaling import standardisation, standardise
-from heads.stopping import BestEpoch, stop_early
+from heads.stopping import BestEpoch, Weights, stop_early
 
 STEPS_AT_ONCE = 32
 """Training steps that Keras runs before it comes back to Python."""
@@ -148,11 +150,11 @@ class DenseHead(Head):
         order = np.random.default_rng(self.random_state).permutation(len(X))
         n_held_out = int(self.held_out * len(X))
         with seeded(self.random_state):
-            self._model = self._build()
-            start_as_prior(self._model.layers[-1], positive_rate(Y))
-            self._compile(n_steps=self.epochs * -(-(len(X) - n_held_out) // self.batch_size))
-            self._train(X, Y, order[:n_held_out], order[n_held_out:])
-        self.weights_ = self._model.get_weights()
+            model = self._build()
+            start_as_prior(model.layers[-1], positive_rate(Y))
+            self._compile(model, n_steps=self.epochs * -(-(len(X) - n_held_out) // self.batch_size))
+            self._train(model, X, Y, order[:n_held_out], order[n_held_out:])
+        self.weights_ = model.get_weights()
 
     def _build(self) -> Any:
         """The network, from standardised embeddings to logits."""
@@ -170,51 +172,47 @@ class DenseHead(Head):
             return list(self.hidden)
         return [self.hidden] if self.hidden else []  # type: ignore[list-item]
 
-    def _compile(self, n_steps: int) -> None:
+    def _compile(self, model: Any, n_steps: int) -> None:
         keras = import_keras()
         rate = keras.optimizers.schedules.ExponentialDecay(
             self.learning_rate, self.decay_steps, self.decay, staircase=True
         )
-        pays = self._model.count_params() * n_steps >= COMPILED_FROM
-        self._model.compile(
-            keras.optimizers.Adam(rate), self._loss(), steps_per_execution=STEPS_AT_ONCE, jit_compile=pays
-        )
+        pays = model.count_params() * n_steps >= COMPILED_FROM
+        model.compile(keras.optimizers.Adam(rate), self._loss(), steps_per_execution=STEPS_AT_ONCE, jit_compile=pays)
 
-    def _train(self, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix, held: Any, rest: Any) -> None:
+    def _train(self, model: Any, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix, held: Any, rest: Any) -> None:
         """Train the built model on some rows, and stop by the others."""
-        keras = import_keras()
-        best = BestEpoch(Y[held], self.patience)
-        callbacks = [
-            keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, _: self._tell_progress(epoch + 1, self.epochs))
-        ]
+        tell = import_keras().callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: self._tell_progress(epoch + 1, self.epochs)
+        )
+        best, callbacks = BestEpoch(Y[held], self.patience), [tell]
         if len(held):
-            callbacks.append(stop_early(best, lambda: self._probabilities(X[held])))
+            callbacks.append(stop_early(best, lambda: self._score(X[held], model.get_weights())))
         # Keras gathers batches from these in native code. Labels in bytes take a fraction of what embeddings take.
         rows, labels = standardise(X, self.mean_, self.scale_, rest), Y[rest].astype(np.uint8).toarray()
-        history = self._model.fit(
+        history = model.fit(
             rows, labels, batch_size=self.batch_size, epochs=self.epochs, callbacks=callbacks, verbose=0
         )
         self.n_epochs_, self.held_out_f1_ = len(history.epoch), np.array(best.f1)
         self._tell_progress(self.n_epochs_, self.n_epochs_)
 
     def _scores(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
-        if not hasattr(self, "_model"):
-            self._model = self._build()
-            self._model.set_weights(self.weights_)
-        return self._probabilities(X)
+        return self._score(X, self.weights_)
 
-    def _probabilities(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
-        sigmoid = import_keras().ops.sigmoid
+    def _score(self, X: NDArray[np.float32], weights: Weights) -> NDArray[np.float32]:
+        """What Keras would give, without it: a run predicts before TensorFlow would have been imported."""
         scores = np.empty((len(X), self.n_concepts_), np.float32)
+        *hidden, (kernel, bias) = zip(weights[::2], weights[1::2], strict=True)
         for start in range(0, len(X), PREDICT_IMAGES):
             part = slice(start, start + PREDICT_IMAGES)
-            rows = standardise(X[part], self.mean_, self.scale_)
-            scores[part] = sigmoid(self._model(rows, training=False))
+            values = standardise(X[part], self.mean_, self.scale_)
+            for each in hidden:
+                values = values @ each[0] + each[1]
+                np.maximum(values, 0, out=values)
+            np.matmul(values, kernel, out=scores[part])
+            scores[part] += bias
+            expit(scores[part], out=scores[part])
         return scores
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies, and what goes to other processes, take the arrays and build the network again."""
-        return {key: value for key, value in super().__getstate__().items() if key != "_model"}
 
     def get_state(self) -> State:
         """What was learnt, as named arrays."""
@@ -231,6 +229,8 @@ class DenseHead(Head):
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         self.mean_, self.scale_, self.held_out_f1_ = state["mean"], state["scale"], state["held_out_f1"]
-        self._model = self._build()
-        self.weights_ = [state[f"weights_{number}"] for number in range(len(self._model.weights))]
-        self._model.set_weights(self.weights_)
+        widths = [self.n_features_in_, *self._hidden, self.n_concepts_]
+        shapes = [shape for ends in pairwise(widths) for shape in (ends, ends[1:])]
+        self.weights_ = [state[f"weights_{number}"] for number in range(len(shapes))]
+        if [weights.shape for weights in self.weights_] != shapes:
+            raise ValueError(f"weights of other shapes than {shapes}")

@@ -1,5 +1,6 @@
 """L-BFGS for many problems in step, each with a preconditioner of its own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,14 +9,19 @@ from numpy.typing import NDArray
 
 from heads.objective import Bends, Floats, Problem, to_sigmoid
 
-HISTORY, HEAVY = 10, 64
+HISTORY, HEAVY = 20, 64
 """Steps that L-BFGS remembers; rows of each concept in the preconditioner."""
 
 MAX_STEPS, REFRESH = 500, 10
 """Steps at most, and after how many the preconditioner is made anew."""
 
-LEAST_LENGTH = 1e-8
-"""Part of a step below which a concept has come as far as its arithmetic allows."""
+LEAST_LENGTH, IDLE_STEPS = 1e-8, 4
+"""Part of a step below which a concept has come as far as its arithmetic allows; so has, in float32, one that has
+gained no more than rounding for some steps."""
+
+
+Step = tuple[Floats, Floats, Floats]
+"""How coefficients and gradient of each concept changed, and one over the product of the two; 0 leaves a step out."""
 
 
 @dataclass(frozen=True)
@@ -75,21 +81,23 @@ class Minimum:
     W: Floats
     objective: NDArray[np.float64]
     converged: NDArray[np.bool_]
+    steps: list[Step]
     evaluations: float
 
 
-def minimise(problem: Problem, W: Floats, tolerance: float) -> Minimum:
+def minimise(problem: Problem, W: Floats, tolerance: float, steps: Sequence[Step] = ()) -> Minimum:
     """Minimise the objective of each concept from `W`, until the next step promises less than `tolerance` of it.
 
     Each round evaluates every concept once: one whose step was too long tries a shorter one with the next round.
+    Steps that were made on a sample of the rows tell of the curvature here too.
     """
-    found = Minimum(W.copy(), np.zeros(len(W)), np.zeros(len(W), dtype=bool), 0.0)
+    found = Minimum(W.copy(), np.zeros(len(W)), np.zeros(len(W), dtype=bool), _no_steps(W), 0.0)
     active, n_evaluations = np.arange(len(W)), len(W)
     bends = Bends(_least_heavy(problem, W))
     here = problem.evaluate(W, bends)
     near = Preconditioner.of(problem, bends)
-    steps: list[tuple[Floats, Floats, Floats]] = []
-    length = np.ones(len(W))
+    steps = list(steps)
+    length, idle = np.ones(len(W)), np.zeros(len(W), dtype=int)
     for number in range(MAX_STEPS):
         if number and number % REFRESH == 0:
             bends = Bends(_least_heavy(problem, W))
@@ -98,13 +106,16 @@ def minimise(problem: Problem, W: Floats, tolerance: float) -> Minimum:
         direction = -_two_loops(here.gradient, steps, near)
         slope = _dots(here.gradient, direction)
         done = -slope / 2 <= tolerance * here.objective
-        ended = done | (length < LEAST_LENGTH)
+        ended = done | (length < LEAST_LENGTH) | ((idle >= IDLE_STEPS) & (W.dtype == np.float32))
         if ended.any():
             found.W[active[ended]], found.objective[active[ended]] = W[ended], here.objective[ended]
             found.converged[active[ended]] = done[ended]
+            for kept, step in zip(reversed(found.steps), reversed(steps), strict=False):
+                for all_concepts, each in zip(kept, step, strict=True):
+                    all_concepts[active[ended]] = each[ended]
             left = ~ended
             active, W, direction = active[left], W[left], direction[left]
-            slope, length = slope[left], length[left]
+            slope, length, idle = slope[left], length[left], idle[left]
             problem, here, near = problem.take(left), here.take(left), near.take(left)
             steps = [(s[left], y[left], inner[left]) for s, y, inner in steps]
             if not len(active):
@@ -121,10 +132,15 @@ def minimise(problem: Problem, W: Floats, tolerance: float) -> Minimum:
         inner = np.where(inner > 1e-10 * np.sqrt(_dots(s, s) * _dots(y, y)), 1 / np.where(inner > 0, inner, 1), 0)
         steps = [*steps, (s, y, inner.astype(W.dtype))][-HISTORY:]
         length = np.where(good, 1.0, length * _shorten(there.objective - here.objective, length * slope))
+        idle = np.where(here.objective - there.objective > noise, 0, idle + 1)
         there.objective[~good] = here.objective[~good]
         W, here = moved, there
     found.W[active], found.objective[active] = W, here.objective
     return replace(found, evaluations=n_evaluations)
+
+
+def _no_steps(W: Floats) -> list[Step]:
+    return [(np.zeros_like(W), np.zeros_like(W), np.zeros(len(W), W.dtype)) for _ in range(HISTORY)]
 
 
 def _shorten(rise: NDArray[np.float64], fall: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -153,7 +169,7 @@ def _least_heavy(problem: Problem, W: Floats) -> Floats:
     return np.minimum(least, W.dtype.type(0.1))
 
 
-def _two_loops(gradient: Floats, steps: list[tuple[Floats, Floats, Floats]], near: Preconditioner) -> Floats:
+def _two_loops(gradient: Floats, steps: list[Step], near: Preconditioner) -> Floats:
     """L-BFGS' product of the inverse curvature and the gradient."""
     V, taken = gradient.copy(), []
     for s, y, inner in reversed(steps):

@@ -1,5 +1,6 @@
 """What Keras heads share: Keras itself, imported late, its seed, and outputs that start at the training frequencies."""
 
+import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +16,10 @@ RAREST = 1e-4
 
 
 def import_keras() -> Any:
-    """Keras, without the greeting of its backend."""
+    """Keras, without the greeting of its backend, nor its advice on how often functions are traced: once a fit."""
     with muted_imports():
         import keras
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return keras
 
 

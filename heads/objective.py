@@ -1,5 +1,6 @@
 """The loss of many one-vs-rest logistic regressions over shared rows, its gradient and its curvature."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,6 +10,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from cache.command import check_interrupted
+from heads.gpu import GpuRows
 
 Floats = NDArray[Any]
 
@@ -35,6 +37,8 @@ class Problem:
     curvature : ndarray of float64, shape (n_features + 1,)
         Mean square along each axis.
     pool : ThreadPoolExecutor
+    gpu : GpuRows or None
+        The rows on a GPU, which evaluates them then.
     """
 
     Z: Floats
@@ -45,6 +49,7 @@ class Problem:
     present: NDArray[np.float64]
     curvature: NDArray[np.float64]
     pool: ThreadPoolExecutor
+    gpu: GpuRows | None = None
 
     @classmethod
     def of(
@@ -55,6 +60,7 @@ class Problem:
         C: NDArray[np.float64],
         class_weight: str | None,
         pool: ThreadPoolExecutor,
+        gpu: GpuRows | None = None,
     ) -> "Problem":
         """The problem on all rows; `spread` is the sum of squares along each axis."""
         n_images = len(Z)
@@ -62,7 +68,7 @@ class Problem:
         if class_weight == "balanced":
             counts = np.asarray(Y.sum(axis=0), dtype=np.float64).ravel()
             absent, present = n_images / (2 * (n_images - counts)), n_images / (2 * counts)
-        return cls(Z, Y, np.ones(n_images, Z.dtype), C, absent, present, spread / n_images, pool)
+        return cls(Z, Y, np.ones(n_images, Z.dtype), C, absent, present, spread / n_images, pool, gpu)
 
     @property
     def penalised(self) -> Floats:
@@ -75,7 +81,7 @@ class Problem:
 
     def doubled(self) -> "Problem":
         """The problem in float64, for what float32 is too coarse for."""
-        return replace(self, Z=self.Z.astype(np.float64), weight=self.weight.astype(np.float64))
+        return self._on_rows(self.Z.astype(np.float64), self.weight.astype(np.float64))
 
     def sample(self) -> "Problem":
         """The problem on some rows, weighted so that it stands for all; every image of a rare concept is among them."""
@@ -85,22 +91,50 @@ class Problem:
         are_few = np.count_nonzero(rarest) < n_rows / 4
         share = np.clip(rarest, SAMPLE / n_rows if are_few else 0.25, 1)
         rows = np.flatnonzero(np.random.default_rng(0).random(n_rows) < share)
-        return replace(self, Z=self.Z[rows], Y=self.Y[rows], weight=(1 / share[rows]).astype(self.Z.dtype))
+        sampled = self._on_rows(self.Z[rows], (1 / share[rows]).astype(self.Z.dtype))
+        return replace(sampled, Y=self.Y[rows])
+
+    def _on_rows(self, Z: Floats, weight: Floats) -> "Problem":
+        return replace(self, Z=Z, weight=weight, gpu=self.gpu and GpuRows(Z, weight, self.gpu.device))
 
     def evaluate(self, W: Floats, bends: "Bends | None" = None) -> "Evaluation":
         """Objective and gradient at `W`, shape (n_concepts, n_features + 1); notes curvature if that is asked for."""
-        strip = TILE * max(1, -(-len(self.Z) // (TILE * STRIPS)))
-        spans = [(at, min(at + strip, len(self.Z))) for at in range(0, len(self.Z), strip)]
-        parts = list(self.pool.map(lambda span: self._sum_strip(W, bends, *span), spans))
+        if self.gpu:
+            parts = list(self._sum_on_gpu(W, bends, self.gpu))
+        else:
+            strip = TILE * max(1, -(-len(self.Z) // (TILE * STRIPS)))
+            spans = [(at, min(at + strip, len(self.Z))) for at in range(0, len(self.Z), strip)]
+            parts = list(self.pool.map(lambda span: self._sum_strip(W, bends, *span), spans))
         check_interrupted()
         loss, gradient = (sum(part[number] for part in parts) for number in (0, 1))
         lengths = np.square(W[:, :-1], dtype=np.float64).sum(axis=1)
         return Evaluation(self.C * loss + lengths / 2, gradient * self.C[:, None].astype(W.dtype) + W * self.penalised)
 
+    def _sum_on_gpu(
+        self, W: Floats, bends: "Bends | None", gpu: GpuRows
+    ) -> Iterator[tuple[NDArray[np.float64], Floats]]:
+        """Loss and its gradient over all rows, part by part; curvature is noted here."""
+        at = 0
+        for loss, gradient, p in gpu.evaluate(W, self.Y, self.absent, self.present):
+            if bends is not None:
+                part = slice(at, at + len(p))
+                self._note(bends, p.numpy(), at, self.Y[part])
+            at += len(p)
+            yield loss, gradient
+
+    def _note(self, bends: "Bends", p: Floats, at: int, Y: scipy.sparse.csr_matrix) -> None:
+        named = Y.nonzero()
+        sides = None if self._is_even else (self.absent.astype(p.dtype), (self.present / self.absent)[named[1]])
+        bends.note(p, self.weight[at : at + len(p)], at, named, sides)
+
+    @property
+    def _is_even(self) -> bool:
+        return bool((self.absent == 1).all() and (self.present == 1).all())
+
     def _sum_strip(self, W: Floats, bends: "Bends | None", begin: int, end: int) -> tuple[NDArray[np.float64], Floats]:
         """Loss and its gradient over a strip of rows."""
         loss, gradient = np.zeros(len(W)), np.zeros_like(W)
-        even = bool((self.absent == 1).all() and (self.present == 1).all())
+        even = self._is_even
         absent, present = self.absent.astype(W.dtype), self.present.astype(W.dtype)
         rooms = np.empty((3, min(TILE, end - begin), len(W)), W.dtype)
         for at in range(begin, end, TILE):
@@ -113,9 +147,8 @@ class Problem:
             loss += self.absent * to_sigmoid(p, weight, *spare)
             extra = (self.present - self.absent)[columns] * np.logaddexp(0, named) - self.present[columns] * named
             loss += np.bincount(columns, extra * weight[rows], minlength=len(W))
-            sides = None if even else (absent, (present / absent)[columns])
             if bends is not None:
-                bends.note(p, weight, at, (rows, columns), sides)
+                self._note(bends, p, at, Y)
             residual = p[rows, columns] - 1
             if not even:
                 p *= absent

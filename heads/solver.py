@@ -9,7 +9,7 @@ Concepts share the embeddings, so a step of all of them is two matrix products. 
 - a sample of the rows, which holds every image of a rare concept, leads near the optimum before all rows are used.
 
 The method is L-BFGS (Liu and Nocedal, On the limited memory BFGS method, 1989) for a block of concepts in step; a
-concept that has converged leaves the block.
+concept that has converged leaves the block. Where there is a GPU, large data are evaluated on it (`heads.gpu`).
 """
 
 from collections.abc import Callable
@@ -22,6 +22,7 @@ from joblib import cpu_count
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from heads.gpu import GpuRows, find_gpu
 from heads.lbfgs import Minimum, minimise
 from heads.objective import TILE, Floats, Problem
 
@@ -151,10 +152,13 @@ def solve(
     objective, converged, passes = np.zeros(len(W)), np.zeros(len(W), dtype=bool), 0.0
     order = np.argsort(counts, kind="stable")  # concepts of like frequency need like many steps
     by_column = Y.tocsc()
+    device = find_gpu() if rotated.Z.dtype == np.float32 else None
+    gpu = GpuRows(rotated.Z, np.ones(n_images, np.float32), device) if device else None
     with threadpool_limits(1), ThreadPoolExecutor(n_threads or cpu_count()) as pool:
         for at in range(0, len(order), BLOCK):
             block = order[at : at + BLOCK]
-            problem = Problem.of(rotated.Z, rotated.spread, by_column[:, block].tocsr(), C[block], class_weight, pool)
+            targets = by_column[:, block].tocsr()
+            problem = Problem.of(rotated.Z, rotated.spread, targets, C[block], class_weight, pool, gpu)
             found = _solve_block(problem, W[block].astype(rotated.Z.dtype), is_cold=start is None)
             W[block], objective[block], converged[block] = found.W, found.objective, found.converged
             passes += found.evaluations
@@ -165,13 +169,13 @@ def solve(
 
 def _solve_block(problem: Problem, W: Floats, is_cold: bool) -> Minimum:
     """Minimise for a block of concepts: a sample first if that pays, and what float32 leaves in float64."""
-    n_evaluations = 0.0
+    n_evaluations, steps = 0.0, []
     if is_cold and len(problem.Z) >= LEAST_ROWS:
         sample = problem.sample()
         rough = minimise(sample, W, ROUGHLY)
-        W, n_evaluations = rough.W, rough.evaluations * len(sample.Z) / len(problem.Z)
+        W, steps, n_evaluations = rough.W, rough.steps, rough.evaluations * len(sample.Z) / len(problem.Z)
     is_exact = W.dtype == np.float64
-    found = minimise(problem, W, EXACTLY if is_exact else CLOSELY)
+    found = minimise(problem, W, EXACTLY if is_exact else CLOSELY, steps)
     n_evaluations += found.evaluations
     left = np.flatnonzero(~found.converged)
     if len(left) and not is_exact:

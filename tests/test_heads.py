@@ -12,7 +12,6 @@ from sklearn.base import clone
 from cache.errors import UserError
 from heads import HEADS
 from heads.base import Head, make_head
-from heads.dense import DenseHead
 from heads.saving import load_head, save_head
 
 ROOT = Path(__file__).parent.parent
@@ -112,7 +111,7 @@ def test_bad_data_is_refused(head: Head, X: np.ndarray, Y: np.ndarray, message: 
 
 
 def test_embeddings_of_another_length_are_refused(head: Head, data: tuple) -> None:
-    with pytest.raises(ValueError, match="X has 3 features, expected 8"):
+    with pytest.raises(ValueError, match=r"X has 3 features, but .*Head is expecting 8 features as input"):
         head.fit(*data).predict_proba(np.ones((2, 3)))
 
 
@@ -151,44 +150,6 @@ def test_a_damaged_head_is_refused(data: tuple, tmp_path: Path) -> None:
     (tmp_path / "head.h5").write_bytes(b"damaged")
     with pytest.raises(UserError, match="no finished head in it"):
         load_head(tmp_path)
-
-
-def test_dense_learns_what_is_there(data: tuple) -> None:
-    X, Y = data
-    scores = DenseHead(epochs=60, decay=1.0, held_out=0.0).fit(X, Y).predict_proba(X)
-    assert ((scores >= 0.5) == Y.toarray().astype(bool)).mean() > 0.9
-
-
-def test_dense_has_the_papers_schedule(data: tuple) -> None:
-    head = DenseHead(epochs=1).fit(*data)
-    rate = head._model.optimizer._learning_rate
-    assert (head.batch_size, float(rate(0)), float(rate(99))) == (32, pytest.approx(1e-3), pytest.approx(1e-3))
-    assert float(rate(100)) == pytest.approx(0.9e-3)
-    assert float(rate(250)) == pytest.approx(0.81e-3)
-
-
-def test_dense_stops_early_and_keeps_its_best_weights() -> None:
-    random = np.random.default_rng(0)
-    X, Y = random.normal(size=(200, 30)), random.integers(0, 2, (200, 3))  # nothing to learn but noise
-    head = DenseHead(epochs=60, patience=2, decay=1.0, learning_rate=0.01, held_out=0.3).fit(X, Y)
-    assert head.n_epochs_ < 60
-
-
-def test_dense_with_a_hidden_layer_saves_two_layers(data: tuple) -> None:
-    state = DenseHead(hidden=16, epochs=1).fit(*data).get_state()
-    assert [state[f"weights_{n}"].shape for n in range(4)] == [(8, 16), (16,), (16, 5), (5,)]
-
-
-def test_dense_learns_from_embeddings_too_small_to_square_in_float32(data: tuple) -> None:
-    X, Y = data
-    settings = {"epochs": 5, "held_out": 0.0}
-    plain = DenseHead(**settings).fit(X, Y).predict_proba(X)
-    np.testing.assert_allclose(DenseHead(**settings).fit(X * 1e-24, Y).predict_proba(X * 1e-24), plain, atol=1e-3)
-
-
-def test_another_seed_trains_another_head(data: tuple) -> None:
-    scores = [DenseHead(epochs=2, random_state=seed).fit(*data).predict_proba(data[0]) for seed in (0, 1)]
-    assert not np.array_equal(*scores)
 
 
 def test_scores_that_are_not_finite_are_refused(data: tuple) -> None:

@@ -1,6 +1,11 @@
 """The logistic head is scikit-learn's one-vs-rest optimum, whatever the concepts look like."""
 
+import subprocess
+import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from heads import lbfgs, objective, solver
+from heads import gpu, lbfgs, objective, solver
 from heads.logistic import LogisticHead
 
 RATES = (0.5, 0.9, 0.1, 0.02, 0.0, 0.3)
@@ -102,6 +107,47 @@ def test_large_data_in_float32_by_way_of_a_sample_reach_the_optimum_too(
     assert_is_the_optimum(LogisticHead(C=0.1, class_weight=class_weight).fit(X, Y), X, Y)
 
 
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_through_tensorflow_it_is_the_same_optimum(class_weight: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solver, "SMALL", 0)
+    monkeypatch.setattr(solver, "LEAST_ROWS", 0)
+    monkeypatch.setattr(objective, "SAMPLE", 500)
+    monkeypatch.setattr(gpu, "ROWS", 1500)
+    monkeypatch.setattr(solver, "find_gpu", lambda: "/CPU:0")
+    monkeypatch.setattr(objective.Problem, "_sum_strip", None)  # NumPy's way is not taken
+    X, Y = draw(5000, 24, "correlated")
+    assert_is_the_optimum(LogisticHead(C=0.1, class_weight=class_weight).fit(X, Y), X, Y)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_tensorflow_evaluates_as_numpy_does(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "ROWS", 700)
+    random = np.random.default_rng(0)
+    Z, weight = random.standard_normal((2000, 9)).astype(dtype), random.integers(1, 4, 2000).astype(dtype)
+    Y = scipy.sparse.csr_matrix(random.random((2000, 3)) < 0.2, dtype=np.float32)
+    W = (30 * random.standard_normal((3, 9))).astype(dtype)  # beyond what an exponential holds
+    with ThreadPoolExecutor(2) as pool:
+        plain = replace(objective.Problem.of(Z, np.ones(9), Y, np.ones(3), "balanced", pool), weight=weight)
+        found = []
+        for problem in (plain, replace(plain, gpu=gpu.GpuRows(Z, weight, "/CPU:0"))):
+            bends = objective.Bends(np.full(3, 0.01, dtype))
+            found.append((problem.evaluate(W, bends), bends.collect()))
+    tolerance = 1e-4 if dtype == np.float32 else 1e-10
+    for one, other in zip(
+        [*vars(found[0][0]).values(), *found[0][1]], [*vars(found[1][0]).values(), *found[1][1]], strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+def test_without_a_gpu_tensorflow_is_not_loaded() -> None:
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        pytest.skip("there is one")
+    code = (
+        "import sys; from heads.gpu import find_gpu; assert find_gpu() is None; sys.exit('tensorflow' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, check=True)
+
+
 def test_concepts_in_several_blocks_are_put_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     X, Y = draw(300, 10, "plain")
     whole = LogisticHead().fit(X, Y)
@@ -134,6 +180,44 @@ def test_what_float32_cannot_settle_is_settled_in_float64(monkeypatch: pytest.Mo
     weight = np.where(Y.toarray(), 3000 / 2 / counts, 3000 / 2 / (3000 - counts))
     slope = ((expit(margin) - Y.toarray()) * weight).sum(axis=0)  # of the intercept; 0 at the optimum
     assert np.abs(slope).max() < 0.02
+
+
+def test_rounding_is_not_climbed_about_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solver, "SMALL", 0)
+    evaluate, random, calls = objective.Problem.evaluate, np.random.default_rng(0), []
+
+    def coarse(self: objective.Problem, W: np.ndarray, bends: object = None) -> objective.Evaluation:
+        found = evaluate(self, W, bends)  # type: ignore[arg-type]
+        if W.dtype == np.float32:
+            calls.append(len(W))
+            found.objective[:] *= 1 + 2e-7 * random.standard_normal(len(W))
+            found.gradient[:] += 0.05 * random.standard_normal(W.shape, np.float32)
+        return found
+
+    monkeypatch.setattr(objective.Problem, "evaluate", coarse)
+    X, Y = draw(3000, 16, "correlated")
+    head = LogisticHead(C=0.1).fit(X, Y)
+    assert len(calls) < 40
+    assert_is_the_optimum(head, X, Y)
+
+
+def test_steps_on_a_sample_spare_steps_on_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solver, "SMALL", 0)
+    monkeypatch.setattr(solver, "LEAST_ROWS", 0)
+    monkeypatch.setattr(objective, "SAMPLE", 500)
+    minimise, rows = solver.minimise, []
+    X, Y = draw(5000, 24, "correlated")
+    for forgets in (False, True):
+
+        def count(problem: objective.Problem, *args: object, forgets: bool = forgets) -> lbfgs.Minimum:
+            found = minimise(problem, *args[: 2 if forgets else 3])  # type: ignore[arg-type]
+            rows[-1] += found.evaluations if len(problem.Z) == 5000 else 0
+            return found
+
+        rows.append(0.0)
+        monkeypatch.setattr(solver, "minimise", count)
+        LogisticHead(C=0.1).fit(X, Y)
+    assert rows[0] < rows[1]
 
 
 def test_a_path_gives_what_each_fit_gives() -> None:

@@ -1,0 +1,58 @@
+"""Every head against scikit-learn's own checks, as far as they are for classifiers of several labels at once."""
+
+from collections.abc import Iterator
+
+import pytest
+from sklearn.utils.estimator_checks import check_estimator
+
+from heads import HEADS
+from heads.base import make_head
+
+QUICK: dict[str, dict[str, object]] = {"dense": {"epochs": 1}}
+
+ONE_LABEL = "its target is one column of any classes, not an indicator matrix"
+NOT_AN_INDICATOR = "its labels are 1 and 2, those of an indicator 0 and 1"
+EXCEPTIONS = {
+    "check_classifiers_classes": ONE_LABEL,
+    "check_classifiers_one_label": ONE_LABEL,
+    "check_classifiers_train": "it expects a row of two scores an image, not a score a concept",
+    "check_classifier_data_not_an_array": NOT_AN_INDICATOR,
+    "check_estimators_dtypes": NOT_AN_INDICATOR,
+    "check_fit2d_1feature": NOT_AN_INDICATOR,
+    "check_classifiers_multilabel_output_format_predict": "it wants int64; int8 is an eighth of it for 2,000 concepts",
+}
+"""Checks that do not apply to any head, and why."""
+
+PARTICULAR = {
+    "logistic": {"check_class_weight_classifiers": "weights go by concept and label, not by class: balanced or none"},
+    "ridge": {
+        "check_classifiers_multilabel_output_format_predict_proba": "least squares reach 0 and 1, where they are cut"
+    },
+}
+"""Checks that do not apply to one head, and why."""
+
+
+@pytest.fixture
+def without_tracing() -> Iterator[None]:
+    """Let TensorFlow run step by step: compiling a function for each of a hundred fits takes half a minute."""
+    from heads.network import import_keras
+
+    import_keras()
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.usefixtures("without_tracing")
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config")  # tf.data is told nothing by the fixture above
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_is_a_scikit_learn_estimator_but_for_what_is_named(name: str) -> None:
+    reasons = EXCEPTIONS | PARTICULAR.get(name, {})
+    head = make_head(name, QUICK.get(name))
+    results = check_estimator(head, expected_failed_checks=reasons, on_skip=None, on_fail=None)
+    failed = {each["check_name"]: each["exception"] for each in results if each["status"] == "failed"}
+    assert not failed
+    assert {each["check_name"] for each in results if each["status"] == "xfail"} == set(reasons)
+    assert sum(each["status"] == "passed" for each in results) > 40

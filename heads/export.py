@@ -175,8 +175,10 @@ def _warn_of_differences(stored: StoredRun, worst: NDArray[np.float32], warn: Ca
     rounded = [facts.precision if facts.engine == "openvino" else "float32", facts.dtype]
     told = " and ".join(kind for kind in dict.fromkeys(rounded) if kind != "float32")
     if told:
-        warn(f"the store's features went through {told}, those of the model do not: scores of an image may differ a "
-             "little from the run's")  # fmt: skip
+        warn(
+            f"the store's features went through {told}, the model's do not: scores of an image may differ from the "
+            "run's by hundredths; where that matters, make the store with PRECISION=float32 DTYPE=float32"
+        )
 
 
 def _say_size(path: Path) -> str:

@@ -201,8 +201,8 @@ def test_what_rounds_the_stores_features_and_not_the_models_is_told(place: Path)
     (place / "runs" / "prior" / "metrics.json").write_text(json.dumps(metrics))
     told: list[str] = []
     export(place, store="b.h5", warn=told.append)
-    assert told == ["the store's features went through bfloat16, those of the model do not: scores of an image may differ "
-                    "a little from the run's"]  # fmt: skip
+    assert len(told) == 1
+    assert told[0].startswith("the store's features went through bfloat16, the model's do not")
 
 
 def test_a_run_that_cannot_be_exported_says_why(place: Path) -> None:

@@ -5,6 +5,7 @@ A new head is one module with one class, and one line here.
 
 HEADS = {
     "dense": "heads.dense:DenseHead",
+    "kernel": "heads.kernel:KernelHead",
     "knn": "heads.knn:KNeighborsHead",
     "logistic": "heads.logistic:LogisticHead",
     "prior": "heads.prior:PriorHead",

@@ -33,6 +33,16 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--by", choices=("valid", "folds"), default="valid",
                        help="what decides: F1 on valid, or of out-of-fold scores of train (valid)")  # fmt: skip
     sweep.set_defaults(command=_sweep)
+    choose = commands.add_parser(
+        "choose", help="score every head with every decoder in one table; folds of train choose"
+    )
+    choose.add_argument("--store", type=Path, required=True, help="feature store")
+    choose.add_argument("--data", type=Path, required=True, help="data folder with the label files")
+    choose.add_argument("--heads", nargs="+", metavar="NAME", help="the heads (all)")
+    choose.add_argument("--decoders", nargs="+", metavar="DECODER", help="the decoders, as `fit` takes them (all)")
+    choose.add_argument("--pooling", default="", metavar="NAME", help="one of the store's several poolings (all)")
+    choose.add_argument("--json", action="store_true", help="print the table as JSON")
+    choose.set_defaults(command=_choose)
     ensemble = commands.add_parser("ensemble", help="join runs, of one store or several, into one run")
     ensemble.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of the runs")
     ensemble.add_argument("--how", default="mean", help="mean, weighted or stack of scores; union, intersection or "
@@ -95,6 +105,19 @@ def _sweep(args: argparse.Namespace) -> None:
     grid = {key: _parse_values(value) for key, value in _split_pairs(args.grid, "--grid", "C=0.001,0.01,0.1")}
     with parallel_config(n_jobs=-1):
         sweep_runs(args.name, args.store, args.data, args.out, grid, _given(args), args.by, warn=_warn)
+
+
+def _choose(args: argparse.Namespace) -> None:
+    from joblib import parallel_config
+
+    from heads.choosing import TRIED, choose
+
+    say = (lambda line: None) if args.json else print
+    with parallel_config(n_jobs=-1):
+        table = choose(args.store, args.data, args.heads or list(HEADS), args.decoders or TRIED, args.pooling,
+                       say=say, warn=_warn)  # fmt: skip
+    if args.json:
+        print(json.dumps({"table": table}, indent=1))
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:

@@ -64,9 +64,9 @@ def describe(metrics: Mapping[str, Any]) -> str:
     how += _describe_report(decoder.get("report", {})) + _describe_nested(metrics.get("nested"))
     if valid is None:
         return f"{how}; no image of valid to score on"
-    primary, secondary = _with_interval(valid, "primary"), ""
+    primary, secondary = with_interval(valid, "primary"), ""
     if valid["secondary"] is not None:
-        secondary = f", secondary {_with_interval(valid, 'secondary')}"
+        secondary = f", secondary {with_interval(valid, 'secondary')}"
     joined = ", before valid joined train" if metrics["train"]["splits"] != "train" else ""
     frozen = "; frozen random network" if metrics["store"]["weights"].startswith("random:") else ""
     return f"{how}; valid primary F1 {primary}{secondary} on {valid['n_images']:,} images{joined}{frozen}"
@@ -87,10 +87,10 @@ def _describe_report(report: Mapping[str, Any]) -> str:
 def _describe_nested(nested: Mapping[str, Any] | None) -> str:
     if nested is None:
         return ""
-    return f"; nested primary F1 {_with_interval(nested, 'primary')} by folds of {nested['on']}"
+    return f"; nested primary F1 {with_interval(nested, 'primary')} by folds of {nested['on']}"
 
 
-def _with_interval(valid: Mapping[str, Any], score: str) -> str:
+def with_interval(valid: Mapping[str, Any], score: str) -> str:
     """A score with its 95% interval."""
     low, high = valid[f"{score}_interval"]
     return f"{valid[score]:.4f} [{low:.4f}, {high:.4f}]"

@@ -17,7 +17,7 @@ DECODERS = {
     "fixed": "heads.thresholds:FixedThreshold",
     "global": "heads.thresholds:GlobalThreshold",
     "per-concept": "heads.thresholds:ConceptThresholds",
-    "top-k": "heads.decoders:TopK",
+    "top-k": "heads.ranking:TopK",
     "expected-f1": "heads.expected:ExpectedF1",
 }
 """Name of each decoder and where its class is."""

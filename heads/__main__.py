@@ -70,8 +70,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
                         help="parameters of the head (those of the run that is there, or its defaults)")  # fmt: skip
     _add_decoding(parser)
     parser.add_argument("--pooling", metavar="NAME", help="one of the store's several poolings (all, side by side)")
-    parser.add_argument("--nested", action="store_true", default=None, help="estimate by nested cross-validation, too, "
-                        "what head and decoder reach on images that neither has seen")  # fmt: skip
     parser.add_argument("--train", choices=("train", "train+valid"), help="what the kept head learns from, once all "
                         "else is settled on train alone (train)")  # fmt: skip
 
@@ -85,6 +83,8 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
                         "(that of the run that is there, or fixed:0.3)")  # fmt: skip
     parser.add_argument("--tune", choices=("folds", "valid"), help="tune the decoder on out-of-fold scores of train, "
                         "or on valid (folds)")  # fmt: skip
+    parser.add_argument("--nested", action="store_true", default=None, help="estimate by nested cross-validation, too, "
+                        "what head and decoder reach on images that neither has seen")  # fmt: skip
 
 
 def _fit(args: argparse.Namespace) -> None:
@@ -132,7 +132,7 @@ def _ensemble(args: argparse.Namespace) -> None:
     from heads.ensembling import make_ensemble
 
     with parallel_config(n_jobs=-1):
-        given = {"decoder": args.decoder, "tune": args.tune}
+        given = {"decoder": args.decoder, "tune": args.tune, "nested": args.nested}
         make_ensemble(args.runs, args.out, args.how, given, warn=_warn)
 
 

@@ -22,7 +22,7 @@ from cache.store import FeatureStore
 from heads.base import Head
 from heads.decoders import Decoder, make_decoder
 from heads.saving import ARRAYS, PARAMETERS, load_head, save_head
-from heads.tuning import SCORES
+from heads.tuning import SCORES, VALID_SCORES
 
 FORMAT = 2
 """Version of a run's files and of what a head makes of its parameters: raise it when results change."""
@@ -37,6 +37,7 @@ VALID, SUBMISSION, SUBMISSION_ZIP, SUBMISSION_RECORD = (
 
 RESULTS = (
     METRICS, SUBMISSION_RECORD, SUBMISSION, SUBMISSION_ZIP, VALID, DECODER, VOCABULARY, PARAMETERS, ARRAYS, SCORES,
+    VALID_SCORES,
 )  # fmt: skip
 """What an earlier run leaves; removed in this order, the proof that it is finished first."""
 

@@ -1,16 +1,17 @@
 # The face of the project: every target calls one stage, and every stage is `python -m`.
 
 # Folders bear the names of targets: nothing here is a file but the stamp of the set-up.
-.PHONY: help setup phantoms features head sweep submit ensemble test bench lint check
+.PHONY: help setup phantoms features head sweep choose submit ensemble test bench lint check
 .DEFAULT_GOAL := help
 
 # --- what you may set, on the command line or in the environment --------------------------------------------------
 # DATA      folder with train/, valid/, test/ and label files; without it, phantoms are drawn
 # STORE     feature store; by default named after DATA and BACKBONE
 # REBUILD   1 lets a store that holds other features be replaced
-# HEAD      dense, logistic, prior            SET      its parameters: SET="hidden=512 epochs=20"
-# DECODER   fixed:0.3 (any value), global     RUN      folder of the run, runs/HEAD by default
-# TUNE      folds or valid: what a decoder is tuned on
+# HEAD      kernel, dense, knn, logistic, ridge, prior; for choose: several, all by default
+# SET       its parameters: SET="hidden=512 epochs=20"    RUN   folder of the run, runs/HEAD by default
+# DECODER   platt+expected-f1, fixed:0.3 (any value), global, ...: as README tells; for choose: several
+# TUNE      folds or valid: what a decoder is tuned on    NESTED   1 for a nested cross-validated estimate too
 # TRAIN     train, or train+valid: what the head learns from once all else is settled on train
 # GRID      for sweep: GRID="C=0.001,0.01,0.1"  BY   valid or folds: what decides
 # RUNS      for ensemble: RUNS="runs/a runs/b"  HOW   mean, weighted, stack, union, intersection or vote
@@ -18,7 +19,7 @@
 # BACKBONE WEIGHTS SIZE LAYER POOLING ENGINE PRECISION DTYPE WORKERS: as `python -m featurize --help` tells
 # PHANTOMS PHANTOM_IMAGES: folder and number of the phantoms
 # VENV PYTHON: the environment that is made, and the Python 3.11 that makes it
-HEAD    ?= dense
+HEAD    ?= kernel
 EDITION ?= 2026
 RUN     ?= runs/$(if $(RUNS),ensemble,$(HEAD))
 VENV    ?= .venv
@@ -45,8 +46,9 @@ FEATURES = $(call option,BACKBONE,backbone) $(call option,WEIGHTS,weights) $(cal
            $(call option,LAYER,layer) $(call option,POOLING,pooling) $(call option,ENGINE,engine) \
            $(call option,PRECISION,precision) $(call option,DTYPE,dtype) \
            $(call option,WORKERS,workers) $(if $(filter 1 yes true,$(REBUILD)),--rebuild)
+NESTS    = $(if $(filter 1 yes true,$(NESTED)),--nested)
 HEADS    = "$(HEAD)" --store "$(STORE)" --data "$(DATA)" --out "$(RUN)" $(call option,DECODER,decoder) \
-           $(call option,POOLING,pooling) $(call option,TUNE,tune) $(call option,TRAIN,train) \
+           $(call option,POOLING,pooling) $(call option,TUNE,tune) $(call option,TRAIN,train) $(NESTS) \
            $(if $(SET),--set $(foreach word,$(SET),'$(word)'))
 
 help:  ## this text
@@ -76,11 +78,15 @@ head: features  ## train HEAD on STORE and score it on valid
 sweep: features  ## train HEAD with every combination of GRID and keep the best as RUN
 	@$(PY) -m heads sweep $(HEADS) --grid $(foreach word,$(GRID),'$(word)') $(call option,BY,by)
 
+choose: features  ## score every HEAD with every DECODER in one table; folds of train choose
+	@$(PY) -m heads choose --store "$(STORE)" --data "$(DATA)" $(call option,POOLING,pooling) \
+	  $(if $(filter-out file,$(origin HEAD)),--heads $(HEAD)) $(if $(DECODER),--decoders $(DECODER))
+
 submit: head  ## write RUN/submission.csv for test, checked by the rules of EDITION
 	@$(PY) -m heads predict "$(RUN)" --store "$(STORE)" --data "$(DATA)" --edition $(EDITION)
 
 ensemble: setup  ## join RUNS by HOW into RUN, and write its submission
-	@$(PY) -m heads ensemble $(RUNS) --out "$(RUN)" $(call option,HOW,how) $(call option,DECODER,decoder) $(call option,TUNE,tune)
+	@$(PY) -m heads ensemble $(RUNS) --out "$(RUN)" $(call option,HOW,how) $(call option,DECODER,decoder) $(call option,TUNE,tune) $(NESTS)
 	@$(PY) -m heads predict "$(RUN)" --data "$(DATA)" --edition $(EDITION)
 
 test: setup  ## run the tests (under 5 minutes)
@@ -92,6 +98,7 @@ bench: setup  ## measure: speed against peers, the store at full size, 25 kills 
 	@$(PY) benchmarks/store.py
 	@$(PY) benchmarks/faults.py
 	@$(PY) benchmarks/logistic.py
+	@$(PY) benchmarks/decoders.py
 
 lint: setup  ## check style and types
 	@$(PY) -m ruff check --quiet $(RUFF) $(RULES) .

@@ -27,3 +27,6 @@ CALIBRATIONS = {
     "platt": "heads.calibration:Platt",
 }
 """Name of each calibration, which may stand before a decoder, and where its class is."""
+
+USUAL_DECODER = "platt+expected-f1"
+"""The decoder where none is named: with the head `kernel`, what folds of train choose (`heads.choosing`; DESIGN.md)."""

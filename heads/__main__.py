@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.editions import EDITIONS, LATEST, find_edition
-from heads import CALIBRATIONS, DECODERS, HEADS
+from heads import CALIBRATIONS, DECODERS, HEADS, USUAL_DECODER
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -80,7 +80,7 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
                         help=f"{', '.join(DECODERS)}; fixed takes a threshold and top-k a number; "
                         f"{' or '.join(CALIBRATIONS)} makes scores probabilities; empty lets an image have none, "
                         "exclusive names no two concepts that exclude each other, if that helps "
-                        "(that of the run that is there, or fixed:0.3)")  # fmt: skip
+                        f"(that of the run that is there, or {USUAL_DECODER})")  # fmt: skip
     parser.add_argument("--tune", choices=("folds", "valid"), help="tune the decoder on out-of-fold scores of train, "
                         "or on valid (folds)")  # fmt: skip
     parser.add_argument("--nested", action="store_true", default=None, help="estimate by nested cross-validation, too, "

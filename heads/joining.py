@@ -154,7 +154,9 @@ class Making:
 
     def _score_folds(self, member: StoredRun, label: LabelledStore) -> Scores:
         """A member's out-of-fold scores of train; kept with it, as they cost several fits."""
-        X, Y = label.learn_from(label.train)
+        X, _ = label.learn_from(label.train)
+        # The labels may have changed since, and name concepts that the member does not know.
+        Y = indicator(label.train.readable_concepts, member.run.vocabulary)
         scores: Scores | None = load_scores(member.folder, Y.shape)
         if scores is None:
             with watching(member.run.head, self.warn):

@@ -14,6 +14,7 @@ from conftest import PROVENANCE, write_store
 from cache.errors import UserError
 from eval.editions import find_edition
 from eval.scoring import score_files
+from heads.asked import OPEN
 from heads.fitting import fit_run
 from heads.labelled import LabelledStore
 from heads.logistic import LogisticHead
@@ -460,7 +461,7 @@ def test_what_is_left_open_follows_the_run_that_is_there(place: Path) -> None:
     assert again == first
     assert "up to date" in told[0]
     other, _ = fit(place, "prior", decoder=None)
-    assert other["decoder"]["name"] == "fixed:0.3"
+    assert other["decoder"]["name"] == OPEN["decoder"]
 
 
 def test_another_decoder_does_not_train_the_head_again(place: Path) -> None:

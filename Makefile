@@ -1,16 +1,17 @@
 # The face of the project: every target calls one stage, and every stage is `python -m`.
 
 # Folders bear the names of targets: nothing here is a file but the stamp of the set-up.
-.PHONY: help setup phantoms features head sweep submit ensemble export table test bench lint check
+.PHONY: help setup phantoms features head sweep choose submit ensemble export table test bench lint check
 .DEFAULT_GOAL := help
 
 # --- what you may set, on the command line or in the environment --------------------------------------------------
 # DATA      folder with train/, valid/, test/ and label files; without it, phantoms are drawn
 # STORE     feature store; by default named after DATA and BACKBONE
 # REBUILD   1 lets a store that holds other features be replaced, and a network that is gone from beside it be built
-# HEAD      dense, logistic, prior            SET      its parameters: SET="hidden=512 epochs=20"
-# DECODER   fixed:0.3 (any value), global     RUN      folder of the run, runs/HEAD by default
-# TUNE      folds or valid: what a decoder is tuned on
+# HEAD      kernel, dense, knn, logistic, ridge, tail, prior; for choose: several, all by default
+# SET       its parameters: SET="hidden=512 epochs=20"    RUN   folder of the run, runs/HEAD by default
+# DECODER   platt+expected-f1, fixed:0.3 (any value), global, ...: as README tells; for choose: several
+# TUNE      folds or valid: what a decoder is tuned on    NESTED   1 for a nested cross-validated estimate too
 # TRAIN     train, or train+valid: what the head learns from once all else is settled on train
 # GRID      for sweep: GRID="C=0.001,0.01,0.1"  BY   valid or folds: what decides
 # CONCEPTS  the concepts that are learnt, all if not given: CONCEPTS="C0041618 C0040405"
@@ -31,7 +32,7 @@ ifneq ($(strip $(RECIPE)),)
   KEY = $(subst $() ,,$(foreach option,SIZE LAYER POOLING,$(if $($(option)),.$($(option)))))
   RUN ?= runs/$(NAME)/$(RECIPE)
 endif
-HEAD    ?= dense
+HEAD    ?= kernel
 EDITION ?= 2026
 RUN     ?= runs/$(if $(RUNS),ensemble,$(HEAD))
 VENV    ?= .venv
@@ -61,8 +62,9 @@ FEATURES = $(call option,BACKBONE,backbone) $(call option,FROM,weights) $(call o
            $(call option,LAYER,layer) $(call option,POOLING,pooling) $(call option,ENGINE,engine) \
            $(call option,PRECISION,precision) $(call option,DTYPE,dtype) \
            $(call option,WORKERS,workers) $(if $(filter 1 yes true,$(REBUILD)),--rebuild)
+NESTS    = $(if $(filter 1 yes true,$(NESTED)),--nested)
 HEADS    = "$(HEAD)" --store "$(STORE)" --data "$(DATA)" --out "$(RUN)" $(call option,DECODER,decoder) \
-           $(call option,TUNE,tune) $(call option,TRAIN,train) \
+           $(call option,TUNE,tune) $(call option,TRAIN,train) $(NESTS) \
            $(if $(filter-out none,$(POOLING)),--pooling "$(POOLING)") $(if $(CONCEPTS),--concepts $(CONCEPTS)) \
            $(if $(SET),--set $(foreach word,$(SET),'$(word)'))
 
@@ -103,11 +105,15 @@ endif
 sweep: features  ## train HEAD with every combination of GRID and keep the best as RUN
 	@$(PY) -m heads sweep $(HEADS) --grid $(foreach word,$(GRID),'$(word)') $(call option,BY,by)
 
+choose: features  ## score every HEAD with every DECODER in one table; folds of train choose
+	@$(PY) -m heads choose --store "$(STORE)" --data "$(DATA)" $(call option,POOLING,pooling) \
+	  $(if $(filter-out file,$(origin HEAD)),--heads $(HEAD)) $(if $(DECODER),--decoders $(DECODER))
+
 submit: head  ## write RUN/submission.csv for test, checked by the rules of EDITION
 	@$(PY) -m heads predict "$(RUN)" --store "$(STORE)" --data "$(DATA)" --edition $(EDITION)
 
 ensemble: setup  ## join RUNS by HOW into RUN, and write its submission
-	@$(PY) -m heads ensemble $(RUNS) --out "$(RUN)" $(call option,HOW,how) $(call option,DECODER,decoder) $(call option,TUNE,tune)
+	@$(PY) -m heads ensemble $(RUNS) --out "$(RUN)" $(call option,HOW,how) $(call option,DECODER,decoder) $(call option,TUNE,tune) $(NESTS)
 	@$(PY) -m heads predict "$(RUN)" --data "$(DATA)" --edition $(EDITION)
 
 export: setup  ## write RUN as one Keras model, image in, scores out: RUN/model.keras
@@ -127,6 +133,7 @@ bench: setup  ## measure: speed against peers, the store at full size, 25 kills 
 	@$(PY) benchmarks/faults.py
 	@$(PY) benchmarks/logistic.py
 	@$(PY) benchmarks/learning.py
+	@$(PY) benchmarks/decoders.py
 
 lint: setup  ## check style and types
 	@$(PY) -m ruff check --quiet $(RUFF) $(RULES) .

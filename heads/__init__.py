@@ -5,6 +5,7 @@ A new head is one module with one class, and one line here.
 
 HEADS = {
     "dense": "heads.dense:DenseHead",
+    "kernel": "heads.kernel:KernelHead",
     "knn": "heads.knn:KNeighborsHead",
     "logistic": "heads.logistic:LogisticHead",
     "prior": "heads.prior:PriorHead",
@@ -17,7 +18,7 @@ DECODERS = {
     "fixed": "heads.thresholds:FixedThreshold",
     "global": "heads.thresholds:GlobalThreshold",
     "per-concept": "heads.thresholds:ConceptThresholds",
-    "top-k": "heads.decoders:TopK",
+    "top-k": "heads.ranking:TopK",
     "expected-f1": "heads.expected:ExpectedF1",
 }
 """Name of each decoder and where its class is."""
@@ -27,3 +28,6 @@ CALIBRATIONS = {
     "platt": "heads.calibration:Platt",
 }
 """Name of each calibration, which may stand before a decoder, and where its class is."""
+
+USUAL_DECODER = "platt+expected-f1"
+"""The decoder where none is named: with the head `kernel`, what folds of train choose (`heads.choosing`; DESIGN.md)."""

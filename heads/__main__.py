@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.editions import EDITIONS, LATEST, find_edition
-from heads import CALIBRATIONS, DECODERS, HEADS
+from heads import CALIBRATIONS, DECODERS, HEADS, USUAL_DECODER
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,6 +33,16 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--by", choices=("valid", "folds"), default="valid",
                        help="what decides: F1 on valid, or of out-of-fold scores of train (valid)")  # fmt: skip
     sweep.set_defaults(command=_sweep)
+    choose = commands.add_parser(
+        "choose", help="score every head with every decoder in one table; folds of train choose"
+    )
+    choose.add_argument("--store", type=Path, required=True, help="feature store")
+    choose.add_argument("--data", type=Path, required=True, help="data folder with the label files")
+    choose.add_argument("--heads", nargs="+", metavar="NAME", help="the heads (all)")
+    choose.add_argument("--decoders", nargs="+", metavar="DECODER", help="the decoders, as `fit` takes them (all)")
+    choose.add_argument("--pooling", default="", metavar="NAME", help="one of the store's several poolings (all)")
+    choose.add_argument("--json", action="store_true", help="print the table as JSON")
+    choose.set_defaults(command=_choose)
     ensemble = commands.add_parser("ensemble", help="join runs, of one store or several, into one run")
     ensemble.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of the runs")
     ensemble.add_argument("--how", default="mean", help="mean, weighted or stack of scores; union, intersection or "
@@ -70,8 +80,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     _add_decoding(parser)
     parser.add_argument("--pooling", metavar="NAME", help="one of the store's several poolings (all, side by side)")
     parser.add_argument("--concepts", nargs="+", action="extend", metavar="CUI", help="learn these alone (all)")
-    parser.add_argument("--nested", action="store_true", default=None, help="estimate by nested cross-validation, too, "
-                        "what head and decoder reach on images that neither has seen")  # fmt: skip
     parser.add_argument("--train", choices=("train", "train+valid"), help="what the kept head learns from, once all "
                         "else is settled on train alone (train)")  # fmt: skip
 
@@ -82,9 +90,11 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
                         help=f"{', '.join(DECODERS)}; fixed takes a threshold and top-k a number; "
                         f"{' or '.join(CALIBRATIONS)} makes scores probabilities; empty lets an image have none, "
                         "exclusive names no two concepts that exclude each other, if that helps "
-                        "(that of the run that is there, or fixed:0.3)")  # fmt: skip
+                        f"(that of the run that is there, or {USUAL_DECODER})")  # fmt: skip
     parser.add_argument("--tune", choices=("folds", "valid"), help="tune the decoder on out-of-fold scores of train, "
                         "or on valid (folds)")  # fmt: skip
+    parser.add_argument("--nested", action="store_true", default=None, help="estimate by nested cross-validation, too, "
+                        "what head and decoder reach on images that neither has seen")  # fmt: skip
 
 
 def _fit(args: argparse.Namespace) -> None:
@@ -107,6 +117,19 @@ def _sweep(args: argparse.Namespace) -> None:
         sweep_runs(args.name, args.store, args.data, args.out, grid, _given(args), args.by, warn=_warn)
 
 
+def _choose(args: argparse.Namespace) -> None:
+    from joblib import parallel_config
+
+    from heads.choosing import TRIED, choose
+
+    say = (lambda line: None) if args.json else print
+    with parallel_config(n_jobs=-1):
+        table = choose(args.store, args.data, args.heads or list(HEADS), args.decoders or TRIED, args.pooling,
+                       say=say, warn=_warn)  # fmt: skip
+    if args.json:
+        print(json.dumps({"table": table}, indent=1))
+
+
 def _given(args: argparse.Namespace) -> dict[str, Any]:
     """The options of a run; None where the user left one open."""
     given = {key: getattr(args, key) for key in ("concepts", "decoder", "pooling", "train", "tune", "nested")}
@@ -119,7 +142,7 @@ def _ensemble(args: argparse.Namespace) -> None:
     from heads.ensembling import make_ensemble
 
     with parallel_config(n_jobs=-1):
-        given = {"decoder": args.decoder, "tune": args.tune}
+        given = {"decoder": args.decoder, "tune": args.tune, "nested": args.nested}
         make_ensemble(args.runs, args.out, args.how, given, warn=_warn)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import UserError
+from heads import USUAL_DECODER
 from heads.base import Head
 from heads.decoders import Decoder
 from heads.labelled import LabelledStore
@@ -20,7 +21,7 @@ FOLDS, VALID_SPLIT = "folds", "valid"
 """What a decoder is tuned on: out-of-fold scores of train, or valid."""
 
 OPEN: dict[str, Any] = {
-    "params": {}, "concepts": [], "decoder": "fixed:0.3", "pooling": "", "train": TRAIN, "tune": FOLDS,
+    "params": {}, "concepts": [], "decoder": USUAL_DECODER, "pooling": "", "train": TRAIN, "tune": FOLDS,
     "nested": False,
 }  # fmt: skip
 """Every option, and what it is if neither the user nor the run that is there says otherwise."""

@@ -4,26 +4,19 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import scipy.sparse
-from numpy.typing import NDArray
-
 from cache.errors import UserError
 from cache.files import write_text
-from cache.versions import installed_versions
 from eval.editions import find_edition
 from eval.submission import render_submission, write_submission
-from heads.asked import FOLDS, OPEN, VALID_SPLIT, check_choice
-from heads.dataset import LabelledSplit, indicator
-from heads.decoders import Decoder, make_decoder
+from heads.asked import CHOICES, OPEN, check_choice
+from heads.decoders import make_decoder
 from heads.ensemble import HOWS, MEMBERS, MIXED, Ensemble
+from heads.joining import ENSEMBLE, Making
 from heads.labelled import LabelledStore
-from heads.making import VERSIONS, Teller
-from heads.mixing import fit_stack, fit_weights
+from heads.making import Teller
 from heads.predictor import StoredRun
 from heads.run import (
     ASKED,
@@ -33,18 +26,17 @@ from heads.run import (
     VALID,
     VOCABULARY,
     finished,
-    name_columns,
     prepare_folder,
     read_asked,
     read_metrics,
     save_decoded,
 )  # fmt: skip
 from heads.saving import ARRAYS, PARAMETERS
-from heads.scoring import describe, score_valid
-from heads.tuning import load_scores, save_scores, score_out_of_fold
-from heads.watching import watching
+from heads.scoring import describe
 
-ENSEMBLE = "ensemble"
+UNUSED = "fixed:0.5"
+"""Stands in the place of the decoder where sets are joined."""
+
 COPIED = (ASKED, PARAMETERS, ARRAYS, DECODER, VOCABULARY, METRICS)
 """What is copied of a member; its metrics last, which say that it is whole."""
 
@@ -69,7 +61,7 @@ def make_ensemble(
     how : str
         One of `heads.ensemble.HOWS`.
     given : mapping, optional
-        ``decoder`` and ``tune``, as in `heads.fitting.fit_run`.
+        ``decoder``, ``tune`` and ``nested``, as in `heads.fitting.fit_run`. Where sets are joined there is no decoder.
     say, warn : callable
         Told what was done, and what is odd, a line each.
 
@@ -83,9 +75,8 @@ def make_ensemble(
     UserError
         A run is missing, the runs are of different data, or the request is at fault.
     """
-    options = {key: OPEN[key] if (given or {}).get(key) is None else (given or {})[key] for key in ("decoder", "tune")}
     check_choice("how", how, HOWS)
-    check_choice("tune", options["tune"], (FOLDS, VALID_SPLIT))
+    options = _settle(how, given or {})
     decoder = make_decoder(options["decoder"])
     if len(folders) < 2:
         raise UserError(f"{len(folders)} runs given, expected at least two to make an ensemble of")
@@ -102,13 +93,28 @@ def make_ensemble(
     if earlier and earlier["requests"] == requests:
         say(f"{out}: up to date ({describe(earlier)})")
         return earlier
-    making = Making(members, labels, how, decoder, options["decoder"], options["tune"], warn)
-    ensemble = making.fit()
-    metrics, predicted = making.assess(ensemble)
+    making = Making(members, labels, how, decoder, options["decoder"], options["tune"], options["nested"], warn)
+    ensemble, nested = making.fit()
+    metrics, predicted = making.assess(ensemble, nested)
     metrics |= {"requests": requests}
     _keep(out, ensemble, members, metrics, making, predicted)
     say(f"{out}: {len(members)} runs ({describe(metrics)})")
     return metrics
+
+
+def _settle(how: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, those left open as they usually are."""
+    if how not in MIXED and given.get("decoder") is not None:
+        raise UserError(
+            f"how is '{how}', which joins the sets that each run's own decoder gives, found decoder "
+            f"'{given['decoder']}'; leave it out, or mix scores: {', '.join(MIXED)}"
+        )
+    if how not in MIXED and given.get("nested"):
+        raise UserError(f"how is '{how}', which fits nothing that could be cross-validated; leave --nested out")
+    usual = OPEN if how in MIXED else OPEN | {"decoder": UNUSED}
+    options = {key: usual[key] if given.get(key) is None else given[key] for key in ("decoder", "tune", "nested")}
+    check_choice("tune", options["tune"], CHOICES["tune"])
+    return options
 
 
 def _open_members(folders: Sequence[Path], warn: Teller) -> tuple[list[StoredRun], list[LabelledStore]]:
@@ -126,103 +132,6 @@ def _open_members(folders: Sequence[Path], warn: Teller) -> tuple[list[StoredRun
     return members, labels
 
 
-@dataclass(frozen=True)
-class Making:
-    """An ensemble in the making."""
-
-    members: list[StoredRun]
-    labels: list[LabelledStore]
-    how: str
-    decoder: Decoder
-    decoder_text: str
-    tune: str
-    warn: Teller
-
-    def fit(self) -> Ensemble:
-        """Fit weights and decoder, as far as they need it."""
-        vocabulary = sorted({concept for member in self.members for concept in member.run.vocabulary})
-        ensemble = Ensemble(self.members, self.how, [], self.decoder, vocabulary, self.members[0].run.usual)
-        nothing = scipy.sparse.csr_matrix((0, len(vocabulary)), dtype=np.int8)
-        if not self._is_tuned:
-            self.decoder.fit(np.empty(nothing.shape, np.float32), nothing)
-            return ensemble
-        parts, Y, n_true = self._held_out(ensemble)
-        if self.how in ("weighted", "stack"):
-            fitted = (fit_weights if self.how == "weighted" else fit_stack)(parts, Y)
-            ensemble = replace(ensemble, numbers=[float(each) for each in fitted])
-        self.decoder.fit(ensemble.combine(parts), Y, n_true)
-        return ensemble
-
-    @property
-    def _is_tuned(self) -> bool:
-        return self.how in ("weighted", "stack") or (self.how in MIXED and self.decoder.tuned)
-
-    def _held_out(self, ensemble: Ensemble) -> tuple[list[NDArray[np.float32]], Any, NDArray[np.int64]]:
-        """Each member's scores of images that it did not learn from, and the labels of those images."""
-        if self.tune == VALID_SPLIT and any(each.metrics["train"]["splits"] != "train" for each in self.members):
-            raise UserError("a run has learnt from valid already, which cannot tune an ensemble; use TUNE=folds")
-        split = self.labels[0].train if self.tune == FOLDS else self.labels[0].valid
-        readable = [set(self._split(label).readable_ids) for label in self.labels]
-        rows = [row for row, id in enumerate(split.ids) if all(id in each for each in readable)] if split else []
-        if split is None or not rows:
-            raise UserError(f"no image of {self.tune} can be read in every store; expected some to tune on")
-        ids, concepts = [split.ids[row] for row in rows], [split.concepts[row] for row in rows]
-        parts = []
-        for member, label in zip(self.members, self.labels, strict=True):
-            own = self._split(label)
-            scores = self._out_of_fold(member, label) if self.tune == FOLDS else member.run.score(own.X, own.readable)
-            places = {id: row for row, id in enumerate(own.readable_ids)}
-            parts.append(ensemble.widen(member, scores[[places[id] for id in ids]]))
-        n_true = np.array([len(each) for each in concepts], dtype=np.int64)
-        return parts, indicator(concepts, ensemble.vocabulary), n_true
-
-    def _split(self, label: LabelledStore) -> LabelledSplit:
-        split = label.train if self.tune == FOLDS else label.valid
-        if split is None:
-            raise UserError(f"{label.store.path}: has no split 'valid' to tune on; use TUNE=folds")
-        return split
-
-    def _out_of_fold(self, member: StoredRun, label: LabelledStore) -> NDArray[np.float32]:
-        """A member's out-of-fold scores of train; kept with it, as they cost several fits."""
-        X, Y = label.learn_from(label.train)
-        scores = load_scores(member.folder, Y.shape)
-        if scores is None:
-            with watching(member.run.head, self.warn):
-                scores = score_out_of_fold(member.run.head, X, Y, label.groups)
-            save_scores(scores, member.folder)
-        return scores
-
-    def assess(self, ensemble: Ensemble) -> tuple[dict[str, Any], list[list[str]]]:
-        """Score valid as a run does; gives the metrics and each image's concepts."""
-        valid, first = self.labels[0].valid, self.members[0].metrics
-        predicted: list[list[str]] = []
-        official = None
-        tuned_on = self.tune if self._is_tuned else None
-        if valid:
-            places = dict(zip(*ensemble.images("valid"), strict=True))
-            valid = replace(valid, readable=np.array([places[id] for id in valid.ids], dtype=bool))
-            parts = ensemble.align(valid.readable_ids, "valid")
-            named = ensemble.decode(ensemble.combine(parts), parts)
-            predicted = name_columns(named, ensemble.vocabulary, valid.readable, ensemble.usual)
-            on_valid = VALID_SPLIT in [tuned_on, *(each.metrics["decoder"]["tuned_on"] for each in self.members)]
-            official = score_valid(valid, predicted, on_valid, self.warn)
-        names = {"name": self.decoder_text if self.how in MIXED else "each run's own", "tuned_on": tuned_on}
-        weights = [each.metrics["store"]["weights"] for each in self.members]
-        metrics = {
-            "format": FORMAT,
-            "head": f"{ENSEMBLE} by {self.how}",
-            "params": {"how": self.how, "numbers": list(ensemble.numbers)},
-            "pooling": "",
-            "decoder": names,
-            "valid": official,
-            "train": first["train"],
-            "store": {"weights": next((each for each in weights if not each.startswith("random:")), weights[0])},
-            "versions": installed_versions(*VERSIONS),
-            "seconds": {},
-        }
-        return metrics, predicted
-
-
 def _keep(
     out: Path,
     ensemble: Ensemble,
@@ -232,7 +141,8 @@ def _keep(
     predicted: list[list[str]],
 ) -> None:
     """Write the ensemble's folder, its metrics last."""
-    asked = {"format": FORMAT, "name": ENSEMBLE, "how": making.how, "decoder": making.decoder_text, "tune": making.tune}
+    asked = {"format": FORMAT, "name": ENSEMBLE, "how": making.how, "decoder": making.decoder_text, "tune": making.tune,
+             "nested": making.nested}  # fmt: skip
     prepare_folder(out, asked | {"members": [str(member.folder.absolute()) for member in members]})
     shutil.rmtree(out / MEMBERS, ignore_errors=True)
     kept = []

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from eval.editions import MAX_CONCEPTS
 from heads.calibration import Scores
-from heads.decoders import Counts, Decoder, Groups, most_probable
+from heads.decoders import Counts, Decoder, Groups
+from heads.ranking import most_probable
 
 LIKELY = 32
 """Concepts of an image whose probabilities are taken exactly; as many as the task allows if the best set is larger."""

@@ -24,7 +24,7 @@ from heads.labelled import LabelledStore
 from heads.nested import estimate, estimate_decoder, summarise
 from heads.run import FORMAT, METRICS, VALID, Run, prepare_folder, usual_set
 from heads.scoring import describe, score_valid
-from heads.tuning import save_scores, score_out_of_fold
+from heads.tuning import VALID_SCORES, save_scores, score_out_of_fold
 from heads.watching import Clock, watching
 
 VERSIONS = ("h5py", "keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow", "tensorflow-cpu")
@@ -46,13 +46,16 @@ class Made:
         The concepts of each image of valid.
     scores : ndarray of float32 or None
         Out-of-fold scores of train, if a decoder has been tuned on them.
+    valid_scores : ndarray of float32 or None
+        Scores of valid by the head that had not learnt from it, if the one that is kept has.
     """
 
     run: Run
     metrics: dict[str, Any]
     valid_ids: list[str]
     predicted: list[list[str]]
-    scores: NDArray[np.float32] | None
+    scores: Scores | None
+    valid_scores: Scores | None
 
     def keep(self, out: Path, asked: Asked) -> None:
         """Write the run's folder, its metrics last."""
@@ -60,6 +63,8 @@ class Made:
         self.run.save(out)
         if self.scores is not None:
             save_scores(self.scores, out)
+        if self.valid_scores is not None:
+            save_scores(self.valid_scores, out, VALID_SCORES)
         if self.valid_ids:
             # 2024's format is the one that every tool of the field reads.
             plain = find_edition(2024)
@@ -134,7 +139,8 @@ class Maker:
             "seconds": dict(self.clock.seconds),
             "requests": requests,
         }
-        return Made(run, metrics, valid.ids if valid else [], predicted, scores)
+        before = valid_scores if self.asked.train == BOTH else None
+        return Made(run, metrics, valid.ids if valid else [], predicted, scores, before)
 
     def _label_valid(self, decoder: Decoder, scores: Scores) -> HeldOut:
         """What `Decoder.fit` takes of valid."""

@@ -21,7 +21,7 @@ from cache.store import FeatureStore
 from heads.base import Head
 from heads.decoders import Decoder, make_decoder
 from heads.saving import ARRAYS, PARAMETERS, load_head, save_head
-from heads.tuning import SCORES
+from heads.tuning import SCORES, VALID_SCORES
 
 FORMAT = 3
 """Version of a run's files and of what a head makes of its parameters: raise it when results change."""
@@ -39,7 +39,7 @@ EXPORTED = "model.keras"
 
 RESULTS = (
     METRICS, f"{EXPORTED}.json", EXPORTED, SUBMISSION_RECORD, SUBMISSION, SUBMISSION_ZIP, VALID, DECODER, VOCABULARY,
-    PARAMETERS, ARRAYS, SCORES,
+    PARAMETERS, ARRAYS, SCORES, VALID_SCORES,
 )  # fmt: skip
 """What an earlier run leaves; removed in this order, the proof that it is finished first."""
 

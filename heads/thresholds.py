@@ -10,7 +10,8 @@ from sklearn.utils import check_scalar
 
 from heads.calibration import Scores
 from heads.candidates import Candidates
-from heads.decoders import Counts, Decoder, Groups, rank
+from heads.decoders import Counts, Decoder, Groups
+from heads.ranking import rank
 from heads.tuning import count_folds, split_folds
 
 STRENGTHS = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, np.inf)
@@ -97,7 +98,7 @@ class GlobalThreshold(Threshold):
 
 
 def sweep(ranked: Scores, hits: NDArray[np.bool_], true: NDArray[np.int64], may_be_empty: bool) -> float:
-    """The one threshold of greatest mean F1; the first three are what `heads.decoders.rank` gives."""
+    """The one threshold of greatest mean F1; the first three are what `heads.ranking.rank` gives."""
     f1 = 2 * hits.cumsum(axis=1) / (np.arange(1, hits.shape[1] + 1) + true[:, None])
     # What lowering the threshold past a score adds to its image's F1; the first concept may be named anyway.
     gains = np.diff(f1, axis=1, prepend=0 if may_be_empty else f1[:, :1])

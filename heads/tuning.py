@@ -16,7 +16,8 @@ from heads.base import Head
 N_FOLDS = 5
 """Parts of train: each is scored by a head that learnt from the others."""
 
-SCORES = "out_of_fold.npy"
+SCORES, VALID_SCORES = "out_of_fold.npy", "valid_scores.npy"
+"""Scores that a run keeps: of train, and of valid where the head has learnt from that too in the end."""
 
 
 def score_out_of_fold(
@@ -71,16 +72,16 @@ def count_folds(n_images: int, groups: NDArray[Any] | None = None) -> int:
     return min(N_FOLDS, n_images if groups is None else len(np.unique(groups)))
 
 
-def save_scores(scores: NDArray[np.float32], folder: Path) -> None:
-    """Keep out-of-fold scores with a run, so that another decoder needs no training."""
-    with replacing(folder / SCORES) as temporary, open(temporary, "wb") as file:
+def save_scores(scores: NDArray[np.float32], folder: Path, name: str = SCORES) -> None:
+    """Keep scores with a run, so that another decoder, or an ensemble, needs no training."""
+    with replacing(folder / name) as temporary, open(temporary, "wb") as file:
         np.save(file, scores, allow_pickle=False)
 
 
-def load_scores(folder: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
-    """Out-of-fold scores that a run keeps, mapped from its file; None where they are missing or of another shape."""
+def load_scores(folder: Path, shape: tuple[int, int], name: str = SCORES) -> NDArray[np.float32] | None:
+    """Scores that a run keeps, mapped from its file; None where they are missing or of another shape."""
     try:
-        scores = np.load(folder / SCORES, mmap_mode="r", allow_pickle=False)
+        scores = np.load(folder / name, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError):
         return None
     return scores if scores.shape == shape and scores.dtype == np.float32 else None

@@ -53,7 +53,7 @@ def store(tmp_path: Path) -> Path:
         ("cache status {text}", "cache: error: {text}: not a finished feature store"),
         (
             "heads fit forest --store s.h5 --data . --out r",
-            "heads: error: no head 'forest'; there are dense, knn, logistic, prior, ridge",
+            "heads: error: no head 'forest'; there are dense, kernel, knn, logistic, prior, ridge",
         ),
         ("heads fit prior --store nowhere.h5 --data . --out r", "heads: error: nowhere.h5: no such store"),
         ("heads fit prior --store {store} --data . --out r", "heads: error: .: no labels for split 'train'"),

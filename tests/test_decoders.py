@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from cache.errors import UserError
 from heads import DECODERS
 from heads.candidates import Candidates
-from heads.decoders import TopK, make_decoder
+from heads.decoders import make_decoder
 from heads.expected import ExpectedF1, expected_f1
+from heads.ranking import TopK
 from heads.thresholds import ConceptThresholds, FixedThreshold, GlobalThreshold, climb
 
 

@@ -12,6 +12,7 @@ import scipy.sparse
 from conftest import PROVENANCE, write_store
 
 from cache.errors import UserError
+from eval.comparing import compare_files
 from eval.editions import find_edition
 from eval.scoring import score_files
 from heads.ensemble import HOWS, Ensemble
@@ -119,7 +120,7 @@ def test_sets_are_joined_as_their_names_say(place: Path) -> None:
 
 def test_a_tuned_decoder_is_fitted_on_held_out_scores(place: Path) -> None:
     metrics, told = join(place, "mean", decoder="global")
-    assert metrics["decoder"] == {"name": "global", "tuned_on": "folds"}
+    assert metrics["decoder"] == {"name": "global", "tuned_on": "folds", "report": {}}
     assert "tuned on folds of train" in told[-1]
     assert metrics["valid"]["note"] is None
     metrics, told = join(place, "mean", decoder="global", tune="valid")
@@ -142,6 +143,50 @@ def test_an_ensemble_needs_none_of_the_runs_it_was_made_of(place: Path) -> None:
     for name in "ab":
         shutil.rmtree(place / name)
     np.testing.assert_array_equal(Ensemble.load(place / "both").scores("test"), before)
+
+
+def test_a_run_that_learnt_from_valid_is_scored_as_it_was_before(place: Path) -> None:
+    before = join(place, "mean", decoder="global")[0]["valid"]
+    for name in "ab":
+        fit(place, name, train="train+valid")
+    after, told = join(place, "mean", decoder="global")
+    assert after["valid"] == before
+    assert "before valid joined train" in told[-1]
+    assert join(place, "weighted", tune="valid")[0]["valid"]["note"]
+    both, alone = Ensemble.load(place / "both"), Ensemble.load(place / "both").members[0]
+    assert not np.array_equal(alone.scores("valid"), np.load(place / "a" / "valid_scores.npy"))
+    assert both.members[0].metrics["train"]["splits"] == "train+valid"
+    (place / "b" / "valid_scores.npy").unlink()
+    with pytest.raises(UserError, match="b: has learnt from valid, and the scores that it gave before are gone"):
+        join(place)
+
+
+def test_it_is_compared_with_its_runs_like_any_other(place: Path) -> None:
+    join(place, "mean", decoder="global")
+    truth = place / "data" / "valid_concepts.csv"
+    (primary,) = compare_files(place / "both", place / "a", truth, None, find_edition(2026))
+    assert primary.scores[0] == pytest.approx(
+        json.loads((place / "both" / "metrics.json").read_text())["valid"]["primary"]
+    )
+    assert primary.difference.is_sure
+
+
+@pytest.mark.parametrize("tune", ["folds", "valid"])
+def test_an_estimate_leaves_out_what_it_is_scored_on(place: Path, tune: str) -> None:
+    metrics, told = join(place, "stack", decoder="per-concept", tune=tune, nested=True)
+    assert metrics["nested"]["on"] == {"folds": "train", "valid": "valid"}[tune]
+    assert metrics["nested"]["n_images"] == {"folds": 399, "valid": 299}[tune]
+    low, high = metrics["nested"]["primary_interval"]
+    assert low < metrics["nested"]["primary"] < high
+    assert metrics["nested"]["primary"] == pytest.approx(metrics["valid"]["primary"], abs=0.05)
+    assert f"by folds of {metrics['nested']['on']}" in told[-1]
+
+
+def test_joined_sets_take_no_decoder(place: Path) -> None:
+    with pytest.raises(UserError, match="how is 'union', which joins the sets that each run's own decoder gives"):
+        join(place, "union", decoder="global")
+    with pytest.raises(UserError, match="how is 'vote', which fits nothing"):
+        join(place, "vote", nested=True)
 
 
 def test_the_same_request_does_nothing_again(place: Path) -> None:

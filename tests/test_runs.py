@@ -14,6 +14,7 @@ from conftest import PROVENANCE, write_store
 from cache.errors import UserError
 from eval.editions import find_edition
 from eval.scoring import score_files
+from heads.asked import OPEN
 from heads.fitting import fit_run
 from heads.labelled import LabelledStore
 from heads.logistic import LogisticHead
@@ -120,6 +121,82 @@ def test_a_decoder_is_tuned_on_scores_of_heads_that_did_not_see_the_image(place:
     assert other["valid"]["primary"] != metrics["valid"]["primary"]
     fit(place, decoder="global", options={"tune": "valid"})
     assert (place / "run" / "decoder.json").read_bytes() not in decoders
+
+
+def test_groups_may_stand_in_a_table_of_sources(place: Path) -> None:
+    ids = [f"{split}_{n:03d}" for split, n_images in (("train", 80), ("valid", 20)) for n in range(n_images)]
+    rows = "".join(f'{id},{"p" * (n % 5)},"CC, BY"\n' for n, id in enumerate(ids))
+    (place / "data" / "sources.csv").write_text("ID,group,licence\n" + rows)
+    source = LabelledStore.load(place / "s.h5", place / "data", "", warn=str)
+    assert source.groups is not None
+    assert source.valid_groups is not None
+    # 16 of the 80 and 4 of the 20 have no group, and are each one by itself; one each cannot be read.
+    sizes = [sorted(np.bincount(each)) for each in (source.groups, source.valid_groups)]
+    assert sizes == [[1] * 16 + [15, 16, 16, 16], [1] * 4 + [3, 4, 4, 4]]
+    ungrouped = fit(place, decoder="global")[0]["requests"]
+    (place / "data" / "sources.csv").write_text("ID,licence\ntrain_000,CC\n")
+    assert LabelledStore.load(place / "s.h5", place / "data", "", warn=str).groups is None
+    assert fit(place, decoder="global")[0]["requests"] != ungrouped
+
+
+def test_what_is_gained_on_held_out_folds_is_reported(place: Path) -> None:
+    metrics, told = fit(place, decoder="per-concept,exclusive")
+    report = metrics["decoder"]["report"]
+    assert 0 < report["held_out_f1"] <= 1
+    assert f"a gain of {report['gain']:.4f} on held-out folds over one threshold" in told[-1]
+    assert report["exclusive"] == {"pairs": 0, "gain": 0.0, "kept": False}
+    assert "0 exclusive pairs" in told[-1]
+
+
+def test_a_nested_estimate_sees_nothing_of_what_it_scores(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[set[bytes], set[bytes]]] = []
+    fit_head, score = LogisticHead.fit, LogisticHead.predict_proba
+
+    def rows(X: np.ndarray) -> set[bytes]:
+        return {np.asarray(row).tobytes() for row in X}
+
+    def watch_fit(self: LogisticHead, X: Any, Y: Any) -> LogisticHead:
+        self.learnt_from = rows(X)  # type: ignore[attr-defined]
+        return fit_head(self, X, Y)
+
+    def watch_score(self: LogisticHead, X: Any) -> np.ndarray:
+        seen.append((self.learnt_from, rows(X)))  # type: ignore[attr-defined]
+        return score(self, X)
+
+    fit(place, decoder="global")
+    monkeypatch.setattr(LogisticHead, "fit", watch_fit)
+    monkeypatch.setattr(LogisticHead, "predict_proba", watch_score)
+    metrics, told = fit(place, decoder="global", options={"nested": True}, C=0.5)
+    estimate = metrics["nested"]
+    assert estimate["n_images"] == 79
+    assert f"nested primary F1 {estimate['primary']:.4f} [" in told[-1]
+    assert f"{metrics['valid']['primary']:.4f}" in told[-1]
+    # Valid, five folds for the decoder; then for each fold five inner ones and the fold itself.
+    assert len(seen) == 1 + 5 + 5 * (5 + 1)
+    assert not any(learnt & scored for learnt, scored in seen)
+    for number in range(5):
+        *inner, (_, held) = seen[6 + 6 * number : 12 + 6 * number]
+        assert not any(held & (learnt | scored) for learnt, scored in inner)
+
+
+def test_a_decoder_tuned_on_valid_is_estimated_there_by_folds(place: Path) -> None:
+    labels = place / "data" / "valid_concepts.csv"
+    rows = [row.split(",")[0] for row in labels.read_text().split()[1:]]
+    random = np.random.default_rng(0)
+    drawn = {id: tuple(random.choice(CONCEPTS, 2, replace=False)) for id in rows}
+    write_labels(labels, drawn)  # of noise, there is nothing to tune
+    metrics, _ = fit(place, decoder="per-concept", options={"tune": "valid", "nested": True})
+    assert metrics["nested"]["on"] == "valid"
+    assert metrics["nested"]["n_images"] == 19
+    assert metrics["valid"]["note"]
+    assert metrics["nested"]["primary"] < metrics["valid"]["primary"]
+
+
+def test_an_estimate_is_made_only_where_it_is_asked_for_and_follows_the_run(place: Path) -> None:
+    assert fit(place)[0]["nested"] is None
+    metrics, _ = fit(place, options={"nested": True})
+    assert metrics["nested"]["on"] == "train"
+    assert "up to date" in fit(place, decoder=None)[1][-1]
 
 
 def test_another_decoder_uses_the_kept_out_of_fold_scores(place: Path) -> None:
@@ -384,7 +461,7 @@ def test_what_is_left_open_follows_the_run_that_is_there(place: Path) -> None:
     assert again == first
     assert "up to date" in told[0]
     other, _ = fit(place, "prior", decoder=None)
-    assert other["decoder"]["name"] == "fixed:0.3"
+    assert other["decoder"]["name"] == OPEN["decoder"]
 
 
 def test_another_decoder_does_not_train_the_head_again(place: Path) -> None:

@@ -1,0 +1,78 @@
+"""Kernel ridge regression is the exact one, and close to it where there are more images than landmarks."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.preprocessing import StandardScaler
+
+from cache.errors import UserError
+from heads.base import make_head
+from heads.kernel import KernelHead
+from heads.ridge import RidgeHead
+
+
+def draw(n_images: int, seed: int = 0) -> tuple[np.ndarray, scipy.sparse.csr_matrix]:
+    """Features of unlike sizes, and three concepts that none of them shows by itself."""
+    Z = np.random.default_rng(seed).standard_normal((n_images, 4))
+    Y = np.stack([Z[:, 0] * Z[:, 1] > 0, np.abs(Z[:, 2]) > 1, Z[:, 3] > 0.5], axis=1)
+    return (Z * [1, 1e-3, 1e3, 7] + 5).astype(np.float32), scipy.sparse.csr_matrix(Y.astype(np.int8))
+
+
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.2, 0.5), (3.0, 2.0)])
+def test_scores_are_those_of_scikit_learns_kernel_ridge_cut_to_probabilities(alpha: float, gamma: float) -> None:
+    X, Y = draw(150)
+    Z, rate = StandardScaler().fit_transform(X.astype(np.float64)), Y.toarray().mean(axis=0)
+    peer = KernelRidge(alpha=alpha, kernel="rbf", gamma=gamma / 4).fit(Z, Y.toarray() - rate).predict(Z) + rate
+    np.testing.assert_allclose(KernelHead(alpha, gamma).fit(X, Y).predict_proba(X), peer.clip(0, 1), atol=1e-5)
+
+
+def test_it_learns_what_no_linear_head_can() -> None:
+    X, Y = draw(600)
+    fresh, truth = draw(600, seed=1)
+    right = [
+        ((head.fit(X, Y).predict_proba(fresh) >= 0.5) == truth.toarray().astype(bool)).mean(axis=0)
+        for head in (KernelHead(), RidgeHead())
+    ]
+    assert (right[0] > 0.85).all()
+    assert right[1][0] < 0.65
+
+
+def test_landmarks_come_near_to_all_images() -> None:
+    X, Y = draw(900)
+    fresh, _ = draw(200, seed=1)
+    exact = KernelHead().fit(X, Y).predict_proba(fresh)
+    far = [np.abs(KernelHead(landmarks=n).fit(X, Y).predict_proba(fresh) - exact).mean() for n in (10, 100, 500)]
+    assert far[0] > 5 * far[1]
+    assert far[2] < 0.005
+    assert KernelHead(landmarks=100).fit(X, Y).get_state()["landmarks"].shape == (100, 4)
+
+
+def test_identical_images_among_the_landmarks_do_no_harm() -> None:
+    X, Y = draw(100)
+    twice = np.vstack([X] * 5), scipy.sparse.vstack([Y] * 5, format="csr")
+    # Five times the images with five times the penalty are the same problem.
+    plain = KernelHead(alpha=0.2).fit(X, Y).predict_proba(X)
+    np.testing.assert_allclose(KernelHead(alpha=1.0).fit(*twice).predict_proba(X), plain, atol=1e-4)
+    np.testing.assert_allclose(KernelHead(alpha=1.0, landmarks=400).fit(*twice).predict_proba(X), plain, atol=2e-3)
+
+
+def test_another_seed_draws_other_landmarks() -> None:
+    X, Y = draw(60)
+    chosen = [KernelHead(landmarks=20, random_state=seed).fit(X, Y).landmarks_ for seed in (0, 1)]
+    assert not np.array_equal(*chosen)
+
+
+def test_an_image_like_no_other_gets_the_frequencies() -> None:
+    X, Y = draw(60)
+    np.testing.assert_allclose(
+        KernelHead().fit(X, Y).predict_proba(X[:1] * 1e6)[0], Y.toarray().mean(axis=0), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "params", [{"alpha": 0}, {"alpha": "small"}, {"gamma": -1.0}, {"landmarks": 0}, {"landmarks": 1.5}]
+)
+def test_a_parameter_out_of_range_is_named(params: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=f"head 'kernel': {next(iter(params))}"):
+        make_head("kernel", params)

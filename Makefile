@@ -99,7 +99,7 @@ else
 head: setup $(DRAWN)
 	@for member in $(MEMBERS); do $(MAKE) --no-print-directory head MEMBER=$$member RUN="$(RUN).$$member" || exit; done
 	@$(PY) -m heads ensemble $(foreach member,$(MEMBERS),"$(RUN).$(member)") --out "$(RUN)" --how $(HOW) \
-	  $(call option,DECODER,decoder) $(call option,TUNE,tune)
+	  $(if $(filter mean weighted stack,$(HOW)),$(call option,DECODER,decoder)) $(call option,TUNE,tune)
 endif
 
 sweep: features  ## train HEAD with every combination of GRID and keep the best as RUN
@@ -134,6 +134,7 @@ bench: setup  ## measure: speed against peers, the store at full size, 25 kills 
 	@$(PY) benchmarks/logistic.py
 	@$(PY) benchmarks/learning.py
 	@$(PY) benchmarks/decoders.py
+	@$(PY) benchmarks/tail.py
 
 lint: setup  ## check style and types
 	@$(PY) -m ruff check --quiet $(RUFF) $(RULES) .

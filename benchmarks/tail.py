@@ -1,8 +1,8 @@
 """An epoch of fine-tuning from cached maps, beside an epoch of the same training end to end from JPEG files.
 
 Both train DenseNet-121 from layer 277 on at 255 px with batches of 32 in float32, batch normalisation by its kept
-statistics. The peer decodes and resizes with tf.data on all cores and runs the whole network, its first layers frozen. The
-first epoch of each, in which TensorFlow compiles, does not count.
+statistics. The peer decodes and resizes with tf.data on all cores and runs the whole network, its first layers frozen.
+The first epoch of each, in which TensorFlow compiles, does not count.
 """
 
 import argparse

@@ -124,7 +124,7 @@ def _choose(args: argparse.Namespace) -> None:
 
     say = (lambda line: None) if args.json else print
     with parallel_config(n_jobs=-1):
-        table = choose(args.store, args.data, args.heads or list(HEADS), args.decoders or TRIED, args.pooling,
+        table = choose(args.store, args.data, args.heads, args.decoders or TRIED, args.pooling,
                        say=say, warn=_warn)  # fmt: skip
     if args.json:
         print(json.dumps({"table": table}, indent=1))

@@ -37,7 +37,7 @@ Row = dict[str, Any]
 def choose(
     store_path: Path,
     data: Path,
-    names: Sequence[str] = tuple(HEADS),
+    names: Sequence[str] | None = None,
     decoders: Sequence[str] = TRIED,
     pooling: str = "",
     *,
@@ -53,7 +53,8 @@ def choose(
     ----------
     store_path, data : Path
     names, decoders : sequence of str
-        Heads, with their default parameters, and decoders, as runs name them.
+        Heads, with their default parameters, and decoders, as runs name them. Heads are all that learn from what the
+        store holds, if they are not named.
     pooling : str
         Which of a store's several poolings; all if empty.
     say, warn : callable
@@ -70,8 +71,12 @@ def choose(
     UserError
         A name is unknown, or the store or the labels are at fault.
     """
-    tried = [(name, make_head(name), [make_decoder(text) for text in decoders]) for name in names]
+    tried = [(name, make_head(name), [make_decoder(text) for text in decoders]) for name in names or HEADS]
     source = LabelledStore.load(store_path, data, pooling, warn)
+    if not names:
+        tried = [each for each in tried if each[1].takes_maps == source.store.has_maps]
+    for _, head, _ in tried:
+        source.serve(head)
     say(_line("head", "decoder", "F1 on folds of train", "valid primary F1", "secondary F1", "seconds"))
     table: list[Row] = []
     f1: dict[tuple[str, str], ImageF1] = {}

@@ -9,6 +9,8 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from heads.base import Head, State, check_number
+from heads.layers import head_model, linear, standardised
+from heads.network import import_keras
 from heads.scaling import BLOCK_IMAGES, standardisation
 
 JITTER = 1e-6
@@ -122,6 +124,17 @@ class KernelHead(Head):
             similar = self._similarities((X[part] - self.mean_) / self.scale_)
             scores[part] = np.clip(similar @ self.coef_ + self.rate_, 0, 1)
         return scores
+
+    def to_keras(self) -> Any:
+        """This head as a Keras model."""
+        keras = import_keras()
+        features = keras.Input((self.n_features_in_,))
+        Z = standardised(features, self.mean_, self.scale_)
+        shared = linear(Z, 2 * self.landmarks_, -np.square(self.landmarks_.astype(np.float64)).sum(axis=1))
+        apart = keras.ops.minimum(shared - keras.ops.sum(keras.ops.square(Z), axis=1, keepdims=True), 0)
+        similar = keras.ops.exp(apart * (self.gamma / self.n_features_in_))
+        scores = linear(similar, self.coef_.T, self.rate_)
+        return head_model(features, keras.ops.clip(scores, 0, 1))
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         self.mean_, self.scale_, self.landmarks_ = state["mean"], state["scale"], state["landmarks"]

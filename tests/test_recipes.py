@@ -61,7 +61,9 @@ def test_members_of_a_recipe_differ_as_it_says() -> None:
     assert '--out "runs/mix/uach-visionlab.ultrasound"' in out
     assert "--concepts C0041618" in out
     nets = dry_run("submit", "RECIPE=dbs-hhu", "DATA=mix", "WEIGHTS_xception=x.h5").stdout
-    assert [f'--backbone "{name}"' in nets for name in ("densenet121", "efficientnetb0", "resnet50", "xception")] == [True] * 4
+    assert [f'--backbone "{name}"' in nets for name in ("densenet121", "efficientnetb0", "resnet50", "xception")] == [
+        True
+    ] * 4
     assert nets.count('--weights "x.h5"') == 1
 
 
@@ -96,5 +98,7 @@ def test_a_recipe_without_its_head_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no recipe in it; expected files that end in \.mk"):
         print_table(tmp_path, tmp_path)
     (tmp_path / "mine.mk").write_text("# Whose: mine\n# Known: all\n#     of it\nHEAD := dense\n")
-    with pytest.raises(UserError, match=r"mine.mk: does not say 'Published' in its first lines; expected Whose, Published"):
+    with pytest.raises(
+        UserError, match=r"mine.mk: does not say 'Published' in its first lines; expected Whose, Published"
+    ):
         print_table(tmp_path, tmp_path)

@@ -265,7 +265,9 @@ def test_several_devices_give_the_scores_of_one(network: Path, data: tuple, tmp_
     (tmp_path / "tail.keras").write_bytes(network.read_bytes())
     np.save(tmp_path / "X.npy", data[0])
     scipy.sparse.save_npz(tmp_path / "Y.npz", data[1])
-    done = subprocess.run([sys.executable, "-c", SEVERAL, tmp_path], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL, tmp_path], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     one = make(network, batch_size=18, held_out=0.0).fit(*data).predict_proba(data[0])
     np.testing.assert_allclose(np.load(tmp_path / "scores.npy"), one, atol=1e-4, rtol=0)

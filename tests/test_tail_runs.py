@@ -98,9 +98,13 @@ def test_a_tail_needs_maps_and_says_how_they_are_made(place: Path) -> None:
     given = FEATURES | {"pooling": "avg"}
     make_features(place / "data", place / "avg.h5", given, say=str, warn=str)
     shutil.move(place / "avg.h5", place / "s.h5")
-    with pytest.raises(UserError, match=r"holds embeddings \(avg pooling after block_14_expand\), expected maps.*POOLING"):
+    with pytest.raises(
+        UserError, match=r"holds embeddings \(avg pooling after block_14_expand\), expected maps.*POOLING"
+    ):
         fit(place, out="other")
-    with pytest.raises(UserError, match=r"was trained on other features than .*: layer block_13_project_BN, not block_14"):
+    with pytest.raises(
+        UserError, match=r"was trained on other features than .*: layer block_13_project_BN, not block_14"
+    ):
         StoredRun(place / "run", place / "s.h5")
 
 

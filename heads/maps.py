@@ -107,7 +107,7 @@ def _read_rows(stored: Embeddings, start: int, n_rows: int) -> Embeddings:
     numbers = int(np.prod(stored.shape[1:]))
     place = stored.offset + start * numbers * stored.itemsize
     read: Any = np.fromfile(stored.filename, stored.dtype, n_rows * numbers, offset=place)
-    return read.reshape(n_rows, *stored.shape[1:])  # type: ignore[no-any-return]
+    return read.reshape(n_rows, *stored.shape[1:])
 
 
 def in_order(maps: Maps, batch_size: int) -> Iterator[Embeddings]:

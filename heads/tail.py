@@ -192,7 +192,7 @@ class TailHead(DenseHead):
 
         # A class, because a functional model passes on that it is trained whatever its layers were called with, and
         # batch normalisation would learn: keras/src/models/functional.py, operation_fn.
-        class Joined(keras.Model):  # type: ignore[misc]
+        class Joined(keras.Model):  # type: ignore[name-defined]
             def __init__(self, tail: Any, dense: Any) -> None:
                 super().__init__()
                 self.tail, self.dense = tail, dense

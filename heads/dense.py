@@ -23,7 +23,7 @@ STEPS_AT_ONCE = 32
 
 COMPILED_FROM = 2**31
 """Weights times steps from which XLA saves more than the seconds that it takes to compile: it fuses Adam's passes
-over the weights, which are half of the work."""
+over the weights, which are half of the work. Not with dropout, whose random numbers it draws slowly on CPUs."""
 
 PREDICT_IMAGES = 8192
 """Images that are scored at a time: 64 MiB of scores at 2,000 concepts."""
@@ -176,7 +176,7 @@ class DenseHead(Head):
         rate = keras.optimizers.schedules.ExponentialDecay(
             self.learning_rate, self.decay_steps, self.decay, staircase=True
         )
-        pays = model.count_params() * n_steps >= COMPILED_FROM
+        pays = self.dropout == 0 and model.count_params() * n_steps >= COMPILED_FROM
         model.compile(keras.optimizers.Adam(rate), self._loss(), steps_per_execution=STEPS_AT_ONCE, jit_compile=pays)
 
     def _train(self, model: Any, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix, held: Any, rest: Any) -> None:

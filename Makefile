@@ -8,7 +8,7 @@
 # DATA      folder with train/, valid/, test/ and label files; without it, phantoms are drawn
 # STORE     feature store; by default named after DATA and BACKBONE
 # REBUILD   1 lets a store that holds other features be replaced
-# HEAD      dense, logistic, prior            SET      its parameters: SET="hidden=512 epochs=20"
+# HEAD      dense, logistic, ridge, knn, prior  SET      its parameters: SET="hidden=512 epochs=20"
 # DECODER   fixed:0.3 (any value), global     RUN      folder of the run, runs/HEAD by default
 # TUNE      folds or valid: what a decoder is tuned on
 # TRAIN     train, or train+valid: what the head learns from once all else is settled on train
@@ -86,13 +86,15 @@ ensemble: setup  ## join RUNS by HOW into RUN, and write its submission
 test: setup  ## run the tests (under 5 minutes)
 	@$(PY) -m pytest -q
 
-bench: setup  ## measure: speed against peers, the store at full size, 25 kills (20 minutes)
+bench: setup  ## measure: speed against peers, the store and the heads at full size, 25 kills (40 minutes)
 	@$(PY) benchmarks/embedding.py
 	@$(PY) benchmarks/drift.py
 	@$(PY) benchmarks/store.py
 	@$(PY) benchmarks/faults.py
 	@$(PY) benchmarks/logistic.py
 	@$(PY) benchmarks/learning.py
+	@$(PY) benchmarks/decoders.py
+	@$(PY) benchmarks/scores.py
 
 lint: setup  ## check style and types
 	@$(PY) -m ruff check --quiet $(RUFF) $(RULES) .

@@ -126,7 +126,7 @@ table: setup $(DRAWN)  ## run every one of RECIPES on DATA and print the publish
 test: setup  ## run the tests (under 5 minutes)
 	@$(PY) -m pytest -q
 
-bench: setup  ## measure: speed against peers, the store at full size, 25 kills (20 minutes)
+bench: setup  ## measure: speed against peers, the store and the heads at full size, 25 kills (40 minutes)
 	@$(PY) benchmarks/embedding.py
 	@$(PY) benchmarks/drift.py
 	@$(PY) benchmarks/store.py
@@ -135,6 +135,7 @@ bench: setup  ## measure: speed against peers, the store at full size, 25 kills 
 	@$(PY) benchmarks/learning.py
 	@$(PY) benchmarks/decoders.py
 	@$(PY) benchmarks/tail.py
+	@$(PY) benchmarks/scores.py
 
 lint: setup  ## check style and types
 	@$(PY) -m ruff check --quiet $(RUFF) $(RULES) .

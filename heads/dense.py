@@ -24,7 +24,7 @@ STEPS_AT_ONCE = 32
 
 COMPILED_FROM = 2**31
 """Weights times steps from which XLA saves more than the seconds that it takes to compile: it fuses Adam's passes
-over the weights, which are half of the work."""
+over the weights, which are half of the work. Not with dropout, whose random numbers it draws slowly on CPUs."""
 
 PREDICT_IMAGES = 8192
 """Images that are scored at a time: 64 MiB of scores at 2,000 concepts."""
@@ -173,7 +173,7 @@ class DenseHead(Head):
         return [self.hidden] if self.hidden else []  # type: ignore[list-item]
 
     def _compile(self, model: Any, n_steps: int) -> None:
-        pays = model.count_params() * n_steps >= COMPILED_FROM
+        pays = self.dropout == 0 and model.count_params() * n_steps >= COMPILED_FROM
         model.compile(self._optimizer(), self._loss(), steps_per_execution=STEPS_AT_ONCE, jit_compile=pays)
 
     def _optimizer(self) -> Any:

@@ -138,6 +138,8 @@ def test_large_trainings_are_compiled_and_end_where_others_end(
     plain, model = trained(*data, epochs=3)
     assert not model.jit_compile
     monkeypatch.setattr(dense, "COMPILED_FROM", 0)
+    _, model = trained(*data, epochs=1, dropout=0.1)
+    assert not model.jit_compile
     compiled, model = trained(*data, epochs=3)
     assert model.jit_compile
     np.testing.assert_allclose(compiled.predict_proba(data[0]), plain.predict_proba(data[0]), atol=1e-5)

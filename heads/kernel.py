@@ -90,18 +90,19 @@ class KernelHead(Head):
 
     def _solve(self, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix, rate: Floats) -> Floats:
         """Ridge regression on similarities to the landmarks, whitened by those among landmarks."""
-        among = self._similarities(self.landmarks_)
-        among[np.diag_indices_from(among)] += JITTER
-        root = scipy.linalg.cholesky(among, lower=True, overwrite_a=True)
-        gram, product = self.alpha * np.eye(len(root)), np.zeros((len(root), Y.shape[1]))
+        n_landmarks = len(self.landmarks_)
+        gram, product = np.zeros((n_landmarks, n_landmarks)), np.zeros((n_landmarks, Y.shape[1]))
         for start in range(0, len(X), BLOCK_IMAGES):
             part = slice(start, start + BLOCK_IMAGES)
             similar = self._similarities((X[part] - self.mean_) / self.scale_)
-            white = scipy.linalg.solve_triangular(root, similar.T, lower=True, overwrite_b=True)
-            gram += white @ white.T
-            product += (Y[part].T @ white.T).T - np.outer(white.sum(axis=1), rate)
-            self._tell_progress(min(len(X), part.stop), len(X))
-        solved = scipy.linalg.solve(gram, product, assume_a="pos", overwrite_a=True, overwrite_b=True)
+            gram += similar.T @ similar
+            product += (Y[part].T @ similar).T - np.outer(similar.sum(axis=0), rate)
+        among = self._similarities(self.landmarks_)
+        among[np.diag_indices_from(among)] += JITTER
+        root = scipy.linalg.cholesky(among, lower=True, overwrite_a=True)
+        white = _whiten(root, _whiten(root, gram).T)
+        white[np.diag_indices_from(white)] += self.alpha
+        solved = scipy.linalg.solve(white, _whiten(root, product), assume_a="pos", overwrite_a=True, overwrite_b=True)
         coef: Floats = scipy.linalg.solve_triangular(root, solved, lower=True, trans="T", overwrite_b=True)
         return coef
 
@@ -144,3 +145,9 @@ class KernelHead(Head):
         """What was learnt, as named arrays."""
         learnt = {"mean": self.mean_, "scale": self.scale_, "landmarks": self.landmarks_}
         return learnt | {"coef": self.coef_, "rate": self.rate_}
+
+
+def _whiten(root: Floats, values: Floats) -> Floats:
+    """Divide by the square root of the similarities among landmarks."""
+    divided: Floats = scipy.linalg.solve_triangular(root, values, lower=True)
+    return divided

@@ -79,6 +79,8 @@ def sweep_runs(
         fit_run(name, store_path, data, out, {**(given or {}), "params": params}, say=say, warn=warn)
     table = sorted((rows[key] for key in keys), key=lambda row: -row[by])
     chosen = "valid, so the best one's score there is optimistic" if by == VALID_SPLIT else "folds of train"
+    if asked.tune == VALID_SPLIT and make_decoder(asked.decoder).tuned:
+        chosen += "; decoders were tuned on valid, so every score there is optimistic"
     say(f"{out}: the best of {len(table):,} trials, chosen on {chosen}:")
     for row in table:
         say("  " + tell_row(row, by))

@@ -43,5 +43,6 @@ def test_every_command_of_the_readme_runs(phantoms: Path, tmp_path: Path) -> Non
             line, shell=True, cwd=clone, env=os.environ | settings, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    assert (clone / "runs" / "dense" / "submission.csv").exists()
+    assert (clone / "runs" / "kernel" / "submission.csv").exists()
+    assert (clone / "runs" / "ensemble" / "submission.zip").exists()
     assert (clone / "runs" / "logistic" / "submission.zip").exists()

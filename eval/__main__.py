@@ -1,23 +1,32 @@
 """``python -m eval``: score, check and compare submissions as the organisers do."""
 
 import argparse
+import io
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eval.editions import EDITIONS, LATEST, find_edition
 from eval.errors import UserError, count
 
+if TYPE_CHECKING:
+    from eval.scoring import Scored
+
 A_SUBMISSION = "a .csv, or a .zip with submission.csv in it"
 NOTE = "95% bootstrap interval over images"
+MAX_RESAMPLES = 1_000_000
+"""A minute at full size; more say nothing more."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file's name may be bytes that are no text.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = int(args.command(args))
         sys.stdout.flush()
@@ -59,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (score, compare):
         command.add_argument("--truth", type=Path, required=True, metavar="CSV", help="the true concepts")
         command.add_argument("--manual", type=Path, metavar="CSV", help="the manual truth, for the secondary score")
-        command.add_argument("--resamples", type=_positive, default=2000, metavar="N",
+        command.add_argument("--resamples", type=_resamples, default=2000, metavar="N",
                              help="bootstrap resamples (2000)")  # fmt: skip
     for command in (score, check, compare):
         command.add_argument("--edition", type=int, default=LATEST, choices=list(EDITIONS), help=f"year ({LATEST})")
@@ -71,15 +80,9 @@ def _score(args: argparse.Namespace) -> int:
     from eval.bootstrap import find_interval
     from eval.breakdown import break_down, write_breakdown
     from eval.scoring import score_files
-    from eval.traps import find_traps, find_vocabulary
 
     scored = score_files(args.submission, args.truth, args.manual, find_edition(args.edition))
-    warnings = find_traps(scored, find_vocabulary(args.submission, args.train))
-    if scored.form:
-        rest = f" (and {len(scored.form) - 1:,} more, see `check`)" if len(scored.form) > 1 else ""
-        warnings.append(f"the form check of {args.edition} would refuse it: {scored.form[0]}{rest}")
-    for line in warnings:
-        print(f"eval: warning: {line}", file=sys.stderr)
+    warnings = _warn(scored, args.submission, args.train, args.edition)
     primary = find_interval(scored.primary_f1, args.resamples)
     secondary = None if scored.secondary_f1 is None else find_interval(scored.secondary_f1, args.resamples)
     tallies = break_down(scored.truth.sets, scored.predicted.sets)
@@ -110,6 +113,20 @@ def _score(args: argparse.Namespace) -> int:
     return 0
 
 
+def _warn(scored: "Scored", submission: Path, train: Path | None, year: int) -> list[str]:
+    """Say what lies in wait beside the scores, on standard error."""
+    from eval.traps import find_traps, find_vocabulary
+
+    warnings = find_traps(scored, find_vocabulary(submission, train))
+    if scored.form:
+        rest = f" (and {len(scored.form) - 1:,} more, see `check`)" if len(scored.form) > 1 else ""
+        warnings.append(f"the form check of {year} would refuse it: {scored.form[0]}{rest}")
+    warnings = [f"{submission}: {line}" for line in warnings]
+    for line in warnings:
+        print(f"eval: warning: {line}", file=sys.stderr)
+    return warnings
+
+
 def _by_level(tallies: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     levels: dict[str, list[dict[str, Any]]] = {"all": [], "group": [], "concept": [], "image": []}
     for cells in tallies:
@@ -119,34 +136,41 @@ def _by_level(tallies: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 def _check(args: argparse.Namespace) -> int:
     from eval.faults import find_faults
-    from eval.files import read_submission_bytes
+    from eval.files import is_zip, read_submission_bytes
     from eval.labels import read_ids
+    from eval.rows import Fault
 
-    ids = read_ids(args.ids)
-    faults = find_faults(read_submission_bytes(args.submission), ids, find_edition(args.edition), str(args.submission))
+    edition, ids, name = find_edition(args.edition), read_ids(args.ids), str(args.submission)
+    faults, zipped = find_faults(read_submission_bytes(args.submission), ids, edition, name), is_zip(args.submission)
+    if zipped and not edition.zipped:
+        faults.append(Fault(0, f"a zip, and {edition.year} takes the file in it; hand that in"))
     if args.json:
         print(json.dumps({"edition": args.edition, "n_images": len(ids), "faults": [vars(fault) for fault in faults]}))
-    elif not faults:
-        print(f"{args.submission}: {len(ids):,} images, passes the check of {args.edition}")
-    for fault in faults:
-        print(f"{args.submission}: {fault}", file=sys.stderr)
-    if faults:
-        print(
-            f"eval: error: {args.submission}: {count(len(faults), 'fault')}, refused in {args.edition}", file=sys.stderr
-        )
-    return 1 if faults else 0
+    elif faults:
+        print(*(f"{name}: {fault}" for fault in faults), sep="\n")
+    else:
+        how = "; hand it in as a zip with the one file submission.csv" if edition.zipped and not zipped else ""
+        print(f"{name}: {count(len(ids), 'image')}, passes the check of {edition.year}{how}")
+    if not faults:
+        return 0
+    first = f"{faults[0]}" if len(faults) == 1 else f"{count(len(faults), 'fault')}, the first: {faults[0]}"
+    print(f"eval: error: {name}: would be refused in {edition.year}: {first}", file=sys.stderr)
+    return 1
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from eval.comparing import compare_files
+    from eval.comparing import compare_scored, find_submission
+    from eval.scoring import score_files
 
-    compared = compare_files(
-        args.first, args.second, args.truth, args.manual, find_edition(args.edition), args.resamples
-    )
+    edition, paths = find_edition(args.edition), [find_submission(path) for path in (args.first, args.second)]
+    pair = [score_files(path, args.truth, args.manual, edition) for path in paths]
+    warnings = [line for each in zip(pair, paths, strict=True) for line in _warn(*each, None, args.edition)]
+    compared = compare_scored(pair[0], pair[1], edition, args.resamples)
     first, second = str(args.first), str(args.second)
     if args.json:
+        said = {"edition": args.edition, "runs": [first, second], "resamples": args.resamples}
         scores = {each.name.split()[0]: each.to_json(first, second) for each in compared}
-        print(json.dumps({"edition": args.edition, "runs": [first, second], "resamples": args.resamples} | scores))
+        print(json.dumps(said | scores | {"warnings": warnings}))
         return 0
     for each in compared:
         print(each.name)
@@ -165,10 +189,13 @@ def _text(score: float, interval: Sequence[float]) -> str:
     return f"{score:.4f}  [{interval[0]:.4f}, {interval[1]:.4f}]"
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
+def _resamples(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 0 < number <= MAX_RESAMPLES:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a number from 1 to {MAX_RESAMPLES:,}")
     return number
 
 

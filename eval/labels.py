@@ -13,7 +13,7 @@ import pandas as pd
 
 from eval.errors import UserError, shown, some
 from eval.files import read_file
-from eval.official import is_header
+from eval.rows import is_header
 
 DELIMITERS = ",\t|"
 _IMAGE_ENDING = re.compile(r"\.(jpe?g|png|bmp|gif|tiff?|webp|dcm)$", re.IGNORECASE)

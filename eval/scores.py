@@ -52,7 +52,7 @@ def secondary_f1(manual: ConceptSets, predicted: ConceptSets, edition: Edition) 
     lacking = next((id for id in predicted if id not in manual), None)
     if lacking is not None:
         raise UserError(
-            f"image {shown(lacking)} is not in the manual truth; it needs a row for every image of the truth"
+            f"image {shown(lacking)} is not in the manual truth; add its row, as for every image of the truth"
         )
     nothing: frozenset[str] = frozenset()
     f1 = _set_f1(
@@ -61,7 +61,10 @@ def secondary_f1(manual: ConceptSets, predicted: ConceptSets, edition: Edition) 
         if id not in predicted or not allowed.isdisjoint(concepts)
     )
     if not len(f1):
-        raise UserError(f"no image of the manual truth has a concept that the secondary score of {edition.year} counts")
+        raise UserError(
+            f"no image of the manual truth has a concept that the secondary score of {edition.year} counts; "
+            "name the manual truth, with modalities and regions in it"
+        )
     return f1
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.editions import EDITIONS, LATEST, find_edition
-from eval.errors import UserError, count
+from eval.errors import UserError, count, shown
 
 if TYPE_CHECKING:
     from eval.scoring import Scored
@@ -138,6 +138,7 @@ def _check(args: argparse.Namespace) -> int:
     from eval.faults import find_faults
     from eval.files import is_zip, read_submission_bytes
     from eval.labels import read_ids
+    from eval.official import is_skipped
     from eval.rows import Fault
 
     edition, ids, name = find_edition(args.edition), read_ids(args.ids), str(args.submission)
@@ -151,6 +152,11 @@ def _check(args: argparse.Namespace) -> int:
     else:
         how = "; hand it in as a zip with the one file submission.csv" if edition.zipped and not zipped else ""
         print(f"{name}: {count(len(ids), 'image')}, passes the check of {edition.year}{how}")
+    skipped = [id for id in ids if is_skipped(id, edition)]
+    if skipped:
+        such = f"{count(len(skipped), 'id')} with the letters ID, such as {shown(skipped[0])}"
+        told = "the evaluator takes their rows for headers and passes them over"
+        print(f"eval: warning: {args.ids}: {such}: {told}", file=sys.stderr)
     if not faults:
         return 0
     first = f"{faults[0]}" if len(faults) == 1 else f"{count(len(faults), 'fault')}, the first: {faults[0]}"

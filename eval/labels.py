@@ -143,7 +143,9 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, cells
             is_first = False
     except csv.Error as error:
-        raise UserError(f"{path}: {error}; expected a label file with an id and its concepts in a row") from None
+        raise UserError(
+            f"{path}: line {reader.line_num}: {error}; expected a label file with an id and its concepts in a row"
+        ) from None
 
 
 def _read_row(path: Path, line: int, cells: list[str]) -> tuple[str, tuple[str, ...]]:

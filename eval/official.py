@@ -69,8 +69,13 @@ def read_truth(path: Path, edition: Edition) -> ConceptFile:
                 f"({delimiter!r} between them); mend the truth file"
             )
         truth[cells[0]] = upper_set(cells[1])
+    if not truth and passed_over:
+        raise UserError(
+            f"{path}: every id has the letters ID in it, such as {shown(next(iter(passed_over)))}, so the evaluator "
+            "takes every row for a header and no image counts; rename the images"
+        )
     if not truth:
-        raise UserError(f"{path}: no image in it; expected a row for each image of the test set")
+        raise UserError(f"{path}: no image in it; expected a row for each image")
     return ConceptFile(truth, passed_over)
 
 

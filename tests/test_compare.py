@@ -107,6 +107,15 @@ def test_every_fault_is_printed_however_many(tmp_path: Path, truth: Path, capsys
     assert [fault["line"] for fault in json.loads(out)["faults"]] == [*range(2, 62)]
 
 
+def test_a_check_tells_of_ids_that_the_evaluator_never_looks_at(
+    tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth.write_text("ID,CUIs\nVALID_1,C1\na2,C1\n")
+    status, out, err = call(capsys, "check", truth, "--ids", truth)
+    assert (status, out.count("passes the check")) == (0, 1)
+    assert err.startswith(f"eval: warning: {truth}: 1 id with the letters ID, such as 'VALID_1': the evaluator takes")
+
+
 def test_a_file_that_passes_is_told_how_to_be_handed_in(
     tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,7 +54,7 @@ def test_a_list_of_ids_keeps_its_order(tmp_path: Path, content: bytes) -> None:
         (b"ID,CUIs\n,C1\n", "line 2: ',C1' is not an id"),
         (b"ID,CUIs\na,C1\na,C2\n", "line 3: image 'a' stands earlier with other concepts"),
         (b"ID,CUIs\na,C1\xff\n", "not a text file in UTF-8"),
-        (b"ID,CUIs\n" + b"x" * 200_000 + b",C1\n", "field larger than field limit"),
+        (b"ID,CUIs\n" + b"x" * 200_000 + b",C1\n", "line 2: field larger than field limit"),
     ],
 )
 def test_what_is_no_label_file_is_refused_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:

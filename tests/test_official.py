@@ -157,6 +157,11 @@ def test_an_id_with_the_letters_id_is_skipped_as_a_header(tmp_path: Path) -> Non
     assert (scores.primary, scores.secondary, scores.n_images) == (1.0, 1.0, 1)
 
 
+def test_a_truth_of_such_ids_alone_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"t\.csv: every id has the letters ID in it, such as 'VALID_1'.*; rename"):
+        score(tmp_path, "VALID_1,C1\n", truth="ID,CUIs\nVALID_1,C1\n")
+
+
 def test_2022_has_bars_no_header_no_quotes_and_no_secondary_score(tmp_path: Path) -> None:
     truth = "a1|C0040405;C1\na2|C1306645\n"
     scores = score(tmp_path, truth, 2022, truth)

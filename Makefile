@@ -87,6 +87,7 @@ test: setup  ## run the tests (under 5 minutes)
 	@$(PY) -m pytest -q
 
 bench: setup  ## measure: speed against peers, the store at full size, 25 kills (20 minutes)
+	@$(PY) benchmarks/scores.py
 	@$(PY) benchmarks/embedding.py
 	@$(PY) benchmarks/drift.py
 	@$(PY) benchmarks/store.py

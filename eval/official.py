@@ -66,7 +66,7 @@ def read_truth(path: Path, edition: Edition) -> ConceptFile:
         if len(cells) < 2:
             raise UserError(
                 f"{path}: line {line}: {cells_of(cells)}, expected an id and its concepts "
-                f"({delimiter!r} between them); mend the truth file"
+                f"({delimiter!r} between them); mend the truth file, or name its edition"
             )
         truth[cells[0]] = upper_set(cells[1])
     if not truth and passed_over:

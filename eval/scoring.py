@@ -23,7 +23,7 @@ class Scored:
     primary_f1 : ndarray of float64, shape (n_images,)
         F1 of each image of the truth.
     secondary_f1 : ndarray of float64, or None
-        F1 of each image that the secondary score counts; None where no manual file was given.
+        F1 of each image that the secondary score counts; None where a manual file is needed and was not given.
     form : list of Fault
         What a form check would refuse besides, in an edition that has one.
     """
@@ -41,7 +41,7 @@ class Scored:
 
     @property
     def secondary(self) -> float | None:
-        """The secondary score; None where no manual file was given."""
+        """The secondary score; None where a manual file is needed and was not given."""
         return None if self.secondary_f1 is None else mean_f1(self.secondary_f1)
 
     @property
@@ -71,7 +71,7 @@ def score_files(submission: Path, truth: Path, manual: Path | None, edition: Edi
     manual_sets = read_truth(manual, edition).sets if manual and edition.allowed is not None else {}
     predicted = read_submission(data, edition, expected.sets, str(submission))
     secondary = None
-    if manual:
+    if manual or edition.allowed is None:
         try:
             secondary = secondary_f1(manual_sets, predicted.sets, edition)
         except UserError as error:

@@ -113,6 +113,11 @@ def test_a_truth_row_may_have_more_cells(tmp_path: Path) -> None:
     assert (scores.primary, scores.secondary) == (1.0, 1.0)
 
 
+def write_2022(tmp_path: Path) -> Path:
+    (tmp_path / "2022.csv").write_text("a1|C1\n")
+    return tmp_path / "2022.csv"
+
+
 @pytest.mark.parametrize("year", [2022, 2023])
 def test_the_label_files_of_2022_and_2023_are_truth_too(tmp_path: Path, year: int) -> None:
     truth = "ID\tcuis\na1\tC0040405;C1\na2\tC1306645\n"
@@ -121,6 +126,7 @@ def test_the_label_files_of_2022_and_2023_are_truth_too(tmp_path: Path, year: in
 
 
 def test_2022_reads_no_manual_file(tmp_path: Path) -> None:
+    assert score_files(*[write_2022(tmp_path)] * 2, None, find_edition(2022)).secondary == 0.0
     assert score(tmp_path, "a1|C1\n", 2022, "a1|C1\n", manual="ID,CUIs\na1\n").secondary == 0.0
 
 

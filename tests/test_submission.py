@@ -1,10 +1,14 @@
 """Submissions: each edition's form, and nothing that its rules refuse can be written."""
 
 import contextlib
+import csv
+import io
 import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from eval.editions import find_edition
 from eval.errors import UserError
@@ -88,6 +92,27 @@ def test_concepts_come_out_as_they_went_in(concept: str) -> None:
 def test_what_would_not_read_back_the_same_cannot_be_rendered(concepts: list[str]) -> None:
     with pytest.raises(UserError, match=r"cannot be written so that it reads back|would be refused"):
         render_submission(["a"], [concepts], find_edition(2024))
+
+
+TEXTS = st.text(st.characters(codec="utf-8") | st.sampled_from(',;|"\n\r\t =+-@C1\ufeff\x00'), max_size=4)
+CUIS = st.integers(1, 9999).map(lambda number: f"C{number}")
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    rows=st.lists(st.tuples(TEXTS, st.lists(CUIS | TEXTS, max_size=3)), min_size=1, max_size=4),
+    year=st.sampled_from([2022, 2023, 2024, 2025, 2026]),
+)
+def test_what_is_written_reads_back_the_same_or_is_refused(rows: list[tuple[str, list[str]]], year: int) -> None:
+    """By `csv.reader` itself, with the separator and quoting of each year."""
+    ids, concepts = [id for id, _ in rows], [named for _, named in rows]
+    try:
+        data = render_submission(ids, concepts, find_edition(year))
+    except UserError:
+        return
+    mark, quoting = ("|" if year < 2024 else ","), (csv.QUOTE_NONE if year == 2022 else csv.QUOTE_MINIMAL)
+    read = list(csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8"), delimiter=mark, quoting=quoting))
+    assert read[year >= 2024 :] == [[id, ";".join(named)] for id, named in rows]
 
 
 def test_a_write_that_fails_leaves_the_earlier_submission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of our output went away (`| head`); what remains has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        # What a check prints at length are faults.
+        return int(args.command is _check)
     except KeyboardInterrupt:
         print("eval: interrupted", file=sys.stderr)
         return 130

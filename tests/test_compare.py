@@ -1,10 +1,13 @@
 """``python -m eval``: comparing runs, warnings, and what any bytes do to the readers."""
 
 import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -105,6 +108,18 @@ def test_every_fault_is_printed_however_many(tmp_path: Path, truth: Path, capsys
     status, out, same = call(capsys, "check", tmp_path / "s.csv", "--ids", truth, "--json")
     assert (status, same) == (1, err)
     assert [fault["line"] for fault in json.loads(out)["faults"]] == [*range(2, 62)]
+
+
+def test_a_check_that_finds_faults_fails_whether_they_are_read_or_not(tmp_path: Path, truth: Path) -> None:
+    (tmp_path / "s.csv").write_text("ID,CUIs\n" + "x0,nodule\n" * 5000)
+    words = [sys.executable, "-m", "eval", "check", tmp_path / "s.csv", "--ids", truth]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert b"line 2: " in process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 def test_a_check_tells_of_ids_that_the_evaluator_never_looks_at(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from eval.scoring import Scored
 
 A_SUBMISSION = "a .csv, or a .zip with submission.csv in it"
+A_RUN = f"a run's folder, or a submission: {A_SUBMISSION}"
 NOTE = "95% bootstrap interval over images"
 MAX_RESAMPLES = 1_000_000
 """A minute at full size; more say nothing more."""
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     score = commands.add_parser("score", help="official scores of a submission, their intervals and a breakdown")
-    score.add_argument("submission", type=Path, metavar="SUBMISSION", help=A_SUBMISSION)
+    score.add_argument("submission", type=Path, metavar="RUN_OR_SUBMISSION", help=A_RUN)
     score.add_argument("--train", type=Path, metavar="CSV",
                        help="labels of the training images: tells what concepts that they lack cost "
                        "(a run's own vocabulary, beside its valid.csv)")  # fmt: skip
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
     compare = commands.add_parser("compare", help="whether two runs or submissions differ, and how sure that is")
     for name in ("first", "second"):
-        compare.add_argument(name, type=Path, metavar="RUN_OR_SUBMISSION", help="a run's folder, or a submission")
+        compare.add_argument(name, type=Path, metavar="RUN_OR_SUBMISSION", help=A_RUN)
     compare.set_defaults(command=_compare)
     for command in (score, compare):
         command.add_argument("--truth", type=Path, required=True, metavar="CSV", help="the true concepts")
@@ -80,10 +81,12 @@ def _parser() -> argparse.ArgumentParser:
 def _score(args: argparse.Namespace) -> int:
     from eval.bootstrap import find_interval
     from eval.breakdown import break_down, write_breakdown
+    from eval.comparing import find_submission
     from eval.scoring import score_files
 
-    scored = score_files(args.submission, args.truth, args.manual, find_edition(args.edition))
-    warnings = _warn(scored, args.submission, args.train, args.edition)
+    submission = find_submission(args.submission)
+    scored = score_files(submission, args.truth, args.manual, find_edition(args.edition))
+    warnings = _warn(scored, submission, args.train, args.edition)
     primary = find_interval(scored.primary_f1, args.resamples)
     secondary = None if scored.secondary_f1 is None else find_interval(scored.secondary_f1, args.resamples)
     tallies = break_down(scored.truth.sets, scored.predicted.sets)

@@ -68,6 +68,13 @@ def test_two_runs_that_hardly_differ_are_not_told_apart(
     assert "no difference, every image scores the same" in out
 
 
+def test_a_run_is_scored_as_its_submission_is(tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "run" / "valid.csv", wrong=30)
+    scores = [call(capsys, "score", each, "--truth", truth, "--json") for each in (path, path.parent)]
+    assert scores[0] == scores[1]
+    assert json.loads(scores[0][1])["primary"] == 0.5
+
+
 def test_a_folder_without_a_submission_is_refused(
     tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -241,6 +242,22 @@ def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path, monkeypatch:
             read_submission_bytes(tmp_path / "s.csv")
     with pytest.raises(UserError, match="not a file"):
         read_submission_bytes(tmp_path)
+
+
+def test_a_gibibyte_of_junk_is_refused_in_flat_memory(tmp_path: Path) -> None:
+    with open(tmp_path / "s.csv", "wb") as file:
+        file.truncate(2**30)  # takes no room on the disk
+    block = b"x" * 2**20
+    packed = zipfile.ZipFile(tmp_path / "s.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+    with packed as archive, archive.open("submission.csv", "w") as member:
+        for _ in range(100):
+            member.write(block)
+    for name, most in (("s.csv", 1), ("s.zip", 70)):
+        tracemalloc.start()
+        with pytest.raises(UserError, match="over 32 MiB, more than any file of the task has"):
+            read_submission_bytes(tmp_path / name)
+        assert tracemalloc.get_traced_memory()[1] < most * 2**20
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("place", [0, 10, 30, 45, 60, 80, 100])

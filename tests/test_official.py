@@ -75,6 +75,7 @@ def test_scores_are_those_of_the_evaluator(
         ),
         ("a1|C1\na2|C1306645\n", r"line 1: image 'a1\|C1' is not .*; put ',' between id and concepts, not '\|'"),
         ("a1;C1\na2,C1306645\n", "line 1: image 'a1;C1' is not .*; put ',' between id and concepts, not ';'"),
+        ("a1\tC1\na2\tC1306645\n", r"line 1: image 'a1\\tC1' is not .*; put ',' between id and concepts, not '\\t'"),
         ("a1.jpg,C1\na2,C1306645\n", "line 1: image 'a1.jpg' is not in the truth; leave out the file ending"),
         (b"ID,CUIs\na1,C1\xff\na2,C1306645\n", "line 2: byte 0xff is not UTF-8"),
         (
@@ -135,8 +136,10 @@ def test_a_truth_row_with_an_id_alone_is_an_error(tmp_path: Path) -> None:
         score(tmp_path, "a1,\na2,C1306645\n", truth="ID,CUIs\na1\na2,C1306645\n")
 
 
-def test_an_image_that_only_the_manual_file_has_scores_zero(tmp_path: Path) -> None:
-    manual = "ID,CUIs\na1,C0040405\na2,C1306645\na3,C0040405\n"
+@pytest.mark.parametrize("concepts", ["C0040405", "C9", ""])
+def test_an_image_that_only_the_manual_file_has_scores_zero(tmp_path: Path, concepts: str) -> None:
+    """Even one without a concept that counts, which would leave the mean if the submission had it."""
+    manual = f"ID,CUIs\na1,C0040405\na2,C1306645\na3,{concepts}\n"
     assert score(tmp_path, TRUTH, manual=manual).secondary == pytest.approx(2 / 3, abs=1e-12)
 
 

@@ -133,6 +133,7 @@ def test_a_write_that_fails_leaves_the_earlier_submission(tmp_path: Path, monkey
         (b"ID,CUIs\na,C1\nb,C2\n", 2, "image 'a' is out of order"),
         (b"b,C1\na,C2\n", 1, "header 'b,C1', expected exactly 'ID,CUIs'"),
         (b"\xef\xbb\xbfID,CUIs\nb,C1\na,C2\n", 1, "expected exactly 'ID,CUIs' without a byte order mark"),
+        (b"\nb,C1\na,C2\n", 1, "no header, expected exactly 'ID,CUIs'"),
         (b"", 1, "no header, expected exactly 'ID,CUIs'"),
         (b"ID,CUIs\nb,c1\na,C2\n", 2, "concept 'c1', expected 'C' and digits"),
         (b"ID,CUIs\nb,C1;C1\na,C2\n", 2, "concept 'C1' twice"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.editions import EDITIONS, LATEST, find_edition
-from eval.errors import UserError, count, shown
+from eval.errors import UserError, count, one_line, shown
 
 if TYPE_CHECKING:
     from eval.scoring import Scored
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except (UserError, OSError) as error:
         said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-        print(f"eval: error: {said}", file=sys.stderr)
+        _complain("error", said)
         return 1
 
 
@@ -127,7 +127,7 @@ def _warn(scored: "Scored", submission: Path, train: Path | None, year: int) -> 
         warnings.append(f"the form check of {year} would refuse it: {scored.form[0]}{rest}")
     warnings = [f"{submission}: {line}" for line in warnings]
     for line in warnings:
-        print(f"eval: warning: {line}", file=sys.stderr)
+        _complain("warning", line)
     return warnings
 
 
@@ -160,11 +160,11 @@ def _check(args: argparse.Namespace) -> int:
     if skipped:
         such = f"{count(len(skipped), 'id')} with the letters ID, such as {shown(skipped[0])}"
         told = "the evaluator takes their rows for headers and passes them over"
-        print(f"eval: warning: {args.ids}: {such}: {told}", file=sys.stderr)
+        _complain("warning", f"{args.ids}: {such}: {told}")
     if not faults:
         return 0
     first = f"{faults[0]}" if len(faults) == 1 else f"{count(len(faults), 'fault')}, the first: {faults[0]}"
-    print(f"eval: error: {name}: would be refused in {edition.year}: {first}", file=sys.stderr)
+    _complain("error", f"{name}: would be refused in {edition.year}: {first}")
     return 1
 
 
@@ -193,6 +193,10 @@ def _compare(args: argparse.Namespace) -> int:
         print(f"  {each.verdict(first, second)}")
     print(f"([..] is the {NOTE}, {args.resamples:,} resamples, paired for the difference)")
     return 0
+
+
+def _complain(kind: str, message: str) -> None:
+    print(f"eval: {kind}: {one_line(message)}", file=sys.stderr)
 
 
 def _text(score: float, interval: Sequence[float]) -> str:

@@ -151,6 +151,11 @@ def test_a_file_that_passes_is_told_how_to_be_handed_in(
     assert (status, out) == (1, f"{tmp_path / 's.zip'}: a zip, and 2024 takes the file in it; hand that in\n")
 
 
+def test_a_name_of_two_lines_is_told_on_one(tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = call(capsys, "score", tmp_path / "two\nlines.csv", "--truth", truth)
+    assert (status, err) == (1, f"eval: error: {tmp_path}/two\\nlines.csv: no such file\n")
+
+
 def test_a_folder_in_the_place_of_the_breakdown_is_told(
     tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,17 +61,14 @@ def read_concepts(path: Path) -> pd.Series:
 def read_ids(path: Path) -> list[str]:
     """Read an official list of ids, as it spells them: a submission must repeat it to the letter.
 
+    An id that stands twice is one, at its first place, as for the evaluators.
+
     Raises
     ------
     UserError
-        As `read_concepts`, or an id stands twice.
+        The file is missing, empty or not of this kind.
     """
-    ids: dict[str, None] = {}
-    for line, cells in _read_rows(path):
-        id = cells[0].strip()
-        if id in ids:
-            raise UserError(f"{path}: line {line}: id {shown(id)} stands twice; keep one")
-        ids[id] = None
+    ids = dict.fromkeys(cells[0].strip() for _, cells in _read_rows(path))
     if not ids:
         raise UserError(f"{path}: no id in it; expected an id in a row")
     return list(ids)

@@ -19,7 +19,7 @@ A_SUBMISSION = "a .csv, or a .zip with submission.csv in it"
 A_RUN = f"a run's folder, or a submission: {A_SUBMISSION}"
 NOTE = "95% bootstrap interval over images"
 MAX_RESAMPLES = 1_000_000
-"""A minute at full size; more say nothing more."""
+"""Minutes at full size; more would say nothing more."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,8 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     score = commands.add_parser("score", help="official scores of a submission, their intervals and a breakdown")
     score.add_argument("submission", type=Path, metavar="RUN_OR_SUBMISSION", help=A_RUN)
     score.add_argument("--train", type=Path, metavar="CSV",
-                       help="labels of the training images: tells what concepts that they lack cost "
-                       "(a run's own vocabulary, beside its valid.csv)")  # fmt: skip
+                       help="labels of the training images: tells what true concepts that they lack cost "
+                       "(a run's own vocabulary)")  # fmt: skip
     score.add_argument("--breakdown", type=Path, metavar="CSV",
                        help="write precision, recall, F1 by group and concept, and images without a hit")  # fmt: skip
     score.set_defaults(command=_score)

@@ -1,23 +1,33 @@
 """``python -m eval``: score, check and compare submissions as the organisers do."""
 
 import argparse
+import io
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eval.editions import EDITIONS, LATEST, find_edition
-from eval.errors import UserError, count
+from eval.errors import UserError, count, one_line, shown
+
+if TYPE_CHECKING:
+    from eval.scoring import Scored
 
 A_SUBMISSION = "a .csv, or a .zip with submission.csv in it"
+A_RUN = f"a run's folder, or a submission: {A_SUBMISSION}"
 NOTE = "95% bootstrap interval over images"
+MAX_RESAMPLES = 1_000_000
+"""Minutes at full size; more would say nothing more."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file's name may be bytes that are no text.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = int(args.command(args))
         sys.stdout.flush()
@@ -25,13 +35,14 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of our output went away (`| head`); what remains has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        # What a check prints at length are faults.
+        return int(args.command is _check)
     except KeyboardInterrupt:
         print("eval: interrupted", file=sys.stderr)
         return 130
     except (UserError, OSError) as error:
         said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-        print(f"eval: error: {said}", file=sys.stderr)
+        _complain("error", said)
         return 1
 
 
@@ -41,10 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     score = commands.add_parser("score", help="official scores of a submission, their intervals and a breakdown")
-    score.add_argument("submission", type=Path, metavar="SUBMISSION", help=A_SUBMISSION)
+    score.add_argument("submission", type=Path, metavar="RUN_OR_SUBMISSION", help=A_RUN)
     score.add_argument("--train", type=Path, metavar="CSV",
-                       help="labels of the training images: tells what concepts that they lack cost "
-                       "(a run's own vocabulary, beside its valid.csv)")  # fmt: skip
+                       help="labels of the training images: tells what true concepts that they lack cost "
+                       "(a run's own vocabulary)")  # fmt: skip
     score.add_argument("--breakdown", type=Path, metavar="CSV",
                        help="write precision, recall, F1 by group and concept, and images without a hit")  # fmt: skip
     score.set_defaults(command=_score)
@@ -54,12 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
     compare = commands.add_parser("compare", help="whether two runs or submissions differ, and how sure that is")
     for name in ("first", "second"):
-        compare.add_argument(name, type=Path, metavar="RUN_OR_SUBMISSION", help="a run's folder, or a submission")
+        compare.add_argument(name, type=Path, metavar="RUN_OR_SUBMISSION", help=A_RUN)
     compare.set_defaults(command=_compare)
     for command in (score, compare):
         command.add_argument("--truth", type=Path, required=True, metavar="CSV", help="the true concepts")
         command.add_argument("--manual", type=Path, metavar="CSV", help="the manual truth, for the secondary score")
-        command.add_argument("--resamples", type=_positive, default=2000, metavar="N",
+        command.add_argument("--resamples", type=_resamples, default=2000, metavar="N",
                              help="bootstrap resamples (2000)")  # fmt: skip
     for command in (score, check, compare):
         command.add_argument("--edition", type=int, default=LATEST, choices=list(EDITIONS), help=f"year ({LATEST})")
@@ -70,16 +81,12 @@ def _parser() -> argparse.ArgumentParser:
 def _score(args: argparse.Namespace) -> int:
     from eval.bootstrap import find_interval
     from eval.breakdown import break_down, write_breakdown
+    from eval.comparing import find_submission
     from eval.scoring import score_files
-    from eval.traps import find_traps, find_vocabulary
 
-    scored = score_files(args.submission, args.truth, args.manual, find_edition(args.edition))
-    warnings = find_traps(scored, find_vocabulary(args.submission, args.train))
-    if scored.form:
-        rest = f" (and {len(scored.form) - 1:,} more, see `check`)" if len(scored.form) > 1 else ""
-        warnings.append(f"the form check of {args.edition} would refuse it: {scored.form[0]}{rest}")
-    for line in warnings:
-        print(f"eval: warning: {line}", file=sys.stderr)
+    submission = find_submission(args.submission)
+    scored = score_files(submission, args.truth, args.manual, find_edition(args.edition))
+    warnings = _warn(scored, submission, args.train, args.edition)
     primary = find_interval(scored.primary_f1, args.resamples)
     secondary = None if scored.secondary_f1 is None else find_interval(scored.secondary_f1, args.resamples)
     tallies = break_down(scored.truth.sets, scored.predicted.sets)
@@ -110,6 +117,20 @@ def _score(args: argparse.Namespace) -> int:
     return 0
 
 
+def _warn(scored: "Scored", submission: Path, train: Path | None, year: int) -> list[str]:
+    """Say what lies in wait beside the scores, on standard error."""
+    from eval.traps import find_traps, find_vocabulary
+
+    warnings = find_traps(scored, find_vocabulary(submission, train))
+    if scored.form:
+        rest = f" (and {len(scored.form) - 1:,} more, see `check`)" if len(scored.form) > 1 else ""
+        warnings.append(f"the form check of {year} would refuse it: {scored.form[0]}{rest}")
+    warnings = [f"{submission}: {line}" for line in warnings]
+    for line in warnings:
+        _complain("warning", line)
+    return warnings
+
+
 def _by_level(tallies: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     levels: dict[str, list[dict[str, Any]]] = {"all": [], "group": [], "concept": [], "image": []}
     for cells in tallies:
@@ -119,34 +140,47 @@ def _by_level(tallies: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 def _check(args: argparse.Namespace) -> int:
     from eval.faults import find_faults
-    from eval.files import read_submission_bytes
+    from eval.files import is_zip, read_submission_bytes
     from eval.labels import read_ids
+    from eval.official import is_skipped
+    from eval.rows import Fault
 
-    ids = read_ids(args.ids)
-    faults = find_faults(read_submission_bytes(args.submission), ids, find_edition(args.edition), str(args.submission))
+    edition, ids, name = find_edition(args.edition), read_ids(args.ids), str(args.submission)
+    faults, zipped = find_faults(read_submission_bytes(args.submission), ids, edition, name), is_zip(args.submission)
+    if zipped and not edition.zipped:
+        faults.append(Fault(0, f"a zip, and {edition.year} takes the file in it; hand that in"))
     if args.json:
         print(json.dumps({"edition": args.edition, "n_images": len(ids), "faults": [vars(fault) for fault in faults]}))
-    elif not faults:
-        print(f"{args.submission}: {len(ids):,} images, passes the check of {args.edition}")
-    for fault in faults:
-        print(f"{args.submission}: {fault}", file=sys.stderr)
-    if faults:
-        print(
-            f"eval: error: {args.submission}: {count(len(faults), 'fault')}, refused in {args.edition}", file=sys.stderr
-        )
-    return 1 if faults else 0
+    elif faults:
+        print(*(f"{name}: {fault}" for fault in faults), sep="\n")
+    else:
+        how = "; hand it in as a zip with the one file submission.csv" if edition.zipped and not zipped else ""
+        print(f"{name}: {count(len(ids), 'image')}, passes the check of {edition.year}{how}")
+    skipped = [id for id in ids if is_skipped(id, edition)]
+    if skipped:
+        such = f"{count(len(skipped), 'id')} with the letters ID, such as {shown(skipped[0])}"
+        told = "the evaluator takes their rows for headers and passes them over"
+        _complain("warning", f"{args.ids}: {such}: {told}")
+    if not faults:
+        return 0
+    first = f"{faults[0]}" if len(faults) == 1 else f"{count(len(faults), 'fault')}, the first: {faults[0]}"
+    _complain("error", f"{name}: would be refused in {edition.year}: {first}")
+    return 1
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from eval.comparing import compare_files
+    from eval.comparing import compare_scored, find_submission
+    from eval.scoring import score_files
 
-    compared = compare_files(
-        args.first, args.second, args.truth, args.manual, find_edition(args.edition), args.resamples
-    )
+    edition, paths = find_edition(args.edition), [find_submission(path) for path in (args.first, args.second)]
+    pair = [score_files(path, args.truth, args.manual, edition) for path in paths]
+    warnings = [line for each in zip(pair, paths, strict=True) for line in _warn(*each, None, args.edition)]
+    compared = compare_scored(pair[0], pair[1], edition, args.resamples)
     first, second = str(args.first), str(args.second)
     if args.json:
+        said = {"edition": args.edition, "runs": [first, second], "resamples": args.resamples}
         scores = {each.name.split()[0]: each.to_json(first, second) for each in compared}
-        print(json.dumps({"edition": args.edition, "runs": [first, second], "resamples": args.resamples} | scores))
+        print(json.dumps(said | scores | {"warnings": warnings}))
         return 0
     for each in compared:
         print(each.name)
@@ -161,14 +195,21 @@ def _compare(args: argparse.Namespace) -> int:
     return 0
 
 
+def _complain(kind: str, message: str) -> None:
+    print(f"eval: {kind}: {one_line(message)}", file=sys.stderr)
+
+
 def _text(score: float, interval: Sequence[float]) -> str:
     return f"{score:.4f}  [{interval[0]:.4f}, {interval[1]:.4f}]"
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
+def _resamples(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 0 < number <= MAX_RESAMPLES:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a number from 1 to {MAX_RESAMPLES:,}")
     return number
 
 

@@ -8,7 +8,7 @@ from eval.bootstrap import N_RESAMPLES, Difference, compare_scores, find_interva
 from eval.editions import Edition
 from eval.errors import UserError
 from eval.scores import ImageF1, mean_f1
-from eval.scoring import score_files
+from eval.scoring import Scored
 
 VALID = "valid.csv"
 """The submission that stands in a run's folder."""
@@ -55,18 +55,12 @@ class Compared:
         }
 
 
-def compare_files(
-    first: Path, second: Path, truth: Path, manual: Path | None, edition: Edition, n_resamples: int = N_RESAMPLES
-) -> list[Compared]:
-    """Compare two runs or submissions on the same truth.
+def compare_scored(first: Scored, second: Scored, edition: Edition, n_resamples: int = N_RESAMPLES) -> list[Compared]:
+    """Compare two submissions that were scored on the same truth.
 
     Parameters
     ----------
-    first, second : Path
-        A submission, or a run's folder with a ``valid.csv``.
-    truth : Path
-    manual : Path, optional
-        The manual truth, for the secondary score.
+    first, second : Scored
     edition : Edition
     n_resamples : int
 
@@ -74,16 +68,10 @@ def compare_files(
     -------
     list of Compared
         Of the primary score, and of the secondary where there is one.
-
-    Raises
-    ------
-    UserError
-        The evaluator refuses one of the files.
     """
-    one, other = (score_files(find_submission(each), truth, manual, edition) for each in (first, second))
-    compared = [_compare("primary F1", one.primary_f1, other.primary_f1, n_resamples)]
-    if one.secondary_f1 is not None and other.secondary_f1 is not None and edition.allowed is not None:
-        compared.append(_compare("secondary F1", one.secondary_f1, other.secondary_f1, n_resamples))
+    compared = [_compare("primary F1", first.primary_f1, second.primary_f1, n_resamples)]
+    if first.secondary_f1 is not None and second.secondary_f1 is not None and edition.allowed is not None:
+        compared.append(_compare("secondary F1", first.secondary_f1, second.secondary_f1, n_resamples))
     return compared
 
 

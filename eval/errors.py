@@ -24,6 +24,15 @@ def shown(text: str, limit: int = 60) -> str:
     return repr(text if len(text) <= limit else text[:limit] + "…")
 
 
+def one_line(text: str) -> str:
+    r"""A message on one line, whatever names are in it.
+
+    >>> one_line("a folder\nof mine/é.csv")
+    'a folder\\nof mine/é.csv'
+    """
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
 def count(number: int, noun: str) -> str:
     """A number of things.
 

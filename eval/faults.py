@@ -7,7 +7,10 @@ from itertools import chain, islice
 from eval.editions import Edition
 from eval.errors import UserError, shown
 from eval.form import HEADER, blank_lines, cell_faults, out_of_order
-from eval.official import Fault, Row, is_skipped, read_rows, row_faults, split_concepts, too_many
+from eval.official import is_skipped
+from eval.rows import Fault, Row, find_remedy, read_rows, row_faults, split_concepts, too_many
+
+PLACE = "the list of ids"
 
 MAX_FAULTS = 100_000
 """A file with more faults than any edition has images is no submission; the search ends there."""
@@ -79,7 +82,7 @@ def _evaluator_faults(
     for line, cells in read_rows(data, edition, name):
         if cells and is_skipped(cells[0], edition):
             continue
-        for fault in row_faults(cells, edition, places, seen):
+        for fault in row_faults(cells, edition, places, seen, PLACE):
             yield Fault(line, fault)
         if cells:
             seen[cells[0]] = line
@@ -93,16 +96,16 @@ def _form_faults(
     for line in blank_lines(data):
         blank.add(line)
         yield Fault(line, "blank line; remove it")
-    rows = read_rows(data, edition, name)
+    rows = read_rows(data, edition, name, newline="")
     first = next(rows, Row(1, []))
     if first.cells != HEADER:
-        found = ",".join(first.cells) if first.cells else "nothing"
-        yield Fault(1, f"header {shown(found)}, expected exactly 'ID,CUIs' without a byte order mark")
+        found = f"header {shown(','.join(first.cells))}" if first.cells else "no header"
+        yield Fault(1, f"{found}, expected exactly 'ID,CUIs' without a byte order mark")
     # Where the header is missing, the first row is an image's and not to be called missing too.
     headless = [first] if first.cells and first.cells[0].strip() in places else []
     for line, cells in chain(headless, rows):
         if cells and line not in blank:
-            yield from (Fault(line, fault) for fault in _form_row_faults(cells, places, seen))
+            yield from (Fault(line, fault) for fault in _form_row_faults(cells, edition, places, seen))
             seen.setdefault(cells[0].strip(), line)
     listed = [id for id in seen if id in places]
     for row in out_of_order([places[id] for id in listed]):
@@ -110,11 +113,11 @@ def _form_faults(
         yield Fault(seen[id], f"image {shown(id)} is out of order; keep the order of the list of ids")
 
 
-def _form_row_faults(cells: list[str], places: dict[str, int], seen: dict[str, int]) -> Iterator[str]:
+def _form_row_faults(cells: list[str], edition: Edition, places: dict[str, int], seen: dict[str, int]) -> Iterator[str]:
     yield from cell_faults(cells)
     id = cells[0].strip()
     if id not in places:
-        yield f"image {shown(id)} is not in the list of ids; write it as the list does"
+        yield f"image {shown(id)} is not in {PLACE}; {find_remedy(id, edition, places, PLACE)}"
     elif id in seen:
         yield f"image {shown(id)} has a row already; keep one"
     if len(cells) == 2:

@@ -6,17 +6,21 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from eval.errors import UserError, some
 
 MAX_BYTES = 32 * 2**20
 """Larger files are refused unread; a submission of the largest edition with 100 concepts an image has 19 MB."""
 
+MAX_LINES = 1_000_000
+"""Files of more lines are refused unparsed; the largest edition has 116,635 images."""
+
 MEMBER = "submission.csv"
 """The one file that a zipped submission holds."""
 
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
+_MIB = 2**20
 
 
 def read_file(path: Path) -> bytes:
@@ -40,9 +44,7 @@ def read_submission_bytes(path: Path) -> bytes:
         As `read_file`; the zip is damaged, or holds something else than one ``submission.csv``.
     """
     with _opened(path) as file:
-        start = file.read(4)
-        file.seek(0)
-        if start not in _ZIP_STARTS:
+        if not _starts_as_zip(file):
             return _read_limited(file, path)
         try:
             with zipfile.ZipFile(file) as archive:
@@ -59,9 +61,29 @@ def read_submission_bytes(path: Path) -> bytes:
             raise UserError(f"{path}: a zip that cannot be read ({error}); make it again") from None
 
 
+def is_zip(path: Path) -> bool:
+    """Whether a file is taken for a zip, whatever its name.
+
+    Raises
+    ------
+    UserError
+        As `read_file`.
+    """
+    with _opened(path) as file:
+        return _starts_as_zip(file)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that is synced and takes the place of `path` at the end."""
+    """Yield a temporary path that is synced and takes the place of `path` at the end.
+
+    Raises
+    ------
+    UserError
+        There is a folder in its place.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: a folder; name a file to write")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -87,16 +109,24 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         raise UserError(f"{path}: not a file; expected a .csv")
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size > MAX_BYTES:
-            _refuse_large(path)
+            _refuse_large(path, f"{MAX_BYTES // _MIB} MiB")
         yield file
+
+
+def _starts_as_zip(file: IO[bytes]) -> bool:
+    start = file.read(len(_ZIP_STARTS[0]))
+    file.seek(0)
+    return start in _ZIP_STARTS
 
 
 def _read_limited(file: IO[bytes], path: Path) -> bytes:
     data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        _refuse_large(path)
+        _refuse_large(path, f"{MAX_BYTES // _MIB} MiB")
+    if data.count(b"\n") + data.count(b"\r") > MAX_LINES:
+        _refuse_large(path, f"{MAX_LINES:,} lines")
     return data
 
 
-def _refuse_large(path: Path) -> None:
-    raise UserError(f"{path}: over {MAX_BYTES // 2**20} MiB, more than any file of the task has; name the right file")
+def _refuse_large(path: Path, limit: str) -> NoReturn:
+    raise UserError(f"{path}: over {limit}, more than any file of the task has; name the right file")

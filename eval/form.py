@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 from eval.errors import shown
-from eval.official import cells_of, find_repeated, split_concepts
+from eval.rows import cells_of, find_repeated, split_concepts
 
 HEADER = ["ID", "CUIs"]
 CUI = re.compile(r"C\d+")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from eval.errors import UserError, shown, some
 from eval.files import read_file
-from eval.official import is_header
+from eval.rows import is_header
 
 DELIMITERS = ",\t|"
 _IMAGE_ENDING = re.compile(r"\.(jpe?g|png|bmp|gif|tiff?|webp|dcm)$", re.IGNORECASE)
@@ -61,17 +61,14 @@ def read_concepts(path: Path) -> pd.Series:
 def read_ids(path: Path) -> list[str]:
     """Read an official list of ids, as it spells them: a submission must repeat it to the letter.
 
+    An id that stands twice is one, at its first place, as for the evaluators.
+
     Raises
     ------
     UserError
-        As `read_concepts`, or an id stands twice.
+        The file is missing, empty or not of this kind.
     """
-    ids: dict[str, None] = {}
-    for line, cells in _read_rows(path):
-        id = cells[0].strip()
-        if id in ids:
-            raise UserError(f"{path}: line {line}: id {shown(id)} stands twice; keep one")
-        ids[id] = None
+    ids = dict.fromkeys(cells[0].strip() for _, cells in _read_rows(path))
     if not ids:
         raise UserError(f"{path}: no id in it; expected an id in a row")
     return list(ids)
@@ -143,7 +140,9 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, cells
             is_first = False
     except csv.Error as error:
-        raise UserError(f"{path}: {error}; expected a label file with an id and its concepts in a row") from None
+        raise UserError(
+            f"{path}: line {reader.line_num}: {error}; expected a label file with an id and its concepts in a row"
+        ) from None
 
 
 def _read_row(path: Path, line: int, cells: list[str]) -> tuple[str, tuple[str, ...]]:

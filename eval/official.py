@@ -6,45 +6,17 @@ right only where the submission has the cell and leaves it empty; and a row with
 is taken for a header wherever it stands.
 """
 
-import csv
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from eval.editions import MAX_CONCEPTS, Edition
+from eval.editions import Edition
 from eval.errors import UserError, shown
 from eval.files import read_file
+from eval.rows import Fault, cells_of, is_header, read_rows, row_faults, upper_set
 
 ConceptSets = Mapping[str, frozenset[str]]
 """Upper-case concepts of each image id, in the file's order."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Why a file is refused.
-
-    Parameters
-    ----------
-    line : int
-        Line in the file, from 1; 0 where it is the file as a whole.
-    message : str
-        What was found, and what to do.
-    """
-
-    line: int
-    message: str
-
-    def __str__(self) -> str:
-        return f"line {self.line}: {self.message}" if self.line else self.message
-
-
-class Row(NamedTuple):
-    """A row of a file: the line it begins on, and its cells."""
-
-    line: int
-    cells: list[str]
 
 
 @dataclass(frozen=True)
@@ -63,76 +35,9 @@ class ConceptFile:
     passed_over: ConceptSets
 
 
-def read_rows(data: bytes, edition: Edition, name: str, delimiter: str | None = None) -> Iterator[Row]:
-    """Read the rows of a file, headers included.
-
-    Parameters
-    ----------
-    data : bytes
-        The file's content.
-    edition : Edition
-    name : str
-        What errors call the file.
-    delimiter : str, optional
-        The edition's if not given.
-
-    Yields
-    ------
-    Row
-        A blank line is a row without cells.
-
-    Raises
-    ------
-    UserError
-        The bytes are not UTF-8 or not CSV.
-    """
-    refuse_other_text(data, name)
-    # Line by line, so that a large file costs no more memory than its bytes.
-    lines = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline=None)
-    mark = delimiter or edition.delimiter
-    if edition.quoted:
-        reader = csv.reader(lines, delimiter=mark)
-    else:
-        reader = csv.reader(lines, delimiter=mark, quoting=csv.QUOTE_NONE)
-    line = 1
-    try:
-        for cells in reader:
-            yield Row(line, cells)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{name}: line {line}: {error}; expected CSV") from None
-
-
-def refuse_other_text(data: bytes, name: str) -> None:
-    """Refuse what is not strict UTF-8; a byte order mark stays in the text, as it does for the evaluator.
-
-    Raises
-    ------
-    UserError
-        With the line.
-    """
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{name}: line {line}: byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from None
-
-
 def is_skipped(id: str, edition: Edition) -> bool:
     """Whether the evaluator takes a row with this first cell for a header, and so never counts it."""
     return edition.header and "ID" in id
-
-
-def is_header(id: str) -> bool:
-    """Whether a first cell names a column: `ID`, or `… ID` as in 2025.
-
-    >>> is_header("ID"), is_header("ImageCLEFmedical 2025 ID"), is_header("MID1")
-    (True, True, False)
-    """
-    words = id.removeprefix("\ufeff").casefold().split()
-    return bool(words) and words[-1] == "id"
 
 
 def read_truth(path: Path, edition: Edition) -> ConceptFile:
@@ -161,11 +66,16 @@ def read_truth(path: Path, edition: Edition) -> ConceptFile:
         if len(cells) < 2:
             raise UserError(
                 f"{path}: line {line}: {cells_of(cells)}, expected an id and its concepts "
-                f"({delimiter!r} between them); mend the truth file"
+                f"({delimiter!r} between them); mend the truth file, or name its edition"
             )
         truth[cells[0]] = upper_set(cells[1])
+    if not truth and passed_over:
+        raise UserError(
+            f"{path}: every id has the letters ID in it, such as {shown(next(iter(passed_over)))}, so the evaluator "
+            "takes every row for a header and no image counts; rename the images"
+        )
     if not truth:
-        raise UserError(f"{path}: no image in it; expected a row for each image of the test set")
+        raise UserError(f"{path}: no image in it; expected a row for each image")
     return ConceptFile(truth, passed_over)
 
 
@@ -193,7 +103,7 @@ def read_submission(data: bytes, edition: Edition, ids: Mapping[str, object], na
             if not is_header(cells[0]):
                 passed_over[cells[0]] = upper_set(cells[1]) if len(cells) > 1 else frozenset()
             continue
-        fault = next(row_faults(cells, edition, ids, found), None)
+        fault = next(row_faults(cells, edition, ids, found, "the truth"), None)
         if fault:
             raise UserError(f"{name}: {Fault(line, fault)}")
         found[cells[0]] = upper_set(cells[1]) if len(cells) > 1 else frozenset()
@@ -203,67 +113,3 @@ def read_submission(data: bytes, edition: Edition, ids: Mapping[str, object], na
             f"{name}: {len(missing):,} of {len(ids):,} images have no row, such as {shown(missing[0])}; add them"
         )
     return ConceptFile(found, passed_over)
-
-
-def row_faults(
-    cells: list[str], edition: Edition, ids: Mapping[str, object], seen: Mapping[str, object]
-) -> Iterator[str]:
-    """All faults of a submission's row, in the evaluator's order, so that the first is the evaluator's."""
-    if not cells:
-        yield "blank line; remove it"
-        return
-    id = cells[0]
-    if len(cells) > 2:
-        yield f"{cells_of(cells)}, expected an id, '{edition.delimiter}', and concepts with ';' between them"
-    if id not in ids:
-        yield f"image {shown(id)} is not in the test set; write the ids as the list of ids does"
-    elif id in seen:
-        yield f"image {shown(id)} has a row already; keep one"
-    if len(cells) > 1:
-        concepts = split_concepts(cells[1])
-        yield from too_many(id, concepts)
-        twice = find_repeated(concepts)
-        if twice is not None:
-            hint = " (a ';' too many makes empty concepts)" if not twice else ""
-            yield f"image {shown(id)}: concept {shown(twice)} twice; name each once{hint}"
-
-
-def cells_of(cells: list[str]) -> str:
-    """What is said of a row with too few or too many cells.
-
-    >>> cells_of(["a1"]), cells_of([])
-    ("1 cell for image 'a1'", 'blank line')
-    """
-    return f"{len(cells)} cell{'s' * (len(cells) > 1)} for image {shown(cells[0])}" if cells else "blank line"
-
-
-def too_many(id: str, concepts: list[str]) -> Iterator[str]:
-    """The fault of more concepts than an image may have, in every edition."""
-    if len(concepts) > MAX_CONCEPTS:
-        yield f"image {shown(id)}: {len(concepts):,} concepts, at most {MAX_CONCEPTS} are allowed"
-
-
-def find_repeated(names: list[str]) -> str | None:
-    """The first name that stands twice, None if all are different.
-
-    >>> find_repeated(["a", "b", "a"])
-    'a'
-    """
-    if len(set(names)) == len(names):
-        return None
-    seen: set[str] = set()
-    return next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-
-
-def split_concepts(cell: str) -> list[str]:
-    """The stripped concepts of a cell; an empty cell is one empty concept.
-
-    >>> split_concepts("C1; C2;"), split_concepts("")
-    (['C1', 'C2', ''], [''])
-    """
-    return [part.strip() for part in cell.split(";")]
-
-
-def upper_set(cell: str) -> frozenset[str]:
-    """A cell's concepts as the evaluator compares them."""
-    return frozenset([part.strip().upper() for part in cell.split(";")])

@@ -52,7 +52,7 @@ def secondary_f1(manual: ConceptSets, predicted: ConceptSets, edition: Edition) 
     lacking = next((id for id in predicted if id not in manual), None)
     if lacking is not None:
         raise UserError(
-            f"image {shown(lacking)} is not in the manual truth; it needs a row for every image of the truth"
+            f"image {shown(lacking)} is not in the manual truth; add its row, as for every image of the truth"
         )
     nothing: frozenset[str] = frozenset()
     f1 = _set_f1(
@@ -61,7 +61,10 @@ def secondary_f1(manual: ConceptSets, predicted: ConceptSets, edition: Edition) 
         if id not in predicted or not allowed.isdisjoint(concepts)
     )
     if not len(f1):
-        raise UserError(f"no image of the manual truth has a concept that the secondary score of {edition.year} counts")
+        raise UserError(
+            f"no image of the manual truth has a concept that the secondary score of {edition.year} counts; "
+            "name the manual truth, with modalities and regions in it"
+        )
     return f1
 
 
@@ -115,8 +118,8 @@ def _sparse(Y: Any) -> scipy.sparse.csr_matrix:
     """Indicators as a CSR matrix of ones, without copying one that is so already."""
     if not scipy.sparse.issparse(Y):
         Y = np.atleast_2d(Y)
-        # Three times as fast as SciPy's own conversion, where most are zero.
-        flat = np.flatnonzero(Y)
+        # Three times as fast as SciPy's own conversion, where most are zero; NumPy is fast at truth values alone.
+        flat = np.flatnonzero(Y if Y.dtype == bool else Y != 0)
         rows, columns = np.divmod(flat, max(Y.shape[1], 1))
         starts = np.searchsorted(rows, np.arange(len(Y) + 1))
         return scipy.sparse.csr_matrix((np.ones(len(flat), np.int8), columns, starts), shape=Y.shape)

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.editions import Edition
+from eval.errors import UserError
 from eval.faults import find_faults
 from eval.files import read_file, read_submission_bytes
 from eval.form import listed_ids
-from eval.official import ConceptFile, Fault, read_submission, read_truth
+from eval.official import ConceptFile, read_submission, read_truth
+from eval.rows import Fault
 from eval.scores import ImageF1, mean_f1, primary_f1, secondary_f1
 
 
@@ -21,7 +23,7 @@ class Scored:
     primary_f1 : ndarray of float64, shape (n_images,)
         F1 of each image of the truth.
     secondary_f1 : ndarray of float64, or None
-        F1 of each image that the secondary score counts; None where no manual file was given.
+        F1 of each image that the secondary score counts; None where a manual file is needed and was not given.
     form : list of Fault
         What a form check would refuse besides, in an edition that has one.
     """
@@ -39,7 +41,7 @@ class Scored:
 
     @property
     def secondary(self) -> float | None:
-        """The secondary score; None where no manual file was given."""
+        """The secondary score; None where a manual file is needed and was not given."""
         return None if self.secondary_f1 is None else mean_f1(self.secondary_f1)
 
     @property
@@ -68,6 +70,12 @@ def score_files(submission: Path, truth: Path, manual: Path | None, edition: Edi
     # An edition that does not score it does not read it.
     manual_sets = read_truth(manual, edition).sets if manual and edition.allowed is not None else {}
     predicted = read_submission(data, edition, expected.sets, str(submission))
+    secondary = None
+    if manual or edition.allowed is None:
+        try:
+            secondary = secondary_f1(manual_sets, predicted.sets, edition)
+        except UserError as error:
+            raise UserError(f"{manual}: {error}") from None
     form = []
     if edition.form:
         ids = listed_ids(*(read_file(path) for path in (truth, manual) if path))
@@ -76,6 +84,6 @@ def score_files(submission: Path, truth: Path, manual: Path | None, edition: Edi
         truth=expected,
         predicted=predicted,
         primary_f1=primary_f1(expected.sets, predicted.sets),
-        secondary_f1=secondary_f1(manual_sets, predicted.sets, edition) if manual else None,
+        secondary_f1=secondary,
         form=form,
     )

@@ -11,7 +11,7 @@ from eval.errors import UserError, shown
 from eval.faults import find_faults
 from eval.files import MEMBER, replacing
 from eval.form import HEADER
-from eval.official import read_rows, split_concepts
+from eval.rows import read_rows, split_concepts
 
 
 def render_submission(ids: Sequence[str], concepts: Sequence[Sequence[str]], edition: Edition) -> bytes:

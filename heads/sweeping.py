@@ -10,6 +10,7 @@ from sklearn.model_selection import ParameterGrid
 
 from cache.errors import UserError
 from cache.files import write_text
+from eval.bootstrap import find_interval
 from eval.scores import image_f1, mean_f1
 from heads.asked import FOLDS, VALID_SPLIT, Asked
 from heads.base import Head, Trial, make_head
@@ -153,9 +154,11 @@ class Sweep:
                 scores = score_out_of_fold(head, X, Y, self.source.groups)
         made = Maker(asked, self.source, clock, self.warn).assess(head, decoder, requests, scores)
         if scores is not None:
-            row[FOLDS] = mean_f1(image_f1(Y, decoder.predict(scores)))
+            f1 = image_f1(Y, decoder.predict(scores))
+            row |= {FOLDS: mean_f1(f1), f"{FOLDS}_interval": list(find_interval(f1))}
         if made.metrics["valid"]:
-            row |= {VALID_SPLIT: made.metrics["valid"]["primary"], "secondary": made.metrics["valid"]["secondary"]}
+            for key, score in ((VALID_SPLIT, "primary"), ("secondary", "secondary")):
+                row |= {f"{key}{end}": made.metrics["valid"][f"{score}{end}"] for end in ("", "_interval")}
         return row, made
 
 
@@ -163,5 +166,11 @@ def tell_row(row: Row, by: str) -> str:
     """A trial in one line."""
     params = " ".join(f"{key}={json.dumps(value)}" for key, value in row["params"].items())
     scores = {FOLDS: "out-of-fold F1", VALID_SPLIT: "valid primary F1", "secondary": "secondary"}
-    told = [f"{scores[key]} {row[key]:.4f}" for key in (by, *scores) if row.get(key) is not None]
+    told = [f"{scores[key]} {_with_interval(row, key)}" for key in (by, *scores) if row.get(key) is not None]
     return f"{params}: {', '.join(dict.fromkeys(told))}, fitted in {row['seconds']:.1f} s"
+
+
+def _with_interval(row: Row, key: str) -> str:
+    """A score with its 95% interval, which a sweep of an earlier version did not keep."""
+    ends = row.get(f"{key}_interval")
+    return f"{row[key]:.4f}" + (f" [{ends[0]:.4f}, {ends[1]:.4f}]" if ends else "")

@@ -146,17 +146,22 @@ def test_every_fault_of_a_submission_is_named_with_its_line(call: Command, tmp_p
     (tmp_path / "s.csv").write_text("ID,CUIs\na,C1;C1\nb,nodule\n")
     check = ("eval", "check", tmp_path / "s.csv", "--ids", tmp_path / "ids.csv")
     status, out, err = call(*check)
-    assert (status, out) == (1, "")
-    assert [line.split("s.csv: ")[1] for line in err.splitlines()] == [
-        "line 2: image 'a': concept 'C1' twice; name each once",
+    assert status == 1
+    first = "line 2: image 'a': concept 'C1' twice; name each once"
+    assert [line.split("s.csv: ")[1] for line in (out + err).splitlines()] == [
+        first,
         "line 3: image 'b': concept 'nodule', expected 'C' and digits",
-        "2 faults, refused in 2026",
+        f"would be refused in 2026: 2 faults, the first: {first}",
     ]
+    assert err.count("\n") == 1
     status, out, _ = call(*check, "--json")
     assert status == 1
     assert [fault["line"] for fault in json.loads(out)["faults"]] == [2, 3]
     (tmp_path / "s.csv").write_text("ID,CUIs\na,C1\nb,\n")
-    assert call(*check)[:2] == (0, f"{tmp_path / 's.csv'}: 2 images, passes the check of 2026\n")
+    assert call(*check)[:2] == (
+        0,
+        f"{tmp_path / 's.csv'}: 2 images, passes the check of 2026; hand it in as a zip with the one file submission.csv\n",
+    )
 
 
 def test_a_reader_that_goes_away_is_no_error(store: Path) -> None:

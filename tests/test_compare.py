@@ -1,9 +1,13 @@
 """``python -m eval``: comparing runs, warnings, and what any bytes do to the readers."""
 
 import json
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -64,6 +68,13 @@ def test_two_runs_that_hardly_differ_are_not_told_apart(
     assert "no difference, every image scores the same" in out
 
 
+def test_a_run_is_scored_as_its_submission_is(tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "run" / "valid.csv", wrong=30)
+    scores = [call(capsys, "score", each, "--truth", truth, "--json") for each in (path, path.parent)]
+    assert scores[0] == scores[1]
+    assert json.loads(scores[0][1])["primary"] == 0.5
+
+
 def test_a_folder_without_a_submission_is_refused(
     tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,17 +94,84 @@ def test_traps_are_told_on_standard_error_and_to_programs(
     status, out, err = call(capsys, *score)
     assert status == 0
     assert "primary F1    0.8000" in out
-    assert err.startswith("eval: warning: 60 rows of the submission with a ';' too many")
+    assert err.startswith(f"eval: warning: {submission}: 60 rows of the submission with a ';' too many")
     assert (tmp_path / "b.csv").read_text().startswith("level,name,group,n_true,n_predicted,n_hits,precision,recall,f1")
     _, out, _ = call(capsys, *score, "--json")
     assert len(json.loads(out)["warnings"]) == 1
+    _, out, err = call(capsys, "compare", truth, submission, "--truth", truth, "--json", "--edition", 2026)
+    assert [line.partition(": ")[0] for line in json.loads(out)["warnings"]] == [str(submission)] * 2
+    assert f"{submission}: the form check of 2026 would refuse it: line 2: " in err
 
 
 def test_every_fault_is_printed_however_many(tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "s.csv").write_text("ID,CUIs\n" + "".join(f"{id},nodule\n" for id in IDS))
     status, out, err = call(capsys, "check", tmp_path / "s.csv", "--ids", truth)
-    assert (status, out) == (1, "")
-    assert [line.split(": ")[1] for line in err.splitlines()[:-1]] == [f"line {number}" for number in range(2, 62)]
+    assert status == 1
+    assert [line.split(": ")[1] for line in out.splitlines()] == [f"line {number}" for number in range(2, 62)]
+    assert err.startswith(
+        f"eval: error: {tmp_path / 's.csv'}: would be refused in 2026: 60 faults, the first: line 2: "
+    )
+    assert err.count("\n") == 1
+    status, out, same = call(capsys, "check", tmp_path / "s.csv", "--ids", truth, "--json")
+    assert (status, same) == (1, err)
+    assert [fault["line"] for fault in json.loads(out)["faults"]] == [*range(2, 62)]
+
+
+def test_a_check_that_finds_faults_fails_whether_they_are_read_or_not(tmp_path: Path, truth: Path) -> None:
+    (tmp_path / "s.csv").write_text("ID,CUIs\n" + "x0,nodule\n" * 5000)
+    words = [sys.executable, "-m", "eval", "check", tmp_path / "s.csv", "--ids", truth]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert b"line 2: " in process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_a_check_tells_of_ids_that_the_evaluator_never_looks_at(
+    tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth.write_text("ID,CUIs\nVALID_1,C1\na2,C1\n")
+    status, out, err = call(capsys, "check", truth, "--ids", truth)
+    assert (status, out.count("passes the check")) == (0, 1)
+    assert err.startswith(f"eval: warning: {truth}: 1 id with the letters ID, such as 'VALID_1': the evaluator takes")
+
+
+def test_a_file_that_passes_is_told_how_to_be_handed_in(
+    tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, _ = call(capsys, "check", truth, "--ids", truth)
+    assert status == 0
+    assert out.endswith("60 images, passes the check of 2026; hand it in as a zip with the one file submission.csv\n")
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+        archive.write(truth, "submission.csv")
+    assert call(capsys, "check", tmp_path / "s.zip", "--ids", truth)[1].endswith("passes the check of 2026\n")
+    status, out, _ = call(capsys, "check", tmp_path / "s.zip", "--ids", truth, "--edition", 2024)
+    assert (status, out) == (1, f"{tmp_path / 's.zip'}: a zip, and 2024 takes the file in it; hand that in\n")
+
+
+def test_a_name_of_two_lines_is_told_on_one(tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = call(capsys, "score", tmp_path / "two\nlines.csv", "--truth", truth)
+    assert (status, err) == (1, f"eval: error: {tmp_path}/two\\nlines.csv: no such file\n")
+
+
+def test_a_folder_in_the_place_of_the_breakdown_is_told(
+    tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in (tmp_path, "."):
+        status, _, err = call(capsys, "score", truth, "--truth", truth, "--breakdown", folder)
+        assert (status, err) == (1, f"eval: error: {folder}: a folder; name a file to write\n")
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x", "1e3", "1000001"])
+def test_a_number_of_resamples_that_makes_no_sense_is_wrong_usage(
+    truth: Path, capsys: pytest.CaptureFixture[str], number: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["score", str(truth), "--truth", str(truth), f"--resamples={number}"])
+    assert end.value.code == 2
+    assert f"'{number}', expected a number from 1 to 1,000,000" in capsys.readouterr().err
 
 
 PIECES = st.sampled_from(
@@ -121,7 +199,9 @@ def test_any_bytes_give_a_result_or_a_clear_error(
     ):
         status, out, err = call(capsys, *words, "--edition", year)
         assert status in (0, 1)
-        assert bool(out) == (status == 0)
+        assert err.count("eval: error: ") == status
+        # The faults are what a check is asked for.
+        assert bool(out) == (status == 0 or "would be refused" in err)
         for line in err.splitlines():
-            assert line.startswith(("eval: error: ", "eval: warning: ", str(tmp_path)))
+            assert line.startswith(("eval: error: ", "eval: warning: "))
             assert line.isprintable()

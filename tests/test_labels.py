@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from eval.errors import UserError
-from eval.labels import find_label_file, read_concepts
+from eval.labels import find_label_file, read_concepts, read_ids
 
 EXPECTED = {"img_1": ("C0040405", "C0817096"), "img_2": ("C1306645",)}
 
@@ -40,8 +40,9 @@ def test_an_empty_cell_is_no_concept(tmp_path: Path, content: bytes) -> None:
     assert read_concepts(write(tmp_path / "labels.csv", content)).to_dict() == {"a": (), "b": ("C1",)}
 
 
-@pytest.mark.parametrize("content", [b"ID\nb\na\n", b"ID,CUIs\nb,\na,\n", b"b\na\n"])
+@pytest.mark.parametrize("content", [b"ID\nb\na\n", b"ID,CUIs\nb,\na,\n", b"b\na\n", b"b\na\nb\n"])
 def test_a_list_of_ids_keeps_its_order(tmp_path: Path, content: bytes) -> None:
+    assert read_ids(write(tmp_path / "ids.csv", content)) == ["b", "a"]
     assert read_concepts(write(tmp_path / "ids.csv", content)).index.tolist() == ["b", "a"]
 
 
@@ -54,7 +55,7 @@ def test_a_list_of_ids_keeps_its_order(tmp_path: Path, content: bytes) -> None:
         (b"ID,CUIs\n,C1\n", "line 2: ',C1' is not an id"),
         (b"ID,CUIs\na,C1\na,C2\n", "line 3: image 'a' stands earlier with other concepts"),
         (b"ID,CUIs\na,C1\xff\n", "not a text file in UTF-8"),
-        (b"ID,CUIs\n" + b"x" * 200_000 + b",C1\n", "field larger than field limit"),
+        (b"ID,CUIs\n" + b"x" * 200_000 + b",C1\n", "line 2: field larger than field limit"),
     ],
 )
 def test_what_is_no_label_file_is_refused_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:

@@ -62,17 +62,26 @@ def test_scores_are_those_of_the_evaluator(
     [
         ("ID,CUIs\na1,C1;C1\na2,C1306645\n", "line 2: image 'a1': concept 'C1' twice"),
         ("ID,CUIs\na1,C1;;\na2,C1306645\n", "line 2: image 'a1': concept '' twice"),
-        ("ID,CUIs\n a1,C1\na2,C1306645\n", "line 2: image ' a1' is not in the test set"),
+        ("ID,CUIs\n a1,C1\na2,C1306645\n", "line 2: image ' a1' is not in the truth; remove the spaces around it"),
         ("ID,CUIs\na1,C0040405,C1\na2,C1306645\n", "line 2: 3 cells for image 'a1'"),
-        ("ID,CUIs\nzz,C1\na2,C1306645\n", "line 2: image 'zz' is not in the test set"),
+        ("ID,CUIs\nzz,C1\na2,C1306645\n", "line 2: image 'zz' is not in the truth; write ids as the truth does"),
         ("ID,CUIs\na1,C1\na1,C1\n", "line 3: image 'a1' has a row already"),
         ("ID,CUIs\na1,C1\n", "1 of 2 images have no row, such as 'a2'"),
         ("", "2 of 2 images have no row"),
         ("ID,CUIs\na1,C1\n\na2,C1306645\n", "line 3: blank line"),
-        ("\ufeffa1,C0040405;C1\na2,C1306645\n", r"line 1: image '\\ufeffa1' is not in the test set"),
-        ("a1|C1\na2|C1306645\n", r"line 1: image 'a1\|C1' is not in the test set"),
+        (
+            "\ufeffa1,C0040405;C1\na2,C1306645\n",
+            r"image '\\ufeffa1' is not .*; save the file without a byte order mark",
+        ),
+        ("a1|C1\na2|C1306645\n", r"line 1: image 'a1\|C1' is not .*; put ',' between id and concepts, not '\|'"),
+        ("a1;C1\na2,C1306645\n", "line 1: image 'a1;C1' is not .*; put ',' between id and concepts, not ';'"),
+        ("a1\tC1\na2\tC1306645\n", r"line 1: image 'a1\\tC1' is not .*; put ',' between id and concepts, not '\\t'"),
+        ("a1.jpg,C1\na2,C1306645\n", "line 1: image 'a1.jpg' is not in the truth; leave out the file ending"),
         (b"ID,CUIs\na1,C1\xff\na2,C1306645\n", "line 2: byte 0xff is not UTF-8"),
-        ("a1," + ";".join(f"C{n}" for n in range(101)) + "\na2,\n", "line 1: image 'a1': 101 concepts, at most 100"),
+        (
+            "a1," + ";".join(f"C{n}" for n in range(101)) + "\na2,\n",
+            "line 1: image 'a1': 101 concepts, at most 100 are allowed; name",
+        ),
     ],
 )
 def test_what_the_evaluator_refuses_is_refused_with_line_and_remedy(
@@ -105,6 +114,11 @@ def test_a_truth_row_may_have_more_cells(tmp_path: Path) -> None:
     assert (scores.primary, scores.secondary) == (1.0, 1.0)
 
 
+def write_2022(tmp_path: Path) -> Path:
+    (tmp_path / "2022.csv").write_text("a1|C1\n")
+    return tmp_path / "2022.csv"
+
+
 @pytest.mark.parametrize("year", [2022, 2023])
 def test_the_label_files_of_2022_and_2023_are_truth_too(tmp_path: Path, year: int) -> None:
     truth = "ID\tcuis\na1\tC0040405;C1\na2\tC1306645\n"
@@ -113,6 +127,7 @@ def test_the_label_files_of_2022_and_2023_are_truth_too(tmp_path: Path, year: in
 
 
 def test_2022_reads_no_manual_file(tmp_path: Path) -> None:
+    assert score_files(*[write_2022(tmp_path)] * 2, None, find_edition(2022)).secondary == 0.0
     assert score(tmp_path, "a1|C1\n", 2022, "a1|C1\n", manual="ID,CUIs\na1\n").secondary == 0.0
 
 
@@ -121,18 +136,22 @@ def test_a_truth_row_with_an_id_alone_is_an_error(tmp_path: Path) -> None:
         score(tmp_path, "a1,\na2,C1306645\n", truth="ID,CUIs\na1\na2,C1306645\n")
 
 
-def test_an_image_that_only_the_manual_file_has_scores_zero(tmp_path: Path) -> None:
-    manual = "ID,CUIs\na1,C0040405\na2,C1306645\na3,C0040405\n"
+@pytest.mark.parametrize("concepts", ["C0040405", "C9", ""])
+def test_an_image_that_only_the_manual_file_has_scores_zero(tmp_path: Path, concepts: str) -> None:
+    """Even one without a concept that counts, which would leave the mean if the submission had it."""
+    manual = f"ID,CUIs\na1,C0040405\na2,C1306645\na3,{concepts}\n"
     assert score(tmp_path, TRUTH, manual=manual).secondary == pytest.approx(2 / 3, abs=1e-12)
 
 
 def test_an_image_that_the_manual_file_lacks_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="image 'a1' is not in the manual truth"):
+    with pytest.raises(UserError, match=r"m\.csv: image 'a1' is not in the manual truth; add its row"):
         score(tmp_path, TRUTH, manual="ID,CUIs\na2,C1306645\n")
 
 
 def test_nothing_to_score_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no image of the manual truth has a concept"):
+    with pytest.raises(
+        UserError, match=r"m\.csv: no image of the manual truth has a concept .*; name the manual truth"
+    ):
         score(tmp_path, TRUTH, manual="ID,CUIs\na1,C1\na2,\n")
 
 
@@ -147,14 +166,30 @@ def test_an_id_with_the_letters_id_is_skipped_as_a_header(tmp_path: Path) -> Non
     assert (scores.primary, scores.secondary, scores.n_images) == (1.0, 1.0, 1)
 
 
+def test_a_truth_of_such_ids_alone_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"t\.csv: every id has the letters ID in it, such as 'VALID_1'.*; rename"):
+        score(tmp_path, "VALID_1,C1\n", truth="ID,CUIs\nVALID_1,C1\n")
+
+
 def test_2022_has_bars_no_header_no_quotes_and_no_secondary_score(tmp_path: Path) -> None:
     truth = "a1|C0040405;C1\na2|C1306645\n"
     scores = score(tmp_path, truth, 2022, truth)
     assert (scores.primary, scores.secondary, scores.n_images) == (1.0, 0.0, 2)
     assert score(tmp_path, "a1|\na2|C1306645\n", 2022, truth).primary == 0.5
-    for refused in ("ID|CUIs\n" + truth, '"a1"|C1\na2|C1306645\n', truth + "\n", "a1,C1\na2,C1306645\n"):
-        with pytest.raises(UserError, match=r"s\.csv: line \d"):
-            score(tmp_path, refused, 2022, truth)
+
+
+@pytest.mark.parametrize(
+    ("submission", "message"),
+    [
+        ("ID|CUIs\na1|C1\na2|C2\n", "line 1: image 'ID' is not in the truth; 2022 takes no header, remove the row"),
+        ('"a1"|C1\na2|C2\n', "line 1: image '\"a1\"' is not in the truth; remove the quotes"),
+        ("a1|C1\na2|C2\n\n", "line 3: blank line; remove it"),
+        ("a1,C1\na2,C2\n", r"line 1: image 'a1,C1' is not in the truth; put '\|' between id and concepts, not ','"),
+    ],
+)
+def test_2022_refuses_what_is_not_its_format(tmp_path: Path, submission: str, message: str) -> None:
+    with pytest.raises(UserError, match=rf"s\.csv: {message}"):
+        score(tmp_path, submission, 2022, "a1|C1\na2|C2\n")
 
 
 def test_primary_is_the_mean_of_scikit_learns_f1_an_image(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, precision_recall_fscore_support
 
-from eval.bootstrap import compare_scores, find_interval
+from eval.bootstrap import Difference, compare_scores, find_interval
 from eval.breakdown import break_down, write_breakdown
 from eval.scores import image_f1, mean_f1, primary_f1
 
@@ -112,6 +112,13 @@ def test_two_runs_alike_differ_surely_in_one_case_of_twenty() -> None:
     values = np.array([0.0, 0.5, 2 / 3, 1.0])
     p_values = [compare_scores(*random.choice(values, (2, 40)), 300, seed).p_value for seed in range(300)]
     assert 0.02 <= np.mean(np.array(p_values) < 0.05) <= 0.08
+
+
+def test_runs_differ_where_interval_and_p_value_say_so() -> None:
+    assert Difference(0.1, 0.01, 0.2, 0.04).is_sure
+    assert Difference(-0.1, -0.2, -0.01, 0.04).is_sure
+    assert not Difference(0.1, -0.01, 0.2, 0.04).is_sure
+    assert not Difference(0.1, 0.01, 0.2, 0.06).is_sure
 
 
 def test_a_single_image_proves_nothing() -> None:

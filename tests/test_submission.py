@@ -1,16 +1,21 @@
 """Submissions: each edition's form, and nothing that its rules refuse can be written."""
 
 import contextlib
+import csv
+import io
+import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from eval.editions import find_edition
 from eval.errors import UserError
 from eval.faults import find_faults
 from eval.files import read_submission_bytes
-from eval.official import read_rows
+from eval.rows import read_rows
 from eval.submission import render_submission, write_submission
 
 IDS = ["b", "a"]
@@ -90,6 +95,28 @@ def test_what_would_not_read_back_the_same_cannot_be_rendered(concepts: list[str
         render_submission(["a"], [concepts], find_edition(2024))
 
 
+TEXTS = st.text(st.characters(codec="utf-8") | st.sampled_from(',;|"\n\r\t =+-@C1\ufeff\x00'), min_size=1, max_size=4)
+CUIS = st.integers(1, 9999).map(lambda number: f"C{number}")
+CONCEPT_LISTS = st.lists(CUIS, max_size=3, unique=True) | st.lists(CUIS | TEXTS, max_size=3)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    rows=st.lists(st.tuples(TEXTS, CONCEPT_LISTS), min_size=1, max_size=4, unique_by=lambda row: row[0]),
+    year=st.sampled_from([2022, 2023, 2024, 2025, 2026]),
+)
+def test_what_is_written_reads_back_the_same_or_is_refused(rows: list[tuple[str, list[str]]], year: int) -> None:
+    """By `csv.reader` itself, with the separator and quoting of each year."""
+    ids, concepts = [id for id, _ in rows], [named for _, named in rows]
+    try:
+        data = render_submission(ids, concepts, find_edition(year))
+    except UserError:
+        return
+    mark, quoting = ("|" if year < 2024 else ","), (csv.QUOTE_NONE if year == 2022 else csv.QUOTE_MINIMAL)
+    read = list(csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8"), delimiter=mark, quoting=quoting))
+    assert read[year >= 2024 :] == [[id, ";".join(named)] for id, named in rows]
+
+
 def test_a_write_that_fails_leaves_the_earlier_submission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "submission.csv"
     path.write_text("earlier")
@@ -106,7 +133,8 @@ def test_a_write_that_fails_leaves_the_earlier_submission(tmp_path: Path, monkey
         (b"ID,CUIs\na,C1\nb,C2\n", 2, "image 'a' is out of order"),
         (b"b,C1\na,C2\n", 1, "header 'b,C1', expected exactly 'ID,CUIs'"),
         (b"\xef\xbb\xbfID,CUIs\nb,C1\na,C2\n", 1, "expected exactly 'ID,CUIs' without a byte order mark"),
-        (b"", 1, "header 'nothing'"),
+        (b"\nb,C1\na,C2\n", 1, "no header, expected exactly 'ID,CUIs'"),
+        (b"", 1, "no header, expected exactly 'ID,CUIs'"),
         (b"ID,CUIs\nb,c1\na,C2\n", 2, "concept 'c1', expected 'C' and digits"),
         (b"ID,CUIs\nb,C1;C1\na,C2\n", 2, "concept 'C1' twice"),
         (b"ID,CUIs\nb, C1\na,C2\n", 2, "spaces around a cell of image 'b'"),
@@ -127,6 +155,12 @@ def test_the_form_check_of_2026_names_line_and_remedy(submission: bytes, line: i
     assert message in fault.message
 
 
+def test_a_line_end_inside_an_id_is_kept_by_the_form_check() -> None:
+    data = b'ID,CUIs\n"b\r\nc",C1\n'
+    assert find_faults(data, ["b\r\nc"], find_edition(2026), "s") == []
+    assert len(find_faults(data, ["b\nc"], find_edition(2026), "s")) == 2
+
+
 @pytest.mark.parametrize(
     "submission", [b"ID,CUIs\nb,C1;C2\na,\n", b"ID,CUIs\r\nb,C1\r\na,C2\r\n", b'ID,CUIs\n"b",C1\na,C2']
 )
@@ -140,9 +174,9 @@ def test_every_fault_is_named_with_its_line() -> None:
     faults = find_faults(data.encode(), [*"abcde"], find_edition(2026), "s")
     assert [str(fault) for fault in faults] == [
         "line 2: image 'b': concept 'C1' twice; name each once",
-        "line 2: image 'b': 102 concepts, at most 100 are allowed",
+        "line 2: image 'b': 102 concepts, at most 100 are allowed; name fewer",
         "line 2: image 'b' is out of order; keep the order of the list of ids",
-        "line 3: image 'zz' is not in the list of ids; write it as the list does",
+        "line 3: image 'zz' is not in the list of ids; write ids as the list of ids does",
         "line 4: spaces around a cell of image 'a'; remove them",
         "line 5: image 'b': an empty concept; remove the ';' too many",
         "line 5: image 'b': concept 'nodule', expected 'C' and digits",
@@ -196,14 +230,35 @@ def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eval.files.MAX_BYTES", 1000)
+    monkeypatch.setattr("eval.files.MAX_LINES", 100)
     (tmp_path / "s.csv").write_bytes(b"x" * 1001)
     with zipfile.ZipFile(tmp_path / "s.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("submission.csv", b"x" * 100_000)
     for name in ("s.csv", "s.zip"):
         with pytest.raises(UserError, match=r"more than any file of the task has; name the right file"):
             read_submission_bytes(tmp_path / name)
+    for blank in (b"\n", b"\r"):
+        (tmp_path / "s.csv").write_bytes(blank * 101)
+        with pytest.raises(UserError, match="over 100 lines, more than any file of the task has"):
+            read_submission_bytes(tmp_path / "s.csv")
     with pytest.raises(UserError, match="not a file"):
         read_submission_bytes(tmp_path)
+
+
+def test_a_gibibyte_of_junk_is_refused_in_flat_memory(tmp_path: Path) -> None:
+    with open(tmp_path / "s.csv", "wb") as file:
+        file.truncate(2**30)  # takes no room on the disk
+    block = b"x" * 2**20
+    packed = zipfile.ZipFile(tmp_path / "s.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+    with packed as archive, archive.open("submission.csv", "w") as member:
+        for _ in range(100):
+            member.write(block)
+    for name, most in (("s.csv", 1), ("s.zip", 70)):
+        tracemalloc.start()
+        with pytest.raises(UserError, match="over 32 MiB, more than any file of the task has"):
+            read_submission_bytes(tmp_path / name)
+        assert tracemalloc.get_traced_memory()[1] < most * 2**20
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("place", [0, 10, 30, 45, 60, 80, 100])

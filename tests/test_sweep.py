@@ -1,6 +1,7 @@
 """A sweep fits every combination once, keeps the best run, and goes on where it was stopped."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,7 @@ def test_folds_of_train_may_decide(place: Path) -> None:
     assert [row["folds"] for row in table] == sorted((row["folds"] for row in table), reverse=True)
     assert json.loads((place / "run" / "metrics.json").read_text())["params"]["C"] == table[0]["params"]["C"]
     assert "chosen on folds of train" in told[-4]
+    assert re.search(r"out-of-fold F1 \d\.\d{4} \[\d\.\d{4}, \d\.\d{4}\], valid primary F1 .*\]", told[-3])
 
 
 def test_a_run_that_took_the_best_ones_place_is_replaced(place: Path) -> None:

@@ -198,7 +198,7 @@ def _require_dicom(images: Mapping[str, list[Image]]) -> None:
 
 def _prepare(request: Request, path: Path, say: Callable[[str], None]) -> Network:
     backbone, choice = request.backbone, choose(request.engine, request.precision)
-    network = prepare_network(request, choice, path)
+    network = prepare_network(request, choice, path, say)
     cut = network.cut
     shape = " x ".join(f"{side:,}" for side in cut.shape)
     say(

@@ -41,10 +41,13 @@ class Choice:
     why: str
     n_gpus: int = 0
 
-    @property
-    def processes(self) -> int:
-        """One single-threaded process a core, or one a GPU; TensorFlow on a CPU uses every core by itself."""
-        return cpu_count() if self.engine == "openvino" else max(1, self.n_gpus)
+    def processes(self, workers: int | None = None) -> int:
+        """One single-threaded process a core, or as many as are asked for; with TensorFlow at most one a GPU, or one
+        alone on a CPU, every core of which it uses by itself."""
+        if self.engine == "openvino":
+            return workers or cpu_count()
+        most = max(1, self.n_gpus)
+        return min(workers or most, most)
 
 
 def choose(engine: str, precision: str) -> Choice:
@@ -138,7 +141,7 @@ def engine_on(choice: Choice, folder: Path) -> Engine:
     """The chosen engine on the network in a folder."""
     if choice.engine == "openvino":
         return OpenVINOEngine(folder, choice.precision)
-    return TensorFlowEngine(folder, GPU_BATCH if choice.n_gpus else BATCH, max(1, cpu_count() // choice.processes))
+    return TensorFlowEngine(folder, GPU_BATCH if choice.n_gpus else BATCH, max(1, cpu_count() // choice.processes()))
 
 
 def openvino_batch(precision: str) -> int:

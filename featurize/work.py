@@ -33,7 +33,7 @@ class Work:
     network: Network
     request: Request
     parts: Parts
-    workers: int
+    workers: int | None
 
 
 def embed_pending(pending: list[Path], work: Work, n_images: int, say: Callable[[str], None]) -> None:
@@ -55,7 +55,7 @@ def embed_pending(pending: list[Path], work: Work, n_images: int, say: Callable[
     size = f"; the store will be {n_images * row_bytes / 1e9:.1f} GB" if n_images * row_bytes > TOLD_BYTES else ""
     say(f"{len(pending):,} images to embed, {n_images - len(pending):,} need not be{size}")
     engine = work.network.engine
-    processes = min(work.workers, work.network.choice.processes, -(-len(pending) // engine.batch))
+    processes = min(work.network.choice.processes(work.workers), -(-len(pending) // engine.batch))
     units = divide(pending, processes, engine.batch, unit_images(engine.batch, shape))
     pool = Parallel(n_jobs=processes, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
     task = delayed(embed_unit)
@@ -73,7 +73,7 @@ def embed_pending(pending: list[Path], work: Work, n_images: int, say: Callable[
         check_interrupted()
     seconds = progress.close()
     rate = len(pending) / seconds
-    say(f"{len(pending):,} images embedded in {seconds:.0f} s ({rate:.0f} images/s; {_shares(spent)})")
+    say(f"{len(pending):,} images embedded in {seconds:.0f} s ({rate:.1f} images/s; {_shares(spent)})")
 
 
 def _shares(spent: Mapping[str, float]) -> str:

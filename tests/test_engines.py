@@ -110,7 +110,8 @@ def test_gpus_are_chosen_with_the_arithmetic_that_all_of_them_have(
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(details))
     monkeypatch.setattr(tf.config.experimental, "get_device_details", details.get)
     choice = choose("auto", "auto")
-    assert (choice.engine, choice.precision, choice.processes) == ("tensorflow", precision, 2)
+    assert (choice.engine, choice.precision, choice.processes()) == ("tensorflow", precision, 2)
+    assert [choice.processes(workers) for workers in (1, 5)] == [1, 2]
     assert choice.why == f"on 2 x NVIDIA A; {precision} is its fastest arithmetic here"
     engine = engine_on(choice, Path("network"))
     assert engine.batch == engines.GPU_BATCH

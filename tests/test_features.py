@@ -9,6 +9,7 @@ import cheap
 import numpy as np
 import PIL.Image
 import pytest
+from joblib import parallel_config
 
 from cache.command import muted_imports
 from cache.errors import UserError
@@ -215,6 +216,13 @@ def test_processes_give_the_same_embeddings_as_one(place: Path) -> None:
     shutil.copytree(place / "s.h5.network", place / "two.h5.network")
     two = make_features(place / "data", place / "two.h5", SMALL, workers=2, say=lambda line: None, warn=pytest.fail)
     assert two.content == FeatureStore(place / "s.h5").content
+
+
+def test_another_backend_of_joblib_gives_the_same_store(place: Path) -> None:
+    shutil.copytree(place / "s.h5.network", place / "other.h5.network")
+    with parallel_config("threading"):
+        other = make_features(place / "data", place / "other.h5", SMALL, workers=3, say=lambda line: None)
+    assert other.content == FeatureStore(place / "s.h5").content
 
 
 def test_an_option_that_differs_is_refused_before_anything_is_built(

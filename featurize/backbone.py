@@ -148,7 +148,9 @@ def split_poolings(text: str) -> list[str]:
     asked = [name.strip() for name in text.split(",")]
     unknown = [name for name in asked if name not in POOLINGS]
     if unknown:
-        raise UserError(f"pooling '{unknown[0]}': expected one of {', '.join(POOLINGS)}, or several as in avg,gem")
+        raise UserError(
+            f"pooling '{unknown[0]}': expected one of {', '.join(POOLINGS)}, several as in avg,gem, or none for maps"
+        )
     return [name for name in POOLINGS if name in asked]
 
 

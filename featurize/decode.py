@@ -144,12 +144,16 @@ def _to_plain(image: PIL.Image.Image) -> PIL.Image.Image:
 
 def _window(image: PIL.Image.Image) -> PIL.Image.Image:
     """Stretch deep grey to 8 bits; a TIFF may say that white is zero, which Pillow minds in 8 bits alone."""
-    values = np.asarray(image, dtype=np.float32)
-    finite = values[np.isfinite(values)]
+    values = np.asarray(image)
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     if not finite.size:
         raise Unreadable("no grey level in it is a number")
-    low, high = np.percentile(finite, WINDOW_PERCENTILES)
-    shown = (np.nan_to_num(values, nan=low) - low) / (high - low if high > low else 1.0) * 255.0
+    low, high = np.percentile(finite, WINDOW_PERCENTILES).astype(np.float32)
+    # Of 16 bits, the levels are fewer than the pixels of a radiograph: 89 megapixels in float32 would take gigabytes.
+    levels = np.arange(2**16) if values.dtype.itemsize == 2 else values
+    shown = (np.nan_to_num(levels.astype(np.float32), nan=low) - low) / (high - low if high > low else 1.0) * 255.0
     grey = np.clip(shown, 0, 255).astype(np.uint8)
+    if levels is not values:
+        grey = grey[values]
     is_inverted = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
     return PIL.Image.fromarray(255 - grey if is_inverted else grey)

@@ -27,9 +27,10 @@ class Progress:
         self._total, self._label, self._unit, self._done = total, label, unit, 0
         self._started = self._told = time.monotonic()
 
-    def add(self, n_done: int) -> None:
-        """Count some more."""
+    def add(self, n_done: int, note: str = "") -> None:
+        """Count some more; a note, such as where the time goes, stands behind."""
         self._done += n_done
+        self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(n_done)
         now = time.monotonic()
         if self._bar.disable and now - self._told >= LINE_SECONDS:
@@ -37,7 +38,8 @@ class Progress:
             rate = self._done / (now - self._started)
             left = (self._total - self._done) / rate
             print(
-                f"{self._label}: {self._done:,} of {self._total:,}, {rate:.0f} {self._unit}/s, {left:.0f} s left",
+                f"{self._label}: {self._done:,} of {self._total:,}, {rate:.0f} {self._unit}/s, {left:.0f} s left"
+                f"{f'; {note}' if note else ''}",
                 file=sys.stderr,
             )
 

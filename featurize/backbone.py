@@ -119,14 +119,10 @@ class Backbone:
         network.trainable = False
         asked = _find_layer(network, self.layer)
         cut = asked if poolings else _find_clean_cut(network, asked)
-        if len(cut.output.shape) != 4:
-            raise UserError(
-                f"layer '{cut.name}' of {self.name} gives shape {cut.output.shape}, not a map; choose another"
-            )
         images = keras.Input((self.size, self.size, 3), dtype="uint8")
         # A cast makes a new array: preprocess_input may change a float array in place.
         pixels = module.preprocess_input(keras.ops.cast(images, "float32"))
-        maps = keras.Model(network.input, cut.output)(pixels, training=False)
+        maps = keras.Model(network.input, _as_map(cut))(pixels, training=False)
         maps = keras.ops.cast(maps, "float32")
         vectors = [_pool(maps, pooling) for pooling in poolings]
         model = keras.Model(images, keras.ops.concatenate(vectors, axis=1) if len(vectors) > 1 else (*vectors, maps)[0])
@@ -152,7 +148,9 @@ def split_poolings(text: str) -> list[str]:
     asked = [name.strip() for name in text.split(",")]
     unknown = [name for name in asked if name not in POOLINGS]
     if unknown:
-        raise UserError(f"pooling '{unknown[0]}': expected one of {', '.join(POOLINGS)}, or several as in avg,gem")
+        raise UserError(
+            f"pooling '{unknown[0]}': expected one of {', '.join(POOLINGS)}, several as in avg,gem, or none for maps"
+        )
     return [name for name in POOLINGS if name in asked]
 
 
@@ -187,6 +185,24 @@ def _compute_in(policy: str, application: Any, network: Any) -> Any:
         keras.config.set_dtype_policy(usual)
     same.set_weights(network.get_weights())
     return same
+
+
+def _as_map(cut: Any) -> Any:
+    """A layer's output as a map; where it is one vector already, such as within squeeze and excitation, of one pixel.
+
+    Raises
+    ------
+    UserError
+        It is neither.
+    """
+    import keras
+
+    output = cut.output
+    if getattr(output, "shape", None) is not None and len(output.shape) == 2:
+        return keras.layers.Reshape((1, 1, output.shape[-1]))(output)
+    if getattr(output, "shape", None) is None or len(output.shape) != 4:
+        raise UserError(f"layer '{cut.name}' gives neither a map nor a vector of numbers; choose another")
+    return output
 
 
 def _pool(maps: Any, pooling: str) -> Any:

@@ -19,8 +19,11 @@ from numpy.typing import NDArray
 from cache.command import muted
 from featurize.dicom import Unsupported, is_dicom, read_dicom
 
-DECODING = "2"
-"""Version of what `decode` does, part of a store's provenance: raise it whenever pixels change."""
+WINDOW_PERCENTILES = (0.5, 99.5)
+"""What grey of more than 8 bits is stretched between, in percent: the extremes of a radiograph are markers and air."""
+
+DECODING = "3: JPEG scaled in its transform; deep grey between {} and {} percent".format(*WINDOW_PERCENTILES)
+"""What `decode` does, part of a store's provenance: raise the number whenever pixels change."""
 
 RESIZING = "bilinear antialiased"
 """How `decode` resizes, part of a store's provenance."""
@@ -31,11 +34,11 @@ MIN_SIDE = 2
 MAX_PIXELS = 89_478_485
 """Limit on width × height (Pillow's own, a quarter of a GiB as RGB): above it lies damage or malice."""
 
-WINDOW_PERCENTILES = (0.5, 99.5)
-"""What 16-bit grey is stretched between, in percent: the extremes of a radiograph are markers and air."""
-
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP")
 """What is looked for in a file, whatever its ending; others Pillow would hand to programs of the system."""
+
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
+"""A TIFF's tag that tells what its numbers mean, and one of its values (TIFF 6.0, section 8)."""
 
 TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -85,7 +88,7 @@ def decode(data: bytes, size: int) -> NDArray[np.uint8]:
             with _quiet(data), PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image)
                 image.draft(None, (size, size))
-                return _to_square(_to_plain(PIL.ImageOps.exif_transpose(image)), size)
+                return _to_square(_to_plain(_turn(image)), size)
     except Unsupported as error:
         raise Unreadable(str(error)) from None
     except PIL.UnidentifiedImageError:
@@ -95,6 +98,12 @@ def decode(data: bytes, size: int) -> NDArray[np.uint8]:
     # Damaged files make Pillow's decoders fail in many ways: OSError, SyntaxError (PNG), struct.error, ...
     except _DAMAGE as error:
         raise Unreadable(f"damaged: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def _turn(image: PIL.Image.Image) -> PIL.Image.Image:
+    """As its EXIF orientation says; without one Pillow would copy the picture for nothing."""
+    PIL.ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _to_square(image: PIL.Image.Image, size: int) -> NDArray[np.uint8]:
@@ -134,7 +143,17 @@ def _to_plain(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _window(image: PIL.Image.Image) -> PIL.Image.Image:
-    values = np.asarray(image, dtype=np.float32)
-    low, high = np.percentile(values, WINDOW_PERCENTILES)
-    scaled = (values - low) / max(high - low, 1.0) * 255.0
-    return PIL.Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
+    """Stretch deep grey to 8 bits; a TIFF may say that white is zero, which Pillow minds in 8 bits alone."""
+    values = np.asarray(image)
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    if not finite.size:
+        raise Unreadable("no grey level in it is a number")
+    low, high = np.percentile(finite, WINDOW_PERCENTILES).astype(np.float32)
+    # Of 16 bits, the levels are fewer than the pixels of a radiograph: 89 megapixels in float32 would take gigabytes.
+    levels = np.arange(2**16) if values.dtype.itemsize == 2 else values
+    shown = (np.nan_to_num(levels.astype(np.float32), nan=low) - low) / (high - low if high > low else 1.0) * 255.0
+    grey = np.clip(shown, 0, 255).astype(np.uint8)
+    if levels is not values:
+        grey = grey[values]
+    is_inverted = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
+    return PIL.Image.fromarray(255 - grey if is_inverted else grey)

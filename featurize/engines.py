@@ -8,6 +8,7 @@ import fcntl
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,8 +24,9 @@ from cache.errors import UserError
 
 ENGINES = ("auto", "openvino", "tensorflow")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-BATCH, GPU_BATCH = 16, 128
-"""Images a step: the measured best for one OpenVINO thread, and small beside a worker's memory; a GPU wants more."""
+BATCH, SMALL_BATCH, GPU_BATCH = 16, 2, 128
+"""Images a step. Of two, one OpenVINO thread keeps the maps in its cache, which is the fastest in float32; arithmetic
+as quick as AMX's wants more to do at a time, and a GPU most."""
 
 FRONT, CONVERTED = "front.keras", "front.xml"
 """The front's files beside a store, for TensorFlow and for OpenVINO (whose weights stand in ``front.bin``)."""
@@ -39,10 +41,13 @@ class Choice:
     why: str
     n_gpus: int = 0
 
-    @property
-    def processes(self) -> int:
-        """One single-threaded process a core, or one a GPU; TensorFlow on a CPU uses every core by itself."""
-        return cpu_count() if self.engine == "openvino" else max(1, self.n_gpus)
+    def processes(self, workers: int | None = None) -> int:
+        """One single-threaded process a core, or as many as are asked for; with TensorFlow at most one a GPU, or one
+        alone on a CPU, every core of which it uses by itself."""
+        if self.engine == "openvino":
+            return workers or cpu_count()
+        most = max(1, self.n_gpus)
+        return min(workers or most, most)
 
 
 def choose(engine: str, precision: str) -> Choice:
@@ -107,11 +112,15 @@ class OpenVINOEngine:
 
     folder: Path
     precision: str
-    batch: int = BATCH
     threads: int = 1
 
+    @property
+    def batch(self) -> int:
+        """Images a step; the converted network takes no other number."""
+        return openvino_batch(self.precision)
+
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        request = _compile(self.folder / CONVERTED, self.precision)
+        request = _request(self.folder / CONVERTED, self.precision)
         return _in_batches(images, self.batch, lambda batch: np.array(request.infer({0: batch})[0], dtype=np.float32))
 
 
@@ -132,14 +141,19 @@ def engine_on(choice: Choice, folder: Path) -> Engine:
     """The chosen engine on the network in a folder."""
     if choice.engine == "openvino":
         return OpenVINOEngine(folder, choice.precision)
-    return TensorFlowEngine(folder, GPU_BATCH if choice.n_gpus else BATCH, max(1, cpu_count() // choice.processes))
+    return TensorFlowEngine(folder, GPU_BATCH if choice.n_gpus else BATCH, max(1, cpu_count() // choice.processes()))
 
 
-def convert(model: Any, folder: Path) -> None:
-    """Convert a Keras front to OpenVINO's file pair in a folder."""
+def openvino_batch(precision: str) -> int:
+    """Images a step of OpenVINO in a precision."""
+    return SMALL_BATCH if precision == "float32" else BATCH
+
+
+def convert(model: Any, folder: Path, batch_size: int) -> None:
+    """Convert a Keras front to OpenVINO's file pair in a folder, for a number of images a step."""
     ov = _openvino()
     # compress_to_fp16 would round the weights to 11 bits even for float32 inference.
-    ov.save_model(ov.convert_model(_concrete_function(model, BATCH)), folder / CONVERTED, compress_to_fp16=False)
+    ov.save_model(ov.convert_model(_concrete_function(model, batch_size)), folder / CONVERTED, compress_to_fp16=False)
 
 
 def find_gpus() -> list[str]:
@@ -213,7 +227,23 @@ def _claim_gpu(folder: Path, n_gpus: int) -> int:
     return os.getpid() % n_gpus
 
 
-@lru_cache(maxsize=1)
+class _Mine(threading.local):
+    """What a thread has compiled last: one request serves one thread at a time, and Dask runs several in a process."""
+
+    key: tuple[Path, str] | None = None
+    request: Any = None
+
+
+_mine = _Mine()
+
+
+def _request(path: Path, precision: str) -> Any:
+    """This thread's network."""
+    if _mine.key != (path, precision):
+        _mine.key, _mine.request = (path, precision), _compile(path, precision)
+    return _mine.request
+
+
 def _compile(path: Path, precision: str) -> Any:
     options = {
         "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],

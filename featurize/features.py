@@ -11,8 +11,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from joblib import cpu_count
-
 from cache.changes import find_changes, find_loss
 from cache.claim import claimed
 from cache.errors import UserError, some
@@ -56,7 +54,9 @@ def make_features(
     given : mapping
         Which features: the options that were given, under the names in `featurize.request.DEFAULTS`.
     workers : int, optional
-        Processes; one a core if not given. TensorFlow always runs in one.
+        Processes; one a core if not given. TensorFlow runs in one a GPU, or in one. Within
+        ``joblib.parallel_config("dask")``, or with another backend, they are that cluster's, where every worker sees
+        the same paths.
     rebuild : bool
         Let a store that holds other features be replaced.
     say, warn : callable
@@ -78,7 +78,7 @@ def make_features(
         listings = identify(images, seen)
     finally:
         seen.save()  # a stop must not cost the reading of a hundred thousand files
-    job = _Job(data, path, dict(given), rebuild, workers or cpu_count(), images, listings, say, warn)
+    job = _Job(data, path, dict(given), rebuild, workers, images, listings, say, warn)
     store = job.find_finished()
     if store is None:
         with claimed(path):
@@ -95,7 +95,7 @@ class _Job:
     path: Path
     given: dict[str, Any]
     rebuild: bool
-    workers: int
+    workers: int | None
     images: Mapping[str, list[Image]]
     listings: Mapping[str, Listing]
     say: Callable[[str], None]
@@ -203,7 +203,7 @@ def _require_dicom(images: Mapping[str, list[Image]]) -> None:
 
 def _prepare(request: Request, path: Path, say: Callable[[str], None]) -> Network:
     backbone, choice = request.backbone, choose(request.engine, request.precision)
-    network = prepare_network(request, choice, path)
+    network = prepare_network(request, choice, path, say)
     cut = network.cut
     shape = " x ".join(f"{side:,}" for side in cut.shape)
     say(

@@ -1,15 +1,17 @@
 """The network beside the store: built once, in a process that ends, and run by others from its files.
 
-``STORE.network/`` holds the front as a Keras model and, for OpenVINO, converted; after a cut, the tail too. A later
-run needs neither the weights file nor, on OpenVINO, TensorFlow: adding ten images does not wait for a network to be
-built.
+``STORE.network/`` holds the front, as a Keras model or converted for OpenVINO; after a cut, the tail too. A later run
+needs neither the weights file nor, on OpenVINO, TensorFlow: adding ten images does not wait for a network to be built.
 """
 
+import contextlib
 import json
 import multiprocessing
+import os
 import shutil
-import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
@@ -20,7 +22,7 @@ from cache.command import muted_imports
 from cache.errors import UserError
 from cache.files import digest_file, write_text, writing
 from featurize.backbone import Backbone, Cut
-from featurize.engines import FRONT, Choice, Engine, convert, engine_on
+from featurize.engines import FRONT, Choice, Engine, convert, engine_on, openvino_batch
 from featurize.request import Request
 
 FACTS, TAIL = "network.json", "tail.keras"
@@ -50,7 +52,9 @@ def network_folder(store: Path) -> Path:
     return store.with_name(store.name + ".network")
 
 
-def prepare_network(request: Request, choice: Choice, store: Path) -> Network:
+def prepare_network(
+    request: Request, choice: Choice, store: Path, say: Callable[[str], None] = lambda line: None
+) -> Network:
     """Find the network beside a store, or build it there.
 
     Parameters
@@ -59,6 +63,8 @@ def prepare_network(request: Request, choice: Choice, store: Path) -> Network:
     choice : Choice
         From `featurize.engines.choose`.
     store : Path
+    say : callable
+        Told, in a line, that the network is being built, which takes seconds.
 
     Returns
     -------
@@ -73,6 +79,7 @@ def prepare_network(request: Request, choice: Choice, store: Path) -> Network:
     wanted = _wanted(request, choice)
     cut = _find(folder, wanted)
     if cut is None:
+        say(f"building the network, once: it stays in {folder}")
         cut = _run_apart(_build, request.backbone, choice, folder, wanted)
     return Network(cut, choice, engine_on(choice, folder))
 
@@ -80,9 +87,10 @@ def prepare_network(request: Request, choice: Choice, store: Path) -> Network:
 def _wanted(request: Request, choice: Choice) -> dict[str, Any]:
     """What decides the files, as far as it is known before the network is built."""
     backbone = vars(request.backbone) | {"weights": request.weights_source}
-    # Where OpenVINO computes in a lower precision, it is its own doing: the files are the same.
-    layers = choice.precision if choice.engine == "tensorflow" else "float32"
-    return backbone | {"engine": choice.engine, "layers": layers}
+    if choice.engine == "openvino":
+        # A lower precision is OpenVINO's own doing: the layers are the same.
+        return backbone | {"engine": "openvino", "layers": "float32", "batch": openvino_batch(choice.precision)}
+    return backbone | {"engine": choice.engine, "layers": choice.precision}
 
 
 def has_network(store: Path) -> bool:
@@ -118,11 +126,12 @@ def _build(backbone: Backbone, choice: Choice, folder: Path, wanted: dict[str, A
     with writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        front.model.save(folder / FRONT)
+        if choice.engine == "openvino":
+            convert(front.model, folder, wanted["batch"])
+        else:
+            front.model.save(folder / FRONT)
         if front.tail is not None:
             front.tail.save(folder / TAIL)
-        if choice.engine == "openvino":
-            convert(front.model, folder)
         files = {path.name: digest_file(path).hex() for path in sorted(folder.iterdir())}
         facts = {"wanted": wanted, "cut": asdict(front.cut), "files": files}
         write_text(folder / FACTS, json.dumps(facts, indent=1))
@@ -132,35 +141,46 @@ def _build(backbone: Backbone, choice: Choice, folder: Path, wanted: dict[str, A
 def _run_apart(function: Callable[..., Any], *args: Any) -> Any:
     """Call a function in a process of its own, whose memory ends with it: TensorFlow gives none back.
 
-    Where TensorFlow is loaded already, nothing would be saved.
+    Where TensorFlow is loaded already, nothing would be saved. A process that multiprocessing starts would run the
+    caller's script a second time; and this one hears nothing of Ctrl-C, which is for the caller, who ends it.
     """
     if "tensorflow" in sys.modules:
         return function(*args)
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(sender, function, *args), daemon=True)
-    # Ctrl-C is for this process, which ends the other; the other would die of it with a traceback.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    ours, theirs = multiprocessing.Pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"from featurize.network import _answer; _answer({theirs.fileno()})"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        pass_fds=[theirs.fileno()],
+        start_new_session=True,
+    )
+    theirs.close()
     try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    sender.close()
-    try:
-        answer = receiver.recv()
-    except EOFError as error:
+        ours.send((function, args))
+        answer = ours.recv()
+    except (EOFError, ConnectionError) as error:
         raise UserError("the process that builds the network was ended, most likely for lack of memory") from error
     finally:
         process.kill()
-        process.join()
-        receiver.close()
+        process.wait()
+        ours.close()
     if isinstance(answer, BaseException):
         raise answer
     return answer
 
 
-def _answer(sender: Connection, function: Callable[..., Any], *args: Any) -> None:
+def _answer(descriptor: int) -> None:
+    """What the other process does: call what it is sent, send what comes of it."""
+    caller = Connection(descriptor)
+    function, args = caller.recv()
+    threading.Thread(target=_end_with, args=[caller], daemon=True).start()
     try:
-        sender.send(function(*args))
+        caller.send(function(*args))
     except Exception as error:
-        sender.send(error)
+        caller.send(error)
+
+
+def _end_with(caller: Connection) -> None:
+    """End this process when its caller is killed: nobody may write the folder of a store without its claim."""
+    with contextlib.suppress(OSError):
+        caller.poll(None)
+    os._exit(1)

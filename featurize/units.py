@@ -17,8 +17,9 @@ from cache.rows import DIGEST_BYTES, OK, UNREADABLE, Rows, stored_as
 from featurize.decode import Unreadable, decode
 from featurize.engines import Engine
 
-UNIT_BATCHES, UNIT_BYTES = 8, 32 * 2**20
-"""Most of a unit: a few seconds of work, so little is lost to a kill and little time goes into part files."""
+UNIT_IMAGES, UNIT_BATCHES, UNIT_BYTES = 128, 8, 32 * 2**20
+"""A unit is so many images, or so many batches where that is more, and no more bytes: a few seconds of work, so little
+is lost to a kill and little time goes into part files."""
 
 STAGES = ("read", "decode", "infer", "write")
 """Where the time of a unit goes; workers do the first three, the coordinator the last."""
@@ -27,21 +28,29 @@ STAGES = ("read", "decode", "infer", "write")
 def unit_images(batch: int, shape: tuple[int, ...]) -> int:
     """How many images are a unit: whole batches, fewer where an embedding is a large map.
 
-    >>> unit_images(16, (1024,)), unit_images(16, (16, 16, 864))
-    (128, 32)
+    >>> unit_images(2, (1024,)), unit_images(128, (1024,)), unit_images(16, (16, 16, 864))
+    (128, 1024, 32)
     """
-    return batch * max(1, min(UNIT_BATCHES, UNIT_BYTES // (4 * math.prod(shape) * batch)))
+    most = min(max(UNIT_IMAGES, UNIT_BATCHES * batch), UNIT_BYTES // (4 * math.prod(shape)))
+    return batch * max(1, most // batch)
 
 
 def divide(paths: list[Path], processes: int, batch: int, step: int) -> list[list[Path]]:
     """Divide the work: one batch for each process first, so that the first images come soon, then whole units.
 
-    >>> [len(unit) for unit in divide([Path()] * 100, processes=2, batch=4, step=32)]
-    [4, 4, 32, 32, 28]
+    Towards the end units grow smaller, down to an eighth, so that no process works long while others have nothing left.
+
+    >>> [len(unit) for unit in divide([Path()] * 200, processes=2, batch=4, step=32)]
+    [4, 4, 32, 32, 32, 24, 20, 16, 12, 8, 4, 4, 4, 4]
     """
-    begin = min(len(paths), processes * batch)
-    starts = [*range(0, begin, batch), *range(begin, len(paths), step), len(paths)]
-    return [paths[start:end] for start, end in itertools.pairwise(starts)]
+    units: list[list[Path]] = []
+    start, least = 0, max(1, step // 8 // batch)
+    while start < len(paths):
+        share = max(least, -(-(len(paths) - start) // (2 * processes * batch)))
+        size = batch if len(units) < processes else min(step, share * batch)
+        units.append(paths[start : start + size])
+        start += size
+    return units
 
 
 @dataclass(frozen=True)

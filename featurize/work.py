@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Work:
     network: Network
     request: Request
     parts: Parts
-    workers: int
+    workers: int | None
 
 
 def embed_pending(pending: list[Path], work: Work, n_images: int, say: Callable[[str], None]) -> None:
@@ -55,7 +55,7 @@ def embed_pending(pending: list[Path], work: Work, n_images: int, say: Callable[
     size = f"; the store will be {n_images * row_bytes / 1e9:.1f} GB" if n_images * row_bytes > TOLD_BYTES else ""
     say(f"{len(pending):,} images to embed, {n_images - len(pending):,} need not be{size}")
     engine = work.network.engine
-    processes = min(work.workers, work.network.choice.processes, -(-len(pending) // engine.batch))
+    processes = min(work.network.choice.processes(work.workers), -(-len(pending) // engine.batch))
     units = divide(pending, processes, engine.batch, unit_images(engine.batch, shape))
     pool = Parallel(n_jobs=processes, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
     task = delayed(embed_unit)
@@ -69,11 +69,16 @@ def embed_pending(pending: list[Path], work: Work, n_images: int, say: Callable[
             parts.add(unit.rows)
             took = unit.seconds | {"write": time.perf_counter() - begun}
             spent = {stage: spent[stage] + took[stage] for stage in STAGES}
-            progress.add(len(unit.rows.digests))
+            progress.add(len(unit.rows.digests), _shares(spent))
         check_interrupted()
     seconds = progress.close()
-    shares = ", ".join(f"{stage} {spent[stage] / sum(spent.values()):.0%}" for stage in STAGES)
-    say(f"{len(pending):,} images embedded in {seconds:.0f} s ({len(pending) / seconds:.0f} images/s; {shares})")
+    rate = len(pending) / seconds
+    say(f"{len(pending):,} images embedded in {seconds:.0f} s ({rate:.1f} images/s; {_shares(spent)})")
+
+
+def _shares(spent: Mapping[str, float]) -> str:
+    """Where the time went, as in ``read 1%, decode 9%, infer 89%, write 1%``."""
+    return ", ".join(f"{stage} {spent[stage] / sum(spent.values()):.0%}" for stage in STAGES)
 
 
 @contextmanager

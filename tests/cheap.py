@@ -55,6 +55,7 @@ def install(patch: Any, engine: CheapEngine | None = None) -> None:
     # As many processes as GPUs.
     network = Network(cut, Choice("tensorflow", "float32", "cheap", n_gpus=8), engine or CheapEngine())
     patch(features, "_prepare", lambda *args: network)
+    patch(units, "UNIT_IMAGES", UNIT_IMAGES)
     patch(units, "UNIT_BATCHES", 1)
 
 

@@ -2,10 +2,13 @@
 
 import contextlib
 import io
+import struct
+import zlib
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+import PIL.TiffImagePlugin
 import pytest
 
 from featurize import decode as module
@@ -187,6 +190,45 @@ def test_deep_grey_is_windowed_whatever_its_type(kind: type) -> None:
     pixels = decode(encode(PIL.Image.fromarray(values), "TIFF"), 64)
     assert (pixels.min(), pixels.max()) == (0, 255)
     assert abs(int(np.median(pixels)) - 127) <= 3
+
+
+def test_deep_grey_whose_white_is_zero_is_shown_as_it_is_meant() -> None:
+    values = np.linspace(0, 60_000, 64 * 64).reshape(64, 64).astype(np.uint16)
+    white_is_zero = PIL.TiffImagePlugin.ImageFileDirectory_v2()
+    white_is_zero[262] = 0
+    inverted = decode(encode(PIL.Image.fromarray(values), "TIFF", tiffinfo=white_is_zero), 64)
+    np.testing.assert_array_equal(inverted, 255 - decode(encode(PIL.Image.fromarray(values), "TIFF"), 64))
+
+
+def test_what_is_no_number_does_not_count_in_the_window() -> None:
+    values = np.linspace(0, 0.01, 64 * 64, dtype=np.float32).reshape(64, 64)
+    expected = decode(encode(PIL.Image.fromarray(values), "TIFF"), 64).astype(int)
+    assert (expected.min(), expected.max()) == (0, 255)
+    values[0, :5], values[-1, 0] = np.nan, np.inf
+    found = decode(encode(PIL.Image.fromarray(values), "TIFF"), 64).astype(int)
+    assert np.abs(found - expected)[1:-1].max() <= 2
+    with pytest.raises(Unreadable, match="no grey level in it is a number"):
+        decode(encode(PIL.Image.fromarray(values * np.nan), "TIFF"), 64)
+
+
+@pytest.mark.parametrize(("colours", "depth"), [(0, 2), (0, 4), (0, 16), (2, 16), (4, 16), (6, 16)])
+def test_png_of_every_depth_that_pillow_does_not_write(colours: int, depth: int) -> None:
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colours]
+    most = 2**depth - 1
+    row = np.repeat([0, most], 16)[:, None].repeat(channels, 1)
+    if colours in (4, 6):
+        row[:, -1] = most  # opaque
+    bits = np.unpackbits(row.astype(">u2").view(np.uint8).reshape(-1, 2), axis=1)[:, 16 - depth :]
+    raw = (b"\0" + np.packbits(bits.ravel()).tobytes()) * 32
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 32, 32, depth, colours, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    pixels = decode(b"\x89PNG\r\n\x1a\n" + chunks, 32)
+    assert pixels[:, :14].max() == 0
+    assert pixels[:, 18:].min() == 255
 
 
 def test_the_first_page_of_a_tiff_counts() -> None:

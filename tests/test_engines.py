@@ -1,19 +1,26 @@
 """Engines give the same numbers, and an embedding depends on its image alone."""
 
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT
+from joblib import cpu_count
 
 from cache.errors import UserError
 from featurize import engines
 from featurize.backbone import Backbone
-from featurize.engines import BATCH, Choice, Engine, TensorFlowEngine, choose
+from featurize.engines import BATCH, Choice, Engine, TensorFlowEngine, choose, engine_on
 from featurize.network import Network, prepare_network
 from featurize.request import Request
 from featurize.units import embed_unit
@@ -29,10 +36,15 @@ def images(n_images: int) -> np.ndarray:
 REQUEST = Request(Backbone("mobilenet", "random:0", 32), "auto", "float32", "float32", "random:0")
 
 
+@cache
 def keras_embeddings(n_images: int) -> np.ndarray:
     """What Keras itself gives."""
-    embeddings: np.ndarray = REQUEST.backbone.build().model.predict(images(n_images), verbose=0)
-    return embeddings
+    return np.asarray(_keras_model()(images(n_images), training=False))
+
+
+@cache
+def _keras_model() -> Any:
+    return REQUEST.backbone.build().model
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +94,46 @@ def test_tensorflow_computes_in_bfloat16_as_a_gpu_would(beside: Callable[[str, s
     assert 0.99 < cosine.min() < 1 - 1e-9
 
 
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((9, 0), "bfloat16"), ((8, 0), "bfloat16"), ((7, 5), "float16"), ((6, 1), "float32")]
+)
+def test_gpus_are_chosen_with_the_arithmetic_that_all_of_them_have(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
+) -> None:
+    import tensorflow as tf
+
+    details = {
+        tf.config.PhysicalDevice("a", "GPU"): {"device_name": "NVIDIA A", "compute_capability": capability},
+        tf.config.PhysicalDevice("b", "GPU"): {"device_name": "NVIDIA B", "compute_capability": (9, 0)},
+    }
+    monkeypatch.setattr(engines.Path, "glob", lambda *args: iter(["/dev/nvidia0"]))
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(details))
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", details.get)
+    choice = choose("auto", "auto")
+    assert (choice.engine, choice.precision, choice.processes()) == ("tensorflow", precision, 2)
+    assert [choice.processes(workers) for workers in (1, 5)] == [1, 2]
+    assert choice.why == f"on 2 x NVIDIA A; {precision} is its fastest arithmetic here"
+    engine = engine_on(choice, Path("network"))
+    assert engine.batch == engines.GPU_BATCH
+    assert engine.threads == max(1, cpu_count() // 2)
+
+
+def test_what_a_gpu_runs_gives_the_same_embeddings_on_a_cpu(
+    beside: Callable[[str], Network], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    engine = beside("tensorflow").engine
+    assert isinstance(engine, TensorFlowEngine)
+    taken: list[str] = []
+    expected = keras_embeddings(4)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["first", "second"])
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda devices, kind: taken.extend(devices))
+    compiled = replace(engine, batch=3)(images(4))  # through XLA
+    np.testing.assert_allclose(compiled, expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
+    assert taken == ["first"]
+
+
 def test_each_process_takes_a_gpu_of_its_own(tmp_path: Path) -> None:
     from featurize.engines import _claim_gpu
 
@@ -95,6 +147,16 @@ def test_threads_that_decode_change_nothing(beside: Callable[[str], Network], ph
     one, several = (embed_unit(replace(engine, threads=n, batch=4), paths, 32, (1024,), "float32") for n in (1, 3))
     np.testing.assert_array_equal(one.rows.digests, several.rows.digests)
     np.testing.assert_array_equal(one.rows.embeddings, several.rows.embeddings)
+
+
+@needs_openvino
+def test_threads_of_one_process_do_not_disturb_each_other(beside: Callable[[str], Network]) -> None:
+    # As Dask's workers do: they run several tasks in a process.
+    engine, many = beside("openvino").engine, images(24)
+    expected = engine(many)
+    with ThreadPoolExecutor(4) as pool:
+        for start, found in zip(range(0, 24, 4), pool.map(engine, np.split(many, 6)), strict=True):
+            np.testing.assert_array_equal(found, expected[start : start + 4])
 
 
 @needs_openvino
@@ -115,27 +177,46 @@ def test_bfloat16_stays_close_where_the_machine_has_it(beside: Callable[[str, st
 
 @needs_openvino
 def test_the_coordinator_never_loads_tensorflow(phantoms: Path, tmp_path: Path) -> None:
-    code = (
+    # A script that does not look whether it is the main one: no other process may run it again.
+    script = tmp_path / "script.py"
+    script.write_text(
         "import sys; from pathlib import Path; from featurize.features import make_features\n"
         "given = {'backbone': 'mobilenet', 'weights': 'random:0', 'size': 32, 'engine': 'openvino'}\n"
         "make_features(Path(sys.argv[1]), Path(sys.argv[2]), given, workers=2)\n"
         "assert 'tensorflow' not in sys.modules\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(phantoms), str(tmp_path / "s.h5")], capture_output=True, text=True
-    )
+    command = [sys.executable, script, phantoms, tmp_path / "s.h5"]
+    path = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=path)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert "40 images embedded" in done.stdout
+
+
+def test_the_process_that_builds_a_network_ends_with_its_caller(tmp_path: Path) -> None:
+    code = "import time; from featurize import network; network._run_apart(time.sleep, 60)"
+    caller = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    deadline = time.monotonic() + 30
+    while not (children := _children(caller.pid)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    caller.kill()
+    caller.wait()
+    while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert children
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 @needs_openvino
 def test_a_network_that_cannot_be_built_apart_is_one_line(phantoms: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "featurize", phantoms, "--store", tmp_path / "s.h5", "--engine", "openvino"]
-    done = subprocess.run(
-        [*map(str, command), "--weights", "random:0", "--layer", "no"], capture_output=True, text=True
-    )
+    network = ["--backbone", "mobilenet", "--size", "32", "--weights", "random:0", "--layer", "no"]
+    done = subprocess.run([*map(str, command), *network], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("featurize: error: no layer 'no' in densenet121; it has 0 to 426: input_layer")
+    assert done.stderr.startswith("featurize: error: no layer 'no' in mobilenet_1.00_32; it has 0 to 85: input_layer")
     assert done.stderr.count("\n") == 1
 
 
@@ -147,7 +228,7 @@ def test_a_damaged_network_beside_a_store_is_built_again(tmp_path: Path) -> None
     path = tmp_path / "s.h5.network" / "front.bin"
     data = bytearray(path.read_bytes())
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    engines._compile.cache_clear()
+    engines._mine.key = None
     after = prepare_network(REQUEST, choice, store)
     assert after.cut == before.cut
     np.testing.assert_array_equal(after.engine(images(3)), expected)

@@ -5,9 +5,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import cheap
 import numpy as np
+import PIL.Image
 import pytest
+from joblib import parallel_config
 
+from cache.command import muted_imports
 from cache.errors import UserError
 from cache.parts import Parts
 from cache.store import FeatureStore
@@ -15,7 +19,8 @@ from cache.verify import verify_store
 from featurize import features
 from featurize.features import make_features
 
-SMALL = {"backbone": "mobilenet", "weights": "random:0", "size": 32, "engine": "tensorflow", "precision": "float32"}
+ENGINE, OTHER = ("tensorflow", "openvino")[:: -1 if find_spec("openvino") else 1]
+SMALL = {"backbone": "mobilenet", "weights": "random:0", "size": 32, "engine": ENGINE, "precision": "float32"}
 
 
 @pytest.fixture
@@ -35,9 +40,11 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture(scope="module")
 def template(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with a finished store beside it."""
+    with muted_imports():
+        import tensorflow  # noqa: F401  # so that no network is built apart, which would load it each time
     folder = tmp_path_factory.mktemp("features")
     shutil.copytree(phantoms, folder / "data")
-    make(folder)
+    make_features(folder / "data", folder / "s.h5", SMALL, workers=1, say=lambda line: None, warn=pytest.fail)
     return folder
 
 
@@ -130,6 +137,41 @@ def test_unreadable_images_keep_their_rows_and_are_told(place: Path) -> None:
     assert f"{paths[3].stem}: not an image of a known format" in told[0]
 
 
+@pytest.mark.parametrize("damage", ["cut", "overwritten"])
+def test_a_damaged_file_of_any_kind_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96, 4), dtype=np.uint8)
+    picture = PIL.Image.fromarray(noise)
+    deep = PIL.Image.fromarray((noise[..., 0].astype(np.uint16) << 8) + noise[..., 1])
+    kinds = {
+        "grey.jpg": picture.convert("L"), "colour.jpg": picture.convert("RGB"), "cmyk.jpg": picture.convert("CMYK"),
+        "bits.png": picture.convert("1"), "palette.png": picture.convert("P"), "alpha.png": picture, "deep.png": deep,
+        "plain.tiff": picture.convert("L"), "deep.tif": deep, "float.tiff": deep.convert("F"),
+        "plain.bmp": picture.convert("RGB"), "plain.gif": picture.convert("P"), "plain.webp": picture,
+    }  # fmt: skip
+    folder = tmp_path / "data" / "train"
+    folder.mkdir(parents=True)
+    for name, image in kinds.items():
+        image.save(folder / f"whole_{name.replace('.', '_')}{Path(name).suffix}")
+    if find_spec("pydicom") is not None:
+        import pydicom
+
+        shipped = Path(pydicom.__file__).parent / "data" / "test_files" / "MR_small.dcm"
+        shutil.copy(shipped, folder / "whole_dcm.dcm")
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        left = (
+            data[: len(data) // 2] if damage == "cut" else b"\0" * 64 + data[64:132].replace(b"DICM", b"") + data[132:]
+        )
+        path.with_name(path.name.replace("whole", "torn")).write_bytes(left)
+    cheap.install(monkeypatch.setattr)
+    told: list[str] = []
+    store = make_features(tmp_path / "data", tmp_path / "s.h5", cheap.GIVEN, say=lambda line: None, warn=told.append)
+    split = store.split("train")
+    assert len(split.ids) == 2 * len(list(folder.glob("whole_*")))
+    assert [id.startswith("whole") for id in split.ids] == split.readable.tolist()
+    assert len(told) == 1
+
+
 def test_an_image_that_never_had_bytes_does_not_make_a_store_stale(place: Path, embedded: list[int]) -> None:
     (place / "data" / "train" / "zz.jpg").symlink_to("nowhere.jpg")
     told: list[str] = []
@@ -171,20 +213,24 @@ def test_rebuild_replaces_other_features(place: Path, embedded: list[int]) -> No
 def test_processes_give_the_same_embeddings_as_one(place: Path) -> None:
     if find_spec("openvino") is None:
         pytest.skip("openvino is not installed")
-    given = {**SMALL, "engine": "openvino"}
-    stores = [
-        make_features(place / "data", place / f"{n}.h5", given, workers=n, say=lambda line: None, warn=pytest.fail)
-        for n in (1, 2)
-    ]
-    assert stores[0].content == stores[1].content
+    shutil.copytree(place / "s.h5.network", place / "two.h5.network")
+    two = make_features(place / "data", place / "two.h5", SMALL, workers=2, say=lambda line: None, warn=pytest.fail)
+    assert two.content == FeatureStore(place / "s.h5").content
+
+
+def test_another_backend_of_joblib_gives_the_same_store(place: Path) -> None:
+    shutil.copytree(place / "s.h5.network", place / "other.h5.network")
+    with parallel_config("threading"):
+        other = make_features(place / "data", place / "other.h5", SMALL, workers=3, say=lambda line: None)
+    assert other.content == FeatureStore(place / "s.h5").content
 
 
 def test_an_option_that_differs_is_refused_before_anything_is_built(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features, "_prepare", lambda *args: pytest.fail("built"))
-    with pytest.raises(UserError, match="it has engine tensorflow, not openvino"):
-        make_features(place / "data", place / "s.h5", {"engine": "openvino"}, say=lambda line: None, warn=pytest.fail)
+    with pytest.raises(UserError, match=f"it has engine {ENGINE}, not {OTHER}"):
+        make_features(place / "data", place / "s.h5", {"engine": OTHER}, say=lambda line: None, warn=pytest.fail)
 
 
 def test_a_store_of_another_folder_is_not_emptied(place: Path, tmp_path: Path) -> None:
@@ -212,12 +258,10 @@ def test_a_split_that_vanishes_is_refused_unless_it_is_meant(place: Path, embedd
 
 
 def test_a_finished_store_does_not_need_its_weights_file(place: Path, tmp_path: Path, embedded: list[int]) -> None:
-    from cache.command import muted_imports
+    import keras
 
-    with muted_imports():
-        import keras
+    from featurize.weights import load_weights
 
-        from featurize.weights import load_weights
     weights = tmp_path / "mine.weights.h5"
     load_weights(keras.applications.MobileNet, "random:3", 32).save_weights(weights)
     given = {**SMALL, "weights": str(weights)}
@@ -300,8 +344,10 @@ def test_maps_that_the_disk_cannot_hold_are_refused_with_the_number(
 
 
 def test_float16_is_stored_as_asked(place: Path) -> None:
-    given = {**SMALL, "backbone": "vgg16", "dtype": "float16"}
+    # Of an early layer: a random MobileNet's last features are too small for float16.
+    given = {**SMALL, "layer": "conv_pw_1_relu", "dtype": "float16"}
     half = make_features(place / "data", place / "half.h5", given, say=lambda line: None, warn=pytest.fail)
+    shutil.copytree(place / "half.h5.network", place / "whole.h5.network")
     whole = make_features(
         place / "data", place / "whole.h5", {**given, "dtype": "float32"}, say=lambda line: None, warn=pytest.fail
     )
@@ -312,6 +358,7 @@ def test_float16_is_stored_as_asked(place: Path) -> None:
 
 def test_embeddings_that_do_not_fit_into_float16_are_refused(place: Path) -> None:
     # A random MobileNet's features are about 1e-21: all would become 0.
+    shutil.copytree(place / "s.h5.network", place / "half.h5.network")
     with pytest.raises(UserError, match="do not fit into float16; store them as float32"):
         make_features(place / "data", place / "half.h5", {**SMALL, "dtype": "float16"}, say=lambda line: None)
 
@@ -382,12 +429,10 @@ def test_rebuild_brings_back_a_network_that_is_gone_and_embeds_nothing(place: Pa
 
 
 def test_rebuild_looks_at_a_weights_file_that_changed(place: Path, tmp_path: Path, embedded: list[int]) -> None:
-    from cache.command import muted_imports
+    import keras
 
-    with muted_imports():
-        import keras
+    from featurize.weights import load_weights
 
-        from featurize.weights import load_weights
     weights = tmp_path / "mine.weights.h5"
     load_weights(keras.applications.MobileNet, "random:3", 32).save_weights(weights)
     given = {**SMALL, "weights": str(weights)}
@@ -399,8 +444,6 @@ def test_rebuild_looks_at_a_weights_file_that_changed(place: Path, tmp_path: Pat
 
 
 def test_a_worker_that_is_ended_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import cheap
-
     cheap.install(monkeypatch.setattr, cheap.CheapEngine(die=True))
     with pytest.raises(UserError, match="a worker process was ended, most likely for lack of memory"):
         make_features(place / "data", place / "k.h5", cheap.GIVEN, workers=2, say=lambda line: None, warn=pytest.fail)

@@ -12,7 +12,7 @@ import scipy.sparse
 from conftest import PROVENANCE, write_store
 
 from cache.errors import UserError
-from eval.comparing import compare_files
+from eval.comparing import compare_scored, find_submission
 from eval.editions import find_edition
 from eval.scoring import score_files
 from heads.ensemble import HOWS, Ensemble
@@ -164,7 +164,9 @@ def test_a_run_that_learnt_from_valid_is_scored_as_it_was_before(place: Path) ->
 def test_it_is_compared_with_its_runs_like_any_other(place: Path) -> None:
     join(place, "mean", decoder="global")
     truth = place / "data" / "valid_concepts.csv"
-    (primary,) = compare_files(place / "both", place / "a", truth, None, find_edition(2026))
+    edition = find_edition(2026)
+    both, one = (score_files(find_submission(place / name), truth, None, edition) for name in ("both", "a"))
+    (primary,) = compare_scored(both, one, edition)
     assert primary.scores[0] == pytest.approx(
         json.loads((place / "both" / "metrics.json").read_text())["valid"]["primary"]
     )

@@ -1,6 +1,6 @@
 """The network beside the store: built once, in a process that ends, and run by others from its files.
 
-``STORE.network/`` holds the front, as a Keras model or converted for OpenVINO; after a cut, the tail too. A later run
+``STORE.network/`` holds the front as a Keras model and, for OpenVINO, converted; after a cut, the tail too. A later run
 needs neither the weights file nor, on OpenVINO, TensorFlow: adding ten images does not wait for a network to be built.
 """
 
@@ -126,10 +126,9 @@ def _build(backbone: Backbone, choice: Choice, folder: Path, wanted: dict[str, A
     with writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        front.model.save(folder / FRONT)  # whatever executes it: a run is taken out with it
         if choice.engine == "openvino":
             convert(front.model, folder, wanted["batch"])
-        else:
-            front.model.save(folder / FRONT)
         if front.tail is not None:
             front.tail.save(folder / TAIL)
         files = {path.name: digest_file(path).hex() for path in sorted(folder.iterdir())}

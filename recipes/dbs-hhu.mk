@@ -6,6 +6,7 @@
 MEMBERS  := densenet121 efficientnetb0 resnet50 xception
 HOW      := mean
 BACKBONE  = $(MEMBER)
+SIZE     := 224
 POOLING  := avg
 HEAD     := dense
 SET      := learning_rate=0.001 decay=1.0

@@ -6,6 +6,7 @@
 MEMBERS  := resnet50 mobilenetv2 densenet121
 HOW      := mean
 BACKBONE  = $(MEMBER)
+SIZE     := 224
 POOLING  := avg
 HEAD     := dense
 SET      := learning_rate=0.001 decay=1.0

@@ -84,7 +84,7 @@ class Training:
                 raise self._error or error from None
         elif self.best.weights is not None:
             self.model.set_weights(self.best.weights)
-        self.tell(1, 1)
+        self.tell(self.epochs * len(X), self.epochs * len(X))
 
     def _batches(self, X: Maps, Y: scipy.sparse.csr_matrix) -> Any:
         """The epochs as TensorFlow reads them, one batch ahead."""

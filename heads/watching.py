@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from cache.errors import UserError
 from cache.progress import Progress
 from heads.base import Head
 
@@ -25,7 +26,13 @@ class Clock:
 
 @contextmanager
 def watching(head: Head, warn: Callable[[str], None]) -> Iterator[None]:
-    """Show the progress of a head that tells it, and turn its warnings into lines."""
+    """Show the progress of a head that tells it, and turn its warnings, and what it refuses, into lines.
+
+    Raises
+    ------
+    UserError
+        The head refuses what it is given: a parameter does not fit the data.
+    """
     bar: list[Progress] = []
 
     def show(n_done: int, n_all: int) -> None:
@@ -39,6 +46,8 @@ def watching(head: Head, warn: Callable[[str], None]) -> Iterator[None]:
     try:
         with warnings.catch_warnings(record=True) as caught:
             yield
+    except ValueError as error:
+        raise UserError(f"{type(head).__name__}: {error}") from error
     finally:
         head.watch = None
         for each in bar:

@@ -581,3 +581,8 @@ def test_a_row_that_is_not_finite_though_its_status_says_fine_is_refused(place: 
         file["splits/train/embeddings"][5, 1] = np.nan
     with pytest.raises(UserError, match="embedding of image 'train_005' of train is not finite"):
         fit(place)
+
+
+def test_a_parameter_that_does_not_fit_the_data_is_one_line(place: Path) -> None:
+    with pytest.raises(UserError, match="LogisticHead: C has 2 values, expected one or "):
+        fit(place, C=[1.0, 2.0])

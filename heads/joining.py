@@ -159,6 +159,7 @@ class Making:
         Y = indicator(label.train.readable_concepts, member.run.vocabulary)
         scores: Scores | None = load_scores(member.folder, Y.shape)
         if scores is None:
+            label.serve(member.run.head)
             with watching(member.run.head, self.warn):
                 scores = score_out_of_fold(member.run.head, X, Y, label.groups)
             save_scores(scores, member.folder)

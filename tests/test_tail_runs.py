@@ -13,6 +13,7 @@ from cache.store import FeatureStore
 from eval.editions import find_edition
 from featurize.decode import decode
 from featurize.features import make_features
+from heads.ensembling import make_ensemble
 from heads.export import export_run
 from heads.fitting import fit_run
 from heads.predicting import predict_run
@@ -124,3 +125,11 @@ def test_the_layer_that_was_asked_for_decides_the_run(place: Path) -> None:
     given = {"params": QUICK, "decoder": "fixed:0.3"}
     fit_run("tail", place / "s.h5", place / "data", place / "run", given, say=told.append, warn=str)
     assert "replaces an earlier run" in told[0]
+
+
+def test_an_ensemble_tunes_with_a_tail_trained_on_folds(place: Path) -> None:
+    make_features(place / "data", place / "avg.h5", FEATURES | {"pooling": "avg"}, say=str, warn=str)
+    fit_run("ridge", place / "avg.h5", place / "data", place / "ridge", {"decoder": "fixed:0.3"}, say=str, warn=str)
+    given = {"decoder": "global", "tune": "folds"}
+    metrics = make_ensemble([place / "run", place / "ridge"], place / "both", "mean", given, say=str, warn=str)
+    assert metrics["decoder"]["tuned_on"] == "folds"

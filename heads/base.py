@@ -249,8 +249,9 @@ def check_indicator(Y: Any) -> scipy.sparse.csr_matrix:
     if Y is None:
         raise ValueError("a head requires y to be passed, but the target y is None")
     values = Y if scipy.sparse.issparse(Y) else np.asarray(Y)
+    named = values.data if scipy.sparse.issparse(values) else values
     # The words that scikit-learn's tools look for.
-    if not np.isin(values.data if scipy.sparse.issparse(values) else values, (0, 1)).all():
+    if not np.all((named == 0) | (named == 1)):
         raise ValueError(
             "Unknown label type: Y holds other values than 0 and 1. Only binary classification is supported."
         )

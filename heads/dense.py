@@ -45,7 +45,7 @@ class DenseHead(Head):
         Share of the units that is left out behind each hidden layer while training; of the embeddings if there is
         none.
     loss : {"cross-entropy", "focal", "asymmetric"}
-        As in `heads.losses.make_loss`.
+        As in `heads.losses.make_loss`. The last two move the scores: no threshold is right for all three, tune it.
     gamma : float
         The focal loss' focus.
     gamma_pos, gamma_neg, clip : float

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.objective import Bends, Floats, Problem, to_sigmoid
+from heads.objective import Bends, Evaluation, Floats, Problem, to_sigmoid
 
 HISTORY, HEAVY = 20, 64
 """Steps that L-BFGS remembers; rows of each concept in the preconditioner."""
@@ -76,13 +76,26 @@ class Preconditioner:
 
 @dataclass(frozen=True)
 class Minimum:
-    """What `minimise` found, and how many evaluations a concept it took."""
+    """What `minimise` found for each concept, the last steps to it, and how many evaluations a concept it took."""
 
     W: Floats
     objective: NDArray[np.float64]
     converged: NDArray[np.bool_]
     steps: list[Step]
     evaluations: float
+
+    @classmethod
+    def like(cls, W: Floats) -> "Minimum":
+        """Room for the minima of some concepts."""
+        steps = [(np.zeros_like(W), np.zeros_like(W), np.zeros(len(W), W.dtype)) for _ in range(HISTORY)]
+        return cls(W.copy(), np.zeros(len(W)), np.zeros(len(W), dtype=bool), steps, 0.0)
+
+    def keep(self, who: Any, W: Floats, here: Evaluation, converged: NDArray[np.bool_], steps: list[Step]) -> None:
+        """Put in what some of the concepts came to."""
+        self.W[who], self.objective[who], self.converged[who] = W, here.objective, converged
+        for kept, step in zip(reversed(self.steps), reversed(steps), strict=False):
+            for room, each in zip(kept, step, strict=True):
+                room[who] = each
 
 
 def minimise(problem: Problem, W: Floats, tolerance: float, steps: Sequence[Step] = ()) -> Minimum:
@@ -91,7 +104,7 @@ def minimise(problem: Problem, W: Floats, tolerance: float, steps: Sequence[Step
     Each round evaluates every concept once: one whose step was too long tries a shorter one with the next round.
     Steps that were made on a sample of the rows tell of the curvature here too.
     """
-    found = Minimum(W.copy(), np.zeros(len(W)), np.zeros(len(W), dtype=bool), _no_steps(W), 0.0)
+    found = Minimum.like(W)
     active, n_evaluations = np.arange(len(W)), len(W)
     bends = Bends(_least_heavy(problem, W))
     here = problem.evaluate(W, bends)
@@ -108,16 +121,12 @@ def minimise(problem: Problem, W: Floats, tolerance: float, steps: Sequence[Step
         done = -slope / 2 <= tolerance * here.objective
         ended = done | (length < LEAST_LENGTH) | ((idle >= IDLE_STEPS) & (W.dtype == np.float32))
         if ended.any():
-            found.W[active[ended]], found.objective[active[ended]] = W[ended], here.objective[ended]
-            found.converged[active[ended]] = done[ended]
-            for kept, step in zip(reversed(found.steps), reversed(steps), strict=False):
-                for all_concepts, each in zip(kept, step, strict=True):
-                    all_concepts[active[ended]] = each[ended]
+            found.keep(active[ended], W[ended], here.take(ended), done[ended], _take(steps, ended))
             left = ~ended
             active, W, direction = active[left], W[left], direction[left]
             slope, length, idle = slope[left], length[left], idle[left]
             problem, here, near = problem.take(left), here.take(left), near.take(left)
-            steps = [(s[left], y[left], inner[left]) for s, y, inner in steps]
+            steps = _take(steps, left)
             if not len(active):
                 break
         moved = W + length[:, None].astype(W.dtype) * direction
@@ -126,21 +135,24 @@ def minimise(problem: Problem, W: Floats, tolerance: float, steps: Sequence[Step
         noise = 4 * np.finfo(W.dtype).eps * np.abs(here.objective)
         good = there.objective <= here.objective + 1e-4 * length * slope + noise
         moved[~good], there.gradient[~good] = W[~good], here.gradient[~good]
-        s, y = moved - W, there.gradient - here.gradient
-        inner = _dots(s, y)
-        # A pair that shows no curvature is left out: its weight is 0.
-        inner = np.where(inner > 1e-10 * np.sqrt(_dots(s, s) * _dots(y, y)), 1 / np.where(inner > 0, inner, 1), 0)
-        steps = [*steps, (s, y, inner.astype(W.dtype))][-HISTORY:]
+        steps = [*steps, _step(moved - W, there.gradient - here.gradient)][-HISTORY:]
         length = np.where(good, 1.0, length * _shorten(there.objective - here.objective, length * slope))
         idle = np.where(here.objective - there.objective > noise, 0, idle + 1)
         there.objective[~good] = here.objective[~good]
         W, here = moved, there
-    found.W[active], found.objective[active] = W, here.objective
+    found.keep(active, W, here, np.zeros(len(W), dtype=bool), steps)
     return replace(found, evaluations=n_evaluations)
 
 
-def _no_steps(W: Floats) -> list[Step]:
-    return [(np.zeros_like(W), np.zeros_like(W), np.zeros(len(W), W.dtype)) for _ in range(HISTORY)]
+def _step(s: Floats, y: Floats) -> Step:
+    inner = _dots(s, y)
+    # A step that shows no curvature is left out.
+    shows = inner > 1e-10 * np.sqrt(_dots(s, s) * _dots(y, y))
+    return s, y, np.where(shows, 1 / np.where(shows, inner, 1), 0).astype(s.dtype)
+
+
+def _take(steps: Sequence[Step], kept: NDArray[np.bool_]) -> list[Step]:
+    return [(s[kept], y[kept], inner[kept]) for s, y, inner in steps]
 
 
 def _shorten(rise: NDArray[np.float64], fall: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.sparse
-from conftest import write_store
+from conftest import ROOT, write_store
 
 from cache.errors import UserError
 from heads import dense
@@ -174,6 +176,16 @@ def test_weights_of_another_shape_are_refused(data: tuple, tmp_path: Path) -> No
         file["weights_1"] = np.zeros(4, np.float32)
     with pytest.raises(UserError, match="no finished head in it"):
         load_head(tmp_path)
+
+
+def test_a_kept_head_scores_without_tensorflow(data: tuple, tmp_path: Path) -> None:
+    save_head(DenseHead(hidden=3, epochs=1).fit(*data), "dense", tmp_path)
+    code = (
+        "import sys, pathlib, numpy as np; from heads.saving import load_head\n"
+        "load_head(pathlib.Path(sys.argv[1])).predict_proba(np.ones((2, 8)))\n"
+        "sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 Scores = NDArray[np.float32]
 
 LEAST = 1e-4
-"""Nearest to 0 and 1 that a score is taken for: scores that are cut to [0, 1], or votes, say no more than that, and their
+"""Nearest to 0 and 1 that a score is taken for: votes, and scores that were cut to [0, 1], say no more, and their
 logits would outweigh all others."""
 
 ROWS = 4096

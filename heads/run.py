@@ -24,7 +24,7 @@ from heads.decoders import Decoder, make_decoder
 from heads.saving import ARRAYS, PARAMETERS, load_head, save_head
 from heads.tuning import SCORES, VALID_SCORES
 
-FORMAT = 2
+FORMAT = 3
 """Version of a run's files and of what a head makes of its parameters: raise it when results change."""
 
 ASKED, METRICS, DECODER, VOCABULARY = "run.json", "metrics.json", "decoder.json", "vocabulary.json"

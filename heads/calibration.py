@@ -12,8 +12,9 @@ from sklearn.base import BaseEstimator
 
 Scores = NDArray[np.float32]
 
-LEAST = 1e-6
-"""Nearest to 0 and 1 that a score is taken for, so that its logit is finite."""
+LEAST = 1e-4
+"""Nearest to 0 and 1 that a score is taken for: votes, and scores that were cut to [0, 1], say no more, and their
+logits would outweigh all others."""
 
 ROWS = 4096
 """Images whose scores are worked on at a time."""

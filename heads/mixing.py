@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 
 Scores = Sequence[NDArray[np.float32]]
 
-LEAST = 1e-6
-"""Nearest to 0 and 1 that a score is taken for: logits and logarithms stay finite."""
+LEAST = 1e-4
+"""Nearest to 0 and 1 that a score is taken for, as in `heads.calibration`."""
 
 MOST_ROWS, ABSENT = 5000, 20
 """Images from which weights are learnt, and absent concepts for each present one in a stack: a handful of numbers

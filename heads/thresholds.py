@@ -165,6 +165,18 @@ class ConceptThresholds(Threshold):
         strength = self.strength_ if np.isfinite(self.strength_) else None
         return {"held_out_f1": self.held_out_f1_, "gain": self.gain_, "strength": strength}
 
+    def get_state(self) -> dict[str, Any]:
+        """What was fitted."""
+        return super().get_state() | {"report": self.report()}
+
+    def set_state(self, state: Mapping[str, Any]) -> Self:
+        """Take it back."""
+        super().set_state(state)
+        report = state["report"]
+        self.held_out_f1_, self.gain_ = report["held_out_f1"], float(report["gain"])
+        self.strength_ = np.inf if report["strength"] is None else float(report["strength"])
+        return self
+
 
 def climb(images: Candidates, start: float) -> NDArray[np.float64]:
     """Thresholds that no change of a single one betters, from the same one for all."""

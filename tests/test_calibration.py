@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 
 from cache.errors import UserError
-from heads.calibration import Platt, Temperature
+from heads.calibration import LEAST, Platt, Temperature
 from heads.decoders import make_decoder
 
 
@@ -44,6 +44,7 @@ def test_a_calibration_is_the_optimum_that_scikit_learn_finds() -> None:
     from sklearn.linear_model import LogisticRegression
 
     scores, _, Y = draw(500)
+    scores = scores.clip(LEAST, 1 - LEAST)
     z = np.log(scores / (1 - scores)).reshape(-1, 1)
     calibration = Temperature().fit(scores, Y)
     peer = LogisticRegression(C=np.inf, tol=1e-10).fit(z, Y.toarray().ravel())
@@ -62,6 +63,14 @@ def test_a_concept_with_few_images_is_calibrated_as_all_are() -> None:
     assert np.isfinite(calibration.offset_).all()
     rate = calibration.transform(scores)[:, 3].mean()
     assert 0 < rate < 0.05
+
+
+def test_scores_that_were_cut_to_probabilities_do_not_outweigh_the_others() -> None:
+    scores, p, Y = draw()
+    cut = np.clip(1.3 * scores - 0.15, 0, 1).astype(np.float32)  # most say no more than "near 0" or "near 1"
+    assert ((cut == 0) | (cut == 1)).mean() > 0.5
+    between = (cut > 0) & (cut < 1)
+    assert np.abs(Platt().fit(cut, Y).transform(cut) - p)[between].mean() < 0.045
 
 
 def test_what_a_head_is_sure_of_stays_sure() -> None:

@@ -211,6 +211,7 @@ def test_a_decoder_comes_back_from_what_is_saved(name: str) -> None:
     decoder = make_decoder(name).fit(scores, scipy.sparse.csr_matrix(Y))
     again = make_decoder(name).set_state(json.loads(json.dumps(decoder.get_state())))
     assert (decoder.predict(scores) != again.predict(scores)).nnz == 0
+    assert again.report() == decoder.report()
 
 
 @pytest.mark.parametrize("name", DECODERS)

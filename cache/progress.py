@@ -1,5 +1,6 @@
 """Progress on standard error: a bar with rate and time left on a terminal, a line now and then elsewhere."""
 
+import datetime
 import sys
 import time
 
@@ -33,12 +34,12 @@ class Progress:
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(n_done)
         now = time.monotonic()
-        if self._bar.disable and now - self._told >= LINE_SECONDS:
+        if self._bar.disable and self._done and now - self._told >= LINE_SECONDS:
             self._told = now
             rate = self._done / (now - self._started)
-            left = (self._total - self._done) / rate
+            left = datetime.timedelta(seconds=round((self._total - self._done) / rate))
             print(
-                f"{self._label}: {self._done:,} of {self._total:,}, {rate:.0f} {self._unit}/s, {left:.0f} s left"
+                f"{self._label}: {self._done:,} of {self._total:,}, {rate:,.1f} {self._unit}/s, {left} left"
                 f"{f'; {note}' if note else ''}",
                 file=sys.stderr,
             )

@@ -1,5 +1,6 @@
 """Making features: only what is missing is embedded, rows stay aligned, other features are refused."""
 
+import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -223,6 +224,21 @@ def test_another_backend_of_joblib_gives_the_same_store(place: Path) -> None:
     with parallel_config("threading"):
         other = make_features(place / "data", place / "other.h5", SMALL, workers=3, say=lambda line: None)
     assert other.content == FeatureStore(place / "s.h5").content
+
+
+def test_progress_tells_rate_time_left_and_where_the_time_goes(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cache.progress.LINE_SECONDS", 0)
+    cheap.install(monkeypatch.setattr)
+    told: list[str] = []
+    make_features(phantoms, tmp_path / "s.h5", cheap.GIVEN, workers=1, say=told.append, warn=pytest.fail)
+    shares = r"read \d+%, decode \d+%, infer \d+%, write \d+%"
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("embedding")]
+    assert len(lines) == 10
+    assert re.fullmatch(rf"embedding: 4 of 40, [\d.,]+ images/s, 0:00:\d\d left; {shares}", lines[0])
+    assert re.fullmatch(rf"embedding: 40 of 40, [\d.,]+ images/s, 0:00:00 left; {shares}", lines[-1])
+    assert re.fullmatch(rf"40 images embedded in \d+ s \([\d.]+ images/s; {shares}\)", told[1])
 
 
 def test_an_option_that_differs_is_refused_before_anything_is_built(

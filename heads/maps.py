@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,8 @@ class Maps:
 
 def _read_rows(stored: Embeddings, start: int, n_rows: int) -> Embeddings:
     """Rows that follow each other. Not through a memory map, whose pages would count as this process's memory."""
-    if not isinstance(stored, np.memmap) or stored.filename is None:
+    # A part of a memory map keeps the offset of the whole.
+    if not isinstance(stored, np.memmap) or not isinstance(stored.base, mmap):
         return stored[start : start + n_rows]
     numbers = int(np.prod(stored.shape[1:]))
     place = stored.offset + start * numbers * stored.itemsize

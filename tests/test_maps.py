@@ -35,6 +35,10 @@ def test_rows_are_those_of_the_file_in_the_order_asked(stored: np.memmap, rows: 
     np.testing.assert_array_equal(read, np.asarray(stored)[rows])
 
 
+def test_a_part_of_a_memory_map_has_its_own_rows(stored: np.memmap) -> None:
+    np.testing.assert_array_equal(Maps.of(stored[20:30])[3:5].read(), np.asarray(stored)[23:25])
+
+
 def test_rows_of_rows_and_of_several_files(stored: np.memmap) -> None:
     other = -np.asarray(stored)
     both = Maps.join([Maps.of(stored)[10:20], Maps.of(other)])

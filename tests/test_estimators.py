@@ -23,11 +23,11 @@ EXCEPTIONS = {
 }
 """Checks that do not apply to any head, and why."""
 
+CUT = {"check_classifiers_multilabel_output_format_predict_proba": "least squares reach 0 and 1, where they are cut"}
 PARTICULAR = {
+    "kernel": CUT,
     "logistic": {"check_class_weight_classifiers": "weights go by concept and label, not by class: balanced or none"},
-    "ridge": {
-        "check_classifiers_multilabel_output_format_predict_proba": "least squares reach 0 and 1, where they are cut"
-    },
+    "ridge": CUT,
 }
 """Checks that do not apply to one head, and why."""
 

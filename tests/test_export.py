@@ -68,7 +68,7 @@ def place(template: Path, tmp_path: Path) -> Path:
 
 
 def fit(place: Path, name: str, data: Path | None = None, **given: Any) -> None:
-    given = {"params": QUICK.get(name), "pooling": POOLINGS.get(name)} | given
+    given = {"params": QUICK.get(name), "pooling": POOLINGS.get(name), "decoder": "fixed:0.3"} | given
     fit_run(name, place / "s.h5", data or place / "data", place / "runs" / name, given, say=str, warn=str)
 
 

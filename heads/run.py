@@ -158,11 +158,16 @@ def name_columns(
 
 def read_asked(folder: Path) -> dict[str, Any] | None:
     """What was asked of the run in a folder, finished or not; None if there is no run of this version."""
+    asked = _read_any_version(folder)
+    return asked if asked is not None and asked["format"] == FORMAT else None
+
+
+def _read_any_version(folder: Path) -> dict[str, Any] | None:
     try:
         asked = _read_json(folder / ASKED)
     except (OSError, ValueError):
         return None
-    return asked if isinstance(asked, dict) and asked.get("format") == FORMAT else None
+    return asked if isinstance(asked, dict) and "format" in asked else None
 
 
 def prepare_folder(folder: Path, asked: dict[str, Any]) -> None:
@@ -174,7 +179,7 @@ def prepare_folder(folder: Path, asked: dict[str, Any]) -> None:
         The folder has files in it, but no run; or a folder stands where a result has to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()) and read_asked(folder) is None:
+    if any(folder.iterdir()) and _read_any_version(folder) is None:
         raise UserError(f"{folder}: has files in it and is not a run; name another RUN (--out)")
     odd = [name for name in RESULTS if (folder / name).is_dir()]
     if odd:

@@ -19,7 +19,7 @@ from heads.fitting import fit_run
 from heads.labelled import LabelledStore
 from heads.logistic import LogisticHead
 from heads.predicting import predict_run
-from heads.run import Run, usual_set
+from heads.run import FORMAT, Run, usual_set
 
 CONCEPTS = ["C0040405", "C1306645", "C0817096", "C7"]
 
@@ -444,6 +444,16 @@ def test_metrics_of_another_program_are_left_alone(place: Path) -> None:
     with pytest.raises(UserError, match="is not a run"):
         fit(place)
     assert (place / "run" / "metrics.json").read_text() == '{"acc": 1}'
+
+
+def test_a_run_of_an_earlier_version_is_made_again(place: Path) -> None:
+    before, _ = fit(place)
+    for name in ("run.json", "metrics.json"):
+        path = place / "run" / name
+        path.write_text(path.read_text().replace(f'"format": {FORMAT}', '"format": 1'))
+    with pytest.raises(UserError, match="no finished run in it"):
+        predict(place)
+    assert fit(place)[0]["valid"] == before["valid"]
 
 
 def test_a_killed_run_is_made_again(place: Path) -> None:

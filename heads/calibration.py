@@ -19,8 +19,8 @@ logits would outweigh all others."""
 ROWS = 4096
 """Images whose scores are worked on at a time."""
 
-STEPS, SETTLED = 30, 1e-6
-"""Newton's steps at most, and the change at which they end."""
+STEPS, SETTLED = 30, 1e-4
+"""Newton's steps at most, and the change at which they end: what is left is about its square."""
 
 SHRINKAGE = 10.0
 """How strongly a concept's slope and offset are drawn to those of all: it takes a few shown images to outweigh it."""
@@ -102,26 +102,43 @@ def _newton(
     ndarray of float64, shape (2,) if the concepts are fitted together, else (2, n_concepts)
     """
     found = start if together else np.repeat(start[:, None], scores.shape[1], axis=1)
+    left, shown = np.arange(scores.shape[1]), Y  # concepts that have not settled
     for _ in range(STEPS):
-        sums = np.zeros((5, scores.shape[1]))
-        for part in _parts(len(scores)):
-            z = _logit(scores[part])
-            p = expit(z * found[0].astype(np.float32) + found[1].astype(np.float32))
-            bend = p * (1 - p)
-            p[Y[part].nonzero()] -= 1
-            terms = (p * z, p, bend * z * z, bend * z, bend)
-            sums += [term.sum(axis=0, dtype=np.float64) for term in terms]
+        now = found if together else found[:, left]
+        sums = _derivatives(scores, shown, now, left)
         slope, offset, aa, ab, bb = sums.sum(axis=1) if together else sums
-        away = found - (start if together else start[:, None])
+        away = now - (start if together else start[:, None])
         slope, offset = slope + shrinkage * away[0], offset + shrinkage * away[1]
         aa, bb = aa + shrinkage + 1e-9, bb + shrinkage + 1e-9
         determinant = aa * bb - ab * ab
         step = np.array([(bb * slope - ab * offset) / determinant, (aa * offset - ab * slope) / determinant])
         # A long step of Newton's may overshoot where scores are nearly sure.
-        found = found - np.clip(step, -1, 1)
-        if np.abs(step).max() < SETTLED:
+        now = now - np.clip(step, -1, 1)
+        moves = np.abs(step).max(axis=0) >= SETTLED
+        if together:
+            found = now
+        else:
+            found[:, left] = now
+            left = left[moves]
+            shown = Y[:, left]
+        if not moves.any():
             break
     return found
+
+
+def _derivatives(
+    scores: Scores, Y: scipy.sparse.csr_matrix, found: NDArray[np.float64], columns: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """First and second derivatives of the log loss of some concepts in slope and offset, shape (5, n_columns)."""
+    sums = np.zeros((5, len(columns)))
+    for part in _parts(len(scores)):
+        z = _logit(scores[part] if len(columns) == scores.shape[1] else scores[part][:, columns])
+        p = expit(z * found[0].astype(np.float32) + found[1].astype(np.float32))
+        bend = p * (1 - p)
+        p[Y[part].nonzero()] -= 1
+        terms = (p * z, p, bend * z * z, bend * z, bend)
+        sums += [term.sum(axis=0, dtype=np.float64) for term in terms]
+    return sums
 
 
 def _parts(n_images: int) -> Iterator[slice]:

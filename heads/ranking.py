@@ -1,10 +1,12 @@
 """The most probable concepts of each image, and the decoder that names as many for every one."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 import numpy as np
 import scipy.sparse
+from joblib import cpu_count
 from numpy.typing import NDArray
 
 from eval.editions import MAX_CONCEPTS
@@ -94,9 +96,13 @@ def rank(
     """
     n_ranked = min(MAX_CONCEPTS, scores.shape[1])
     ranked, hits = np.empty((len(scores), n_ranked), np.float32), np.empty((len(scores), n_ranked), bool)
-    for start in range(0, len(scores), ROWS):
+
+    def look(start: int) -> None:
         part = slice(start, start + ROWS)
         columns = most_probable(scores[part], n_ranked)
         ranked[part] = np.take_along_axis(scores[part], columns, axis=1)
         hits[part] = np.take_along_axis(np.asarray(Y[part].todense(), dtype=bool), columns, axis=1)
+
+    with ThreadPoolExecutor(cpu_count()) as pool:  # NumPy lets go of Python while it sorts
+        list(pool.map(look, range(0, len(scores), ROWS)))
     return ranked, hits, np.diff(Y.indptr).astype(np.int64) if n_true is None else n_true

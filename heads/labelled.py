@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from cache.errors import UserError
+from cache.errors import UserError, some
 from cache.store import FeatureStore
 from eval.labels import image_id, read_concepts
 from heads.base import Head
@@ -73,10 +73,8 @@ class LabelledStore:
             raise UserError("no training image that can be read has a concept; check the images and train_concepts.csv")
         unknown = sorted(set(concepts) - set(vocabulary))
         if unknown:
-            raise UserError(
-                f"no training image shows {', '.join(unknown)}; choose among the {len(vocabulary):,} concepts of "
-                f"train, such as {vocabulary[0]}"
-            )
+            warn(f"{len(unknown):,} of the concepts to learn are in no training image ({some(unknown)}); nothing is "
+                 "learnt of them")  # fmt: skip
         vocabulary = sorted(concepts) or vocabulary
         return cls(store, train, valid, vocabulary, *_read_groups(data, train, valid))
 

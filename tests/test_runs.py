@@ -596,3 +596,14 @@ def test_a_row_that_is_not_finite_though_its_status_says_fine_is_refused(place: 
 def test_a_parameter_that_does_not_fit_the_data_is_one_line(place: Path) -> None:
     with pytest.raises(UserError, match="LogisticHead: C has 2 values, expected one or "):
         fit(place, C=[1.0, 2.0])
+
+
+def test_a_run_learns_the_concepts_that_are_named_and_tells_of_one_that_no_image_shows(place: Path) -> None:
+    shown = LabelledStore.load(place / "s.h5", place / "data", "", warn=str).vocabulary[0]
+    metrics, told = fit(place, decoder="fixed:0.5,empty", options={"concepts": [shown, "C9999999"]})
+    assert metrics["train"]["n_concepts"] == 2
+    assert Run.load(place / "run").vocabulary == sorted([shown, "C9999999"])
+    assert any("1 of the concepts to learn are in no training image (C9999999)" in line for line in told)
+    metrics, told = fit(place, decoder="fixed:0.5,empty", options={"concepts": [shown]})
+    assert metrics["train"]["n_concepts"] == 1
+    assert not any("concepts to learn" in line for line in told)

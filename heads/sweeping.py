@@ -11,13 +11,14 @@ from sklearn.model_selection import ParameterGrid
 from cache.errors import UserError
 from cache.files import write_text
 from eval.bootstrap import find_interval
-from eval.scores import image_f1, mean_f1
+from eval.scores import mean_f1
 from heads.asked import FOLDS, VALID_SPLIT, Asked
 from heads.base import Head, Trial, make_head
 from heads.decoders import make_decoder
 from heads.fitting import fit_run
 from heads.labelled import LabelledStore
 from heads.making import Maker, Teller
+from heads.nested import estimate_decoder
 from heads.run import FORMAT, finished
 from heads.tuning import score_out_of_fold
 from heads.watching import Clock, watching
@@ -154,7 +155,7 @@ class Sweep:
                 scores = score_out_of_fold(head, X, Y, self.source.groups)
         made = Maker(asked, self.source, clock, self.warn).assess(head, decoder, requests, scores)
         if scores is not None:
-            f1 = image_f1(Y, decoder.predict(scores))
+            f1 = estimate_decoder(decoder, scores, Y, groups=self.source.groups)
             row |= {FOLDS: mean_f1(f1), f"{FOLDS}_interval": list(find_interval(f1))}
         if made.metrics["valid"]:
             for key, score in ((VALID_SPLIT, "primary"), ("secondary", "secondary")):

@@ -1,8 +1,8 @@
 """Seconds of the heads at the size of 2024, beside what one would write with scikit-learn or Keras.
 
-Run as ``python benchmarks/learning.py [--heads ridge knn dense] [--epochs 10]``. Peers do a stated part of the work and
-their time is extrapolated. Processor seconds stand in brackets: two a second where both cores are busy. Logistic
-regression is fitted in ``benchmarks/logistic.py``.
+Run as ``python benchmarks/learning.py [--heads ridge knn dense kernel] [--epochs 10]``. Peers do a stated part of the
+work and their time is extrapolated. Processor seconds stand in brackets: two a second where both cores are busy.
+Logistic regression is fitted in ``benchmarks/logistic.py``.
 """
 
 import argparse
@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 from full_size import N_IMAGES, N_TEST, draw
+from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from heads.base import make_head
+from heads.kernel import KernelHead
 from heads.logistic import LogisticHead
 from heads.network import import_keras
 from heads.ridge import ALPHAS
@@ -50,6 +52,15 @@ def peer_knn(X: np.ndarray, Y: Labels, queries: np.ndarray) -> tuple[str, float]
     return f"scikit-learn's NearestNeighbors, {PEER_QUERIES:,} queries, no votes", PEER_QUERIES / len(queries)
 
 
+def peer_kernel(X: np.ndarray, Y: Labels, queries: np.ndarray) -> tuple[str, float]:
+    """scikit-learn's approximation by as many landmarks, and its Ridge on what comes of it."""
+    usual = KernelHead()
+    Z, targets = StandardScaler().fit_transform(X), Y.toarray().astype(np.float32)
+    near = Nystroem(gamma=usual.gamma / X.shape[1], n_components=usual.landmarks, random_state=0, n_jobs=2)
+    Ridge(alpha=usual.alpha).fit(near.fit_transform(Z), targets)
+    return f"scikit-learn's Nystroem and Ridge, {usual.landmarks:,} landmarks", 1.0
+
+
 def peer_dense(X: np.ndarray, Y: Labels, queries: np.ndarray) -> tuple[str, float]:
     """Keras as its guide has it, on standardised rows that are enough for some steps."""
     keras = import_keras()
@@ -60,7 +71,7 @@ def peer_dense(X: np.ndarray, Y: Labels, queries: np.ndarray) -> tuple[str, floa
     return f"Keras' fit, {PEER_STEPS:,} steps, no F1", PEER_STEPS / (len(X) / 32)
 
 
-PEERS = {"ridge": peer_ridge, "knn": peer_knn, "dense": peer_dense}
+PEERS = {"ridge": peer_ridge, "knn": peer_knn, "dense": peer_dense, "kernel": peer_kernel}
 
 
 def measure(name: str, X: np.ndarray, Y: Labels, queries: np.ndarray, truth: Labels, epochs: int) -> Any:

@@ -123,7 +123,7 @@ table: setup $(DRAWN)  ## run every one of RECIPES on DATA and print the publish
 	@for recipe in $(RECIPES); do $(MAKE) --no-print-directory head RECIPE=$$recipe || exit; done
 	@$(PY) -m heads table recipes "runs/$(NAME)"
 
-test: setup  ## run the tests (under 5 minutes)
+test: setup  ## run the tests (some 7 minutes)
 	@$(PY) -m pytest -q
 
 bench: setup  ## measure: speed against peers, the store and the heads at full size, 25 kills (40 minutes)

@@ -6,9 +6,9 @@ import numpy as np
 import scipy.sparse
 from full_size import N_CONCEPTS, N_TEST, draw_labels
 
-from eval.scores import image_f1
-from heads.calibration import Platt, Temperature
-from heads.decoders import make_decoder
+from eval.f1 import image_f1
+from heads.decoders.base import make_decoder
+from heads.decoders.calibration import Platt, Temperature
 
 N_VALID = 9972
 

@@ -18,10 +18,10 @@ import numpy as np
 from PIL.JpegImagePlugin import JpegImageFile
 
 from cache.store import FeatureStore
-from featurize.engines import choose
-from featurize.features import make_features
+from featurize.engines.base import choose
 from featurize.phantoms.dataset import make_phantoms
-from heads.fitting import fit_run
+from featurize.pipeline import make_features
+from heads.runs.fit import fit_run
 
 SHARED = Path(__file__).parents[2] / "shared"
 REAL, TRAINED = SHARED / "data" / "radiology_mix", SHARED / "weights" / "densenet121_radiology_notop.h5"

@@ -19,9 +19,9 @@ import numpy as np
 import PIL.Image
 from joblib import cpu_count
 
-from cache.command import muted_imports
+from cache.support.command import muted_imports
 from featurize.backbone import Backbone
-from featurize.engines import choose
+from featurize.engines.base import choose
 from featurize.phantoms.canvas import resize
 from featurize.phantoms.concepts import make_phantom
 

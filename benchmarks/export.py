@@ -14,14 +14,14 @@ import numpy as np
 
 from cache.images import find_images
 from cache.store import FeatureStore
-from featurize.decode import decode
-from featurize.engines import choose
-from featurize.features import make_features
+from featurize.decoding.image import decode
+from featurize.engines.base import choose
 from featurize.phantoms.dataset import make_phantoms
+from featurize.pipeline import make_features
 from heads import HEADS
-from heads.export import export_run
-from heads.fitting import fit_run
-from heads.predictor import StoredRun
+from heads.runs.fit import fit_run
+from heads.runs.keras_model import export_run
+from heads.runs.predictor import StoredRun
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "radiology_mix"
 MOST_FLOAT32 = 1e-3

@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
-from heads.logistic import LogisticHead
+from heads.estimators.logistic import LogisticHead
 
 N_JOBS = 2
 

@@ -17,10 +17,10 @@ from sklearn.metrics import f1_score
 
 from eval.bootstrap import N_RESAMPLES, compare_scores, find_interval
 from eval.editions import ALLOWED_2025, find_edition
+from eval.evaluator_files import ConceptSets
+from eval.f1 import image_f1, mean_f1
 from eval.faults import find_faults
-from eval.official import ConceptSets
-from eval.scores import image_f1, mean_f1
-from eval.scoring import score_files
+from eval.scored_file import score_files
 from eval.submission import render_submission
 
 N_IMAGES, N_CONCEPTS = 17_237, 1_945

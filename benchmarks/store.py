@@ -15,11 +15,11 @@ import h5py
 import numpy as np
 
 from cache.images import Listing
-from cache.pack import pack_store
 from cache.provenance import Provenance
 from cache.rows import Rows
 from cache.store import FeatureStore
 from cache.verify import verify_store
+from cache.writer import pack_store
 
 SIZES = {"train": 70_108, "valid": 9_972, "test": 17_237}
 FEATURES = 1024

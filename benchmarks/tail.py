@@ -17,13 +17,13 @@ import scipy.sparse
 from embedding import draw
 from joblib import cpu_count
 
-from cache.command import muted_imports
 from cache.store import FeatureStore
-from featurize.features import make_features
+from cache.support.command import muted_imports
+from featurize.pipeline import make_features
 from featurize.weights import load_weights
-from heads.front import TAIL, KeptNetwork
-from heads.maps import Maps
-from heads.tail import TailHead
+from heads.data.maps import Maps
+from heads.estimators.tail import TailHead
+from heads.networks.stored import TAIL, KeptNetwork
 
 SIZE, LAST_FROZEN, BATCH, N_CONCEPTS = 255, 276, 32, 100
 

@@ -14,7 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = _parser().parse_args(argv)
 
-    from cache.command import run_command
+    from cache.support.command import run_command
 
     return run_command("cache", lambda: args.command(args))
 
@@ -63,7 +63,7 @@ def _status(args: argparse.Namespace) -> None:
 
 
 def _verify(args: argparse.Namespace) -> None:
-    from cache.errors import UserError
+    from cache.support.errors import UserError
     from cache.verify import verify_store
 
     findings = verify_store(args.store)
@@ -82,9 +82,9 @@ def _verify(args: argparse.Namespace) -> None:
 
 def _duplicates(args: argparse.Namespace) -> None:
     from cache.duplicates import find_duplicates
-    from cache.errors import UserError
-    from cache.progress import Progress
     from cache.store import FeatureStore
+    from cache.support.errors import UserError
+    from cache.support.progress import Progress
 
     if not 0 < args.cosine <= 1:
         raise UserError(f"--cosine {args.cosine:g}: expected a number above 0, at most 1")

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from cache.errors import some
 from cache.images import Listing
 from cache.store import FeatureStore
+from cache.support.errors import some
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import UserError, some
+from cache.digest_memo import SeenFiles
 from cache.rows import DIGEST_BYTES
-from cache.seen import SeenFiles
+from cache.support.errors import UserError, some
 
 SPLITS = ("train", "valid", "test")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".dcm", ".dicom"})

@@ -15,9 +15,9 @@ from typing import Any
 
 import h5py
 
-from cache.files import replacing, write_text, writing
 from cache.provenance import Provenance
 from cache.rows import Rows, pack_reasons, unpack_reasons
+from cache.support.files import replacing, write_text, writing
 
 FACTS = "provenance.json"
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import UserError
+from cache.support.errors import UserError
 
 DIGEST_BYTES = 32
 """Length of an image's SHA-256."""

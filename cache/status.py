@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from cache.changes import Changes, Loss, find_changes, find_loss
-from cache.claim import holder
-from cache.errors import UserError
+from cache.digest_memo import SeenFiles
 from cache.images import find_images, identify
+from cache.lock import holder
 from cache.parts import find_unfinished
-from cache.seen import SeenFiles
 from cache.store import FeatureStore
+from cache.support.errors import UserError
 
 
 def describe_store(path: Path, data: Path | None, warn: Callable[[str], None]) -> dict[str, Any]:

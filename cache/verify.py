@@ -6,10 +6,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from cache.digests import find_damage
-from cache.errors import UserError
+from cache.block_digests import find_damage
 from cache.rows import block_rows
 from cache.store import FeatureStore
+from cache.support.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from eval.editions import EDITIONS, LATEST, find_edition
 from eval.errors import UserError, count, one_line, shown
 
 if TYPE_CHECKING:
-    from eval.scoring import Scored
+    from eval.scored_file import Scored
 
 A_SUBMISSION = "a .csv, or a .zip with submission.csv in it"
 A_RUN = f"a run's folder, or a submission: {A_SUBMISSION}"
@@ -81,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
 def _score(args: argparse.Namespace) -> int:
     from eval.bootstrap import find_interval
     from eval.breakdown import break_down, write_breakdown
-    from eval.comparing import find_submission
-    from eval.scoring import score_files
+    from eval.comparison import find_submission
+    from eval.scored_file import score_files
 
     submission = find_submission(args.submission)
     scored = score_files(submission, args.truth, args.manual, find_edition(args.edition))
@@ -139,11 +139,11 @@ def _by_level(tallies: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from eval.csv_rows import Fault
+    from eval.evaluator_files import is_skipped
     from eval.faults import find_faults
     from eval.files import is_zip, read_submission_bytes
     from eval.labels import read_ids
-    from eval.official import is_skipped
-    from eval.rows import Fault
 
     edition, ids, name = find_edition(args.edition), read_ids(args.ids), str(args.submission)
     faults, zipped = find_faults(read_submission_bytes(args.submission), ids, edition, name), is_zip(args.submission)
@@ -169,8 +169,8 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from eval.comparing import compare_scored, find_submission
-    from eval.scoring import score_files
+    from eval.comparison import compare_scored, find_submission
+    from eval.scored_file import score_files
 
     edition, paths = find_edition(args.edition), [find_submission(path) for path in (args.first, args.second)]
     pair = [score_files(path, args.truth, args.manual, edition) for path in paths]

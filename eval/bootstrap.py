@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.scores import ImageF1, mean_f1
+from eval.f1 import ImageF1, mean_f1
 
 N_RESAMPLES = 2000
 LEVEL = 0.95

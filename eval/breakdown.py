@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.editions import MODALITIES, REGIONS
+from eval.evaluator_files import ConceptSets
 from eval.files import replacing
-from eval.official import ConceptSets
 
 COLUMNS = ("level", "name", "group", "n_true", "n_predicted", "n_hits", "precision", "recall", "f1")
 

@@ -4,11 +4,11 @@ import io
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
+from eval.csv_rows import Fault, Row, find_remedy, read_rows, row_faults, split_concepts, too_many
 from eval.editions import Edition
 from eval.errors import UserError, shown
-from eval.form import HEADER, blank_lines, cell_faults, out_of_order
-from eval.official import is_skipped
-from eval.rows import Fault, Row, find_remedy, read_rows, row_faults, split_concepts, too_many
+from eval.evaluator_files import is_skipped
+from eval.form_check import HEADER, blank_lines, cell_faults, out_of_order
 
 PLACE = "the list of ids"
 

@@ -1,6 +1,6 @@
 """Label and id files in any dialect of the task: separators, headers, line ends, byte order marks, quotes.
 
-This reader is for training data and forgives what does no harm; what scores a submission is `eval.official`.
+This reader is for training data and forgives what does no harm; what scores a submission is `eval.evaluator_files`.
 """
 
 import csv
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from eval.csv_rows import is_header
 from eval.errors import UserError, shown, some
 from eval.files import read_file
-from eval.rows import is_header
 
 DELIMITERS = ",\t|"
 _IMAGE_ENDING = re.compile(r"\.(jpe?g|png|bmp|gif|tiff?|webp|dcm)$", re.IGNORECASE)

@@ -6,12 +6,12 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.csv_rows import read_rows, split_concepts
 from eval.editions import Edition
 from eval.errors import UserError, shown
 from eval.faults import find_faults
 from eval.files import MEMBER, replacing
-from eval.form import HEADER
-from eval.rows import read_rows, split_concepts
+from eval.form_check import HEADER
 
 
 def render_submission(ids: Sequence[str], concepts: Sequence[Sequence[str]], edition: Edition) -> bytes:

@@ -5,10 +5,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from eval.errors import UserError, count, shown
+from eval.evaluator_files import ConceptSets
+from eval.f1 import mean_f1, primary_f1
 from eval.files import read_file
-from eval.official import ConceptSets
-from eval.scores import mean_f1, primary_f1
-from eval.scoring import Scored
+from eval.scored_file import Scored
 
 VOCABULARY = "vocabulary.json"
 """Where a run keeps its vocabulary, beside its submission."""

@@ -38,13 +38,13 @@ def main(argv: list[str] | None = None) -> int:
         if getattr(args, option) is not None and getattr(args, option) < 1:
             parser.error(f"--{option}: expected a whole number above 0")
 
-    from cache.command import run_command
+    from cache.support.command import run_command
 
     return run_command("featurize", lambda: _featurize(args))
 
 
 def _featurize(args: argparse.Namespace) -> None:
-    from featurize.features import make_features
+    from featurize.pipeline import make_features
     from featurize.request import DEFAULTS
 
     given = {name: getattr(args, name) for name in DEFAULTS if getattr(args, name) is not None}

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from cache.errors import UserError
 from cache.provenance import NO_POOLING
+from cache.support.errors import UserError
 from featurize.weights import digest_weights, load_weights
 
 POOLINGS = ("avg", "max", "gem")

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cache.errors import UserError
 from cache.provenance import NO_POOLING, Provenance
 from cache.store import FeatureStore
+from cache.support.errors import UserError
 from featurize.backbone import Backbone, Cut, split_poolings
-from featurize.decode import DECODING, RESIZING
-from featurize.engines import Choice
+from featurize.decoding.image import DECODING, RESIZING
+from featurize.engines.base import Choice
 from featurize.weights import describe_weights
 
 DEFAULTS = {
@@ -40,7 +40,7 @@ class Request:
     ----------
     backbone : Backbone
     engine, precision : str
-        As `featurize.engines.choose` takes them.
+        As `featurize.engines.base.choose` takes them.
     dtype : str
         How embeddings are stored, one of `DTYPES`.
     weights_source : str

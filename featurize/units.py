@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.rows import DIGEST_BYTES, OK, UNREADABLE, Rows, stored_as
-from featurize.decode import Unreadable, decode
-from featurize.engines import Engine
+from featurize.decoding.image import Unreadable, decode
+from featurize.engines.base import Engine
 
 UNIT_IMAGES, UNIT_BATCHES, UNIT_BYTES = 128, 8, 32 * 2**20
 """A unit is so many images, or so many batches where that is more, and no more bytes: a few seconds of work, so little

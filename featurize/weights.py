@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cache.errors import UserError
-from cache.files import digest_file
+from cache.support.errors import UserError
+from cache.support.files import digest_file
 
 WAYS_OUT = (
     "name a file (--weights PATH.h5, .weights.h5 or .keras), use seeded random weights (--weights random:0), "

@@ -14,7 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = _parser().parse_args(argv)
 
-    from cache.command import run_command
+    from cache.support.command import run_command
     from eval.errors import UserError
 
     return run_command("heads", lambda: args.command(args), UserError)
@@ -100,7 +100,7 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
 def _fit(args: argparse.Namespace) -> None:
     from joblib import parallel_config
 
-    from heads.fitting import fit_run
+    from heads.runs.fit import fit_run
 
     # Heads leave the number of processes open, as scikit-learn does; here it is all cores.
     with parallel_config(n_jobs=-1):
@@ -110,7 +110,7 @@ def _fit(args: argparse.Namespace) -> None:
 def _sweep(args: argparse.Namespace) -> None:
     from joblib import parallel_config
 
-    from heads.sweeping import sweep_runs
+    from heads.selection.sweep import sweep_runs
 
     grid = {key: _parse_values(value) for key, value in _split_pairs(args.grid, "--grid", "C=0.001,0.01,0.1")}
     with parallel_config(n_jobs=-1):
@@ -120,7 +120,7 @@ def _sweep(args: argparse.Namespace) -> None:
 def _choose(args: argparse.Namespace) -> None:
     from joblib import parallel_config
 
-    from heads.choosing import TRIED, choose
+    from heads.selection.leaderboard import TRIED, choose
 
     say = (lambda line: None) if args.json else print
     with parallel_config(n_jobs=-1):
@@ -139,7 +139,7 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
 def _ensemble(args: argparse.Namespace) -> None:
     from joblib import parallel_config
 
-    from heads.ensembling import make_ensemble
+    from heads.ensembles.builder import make_ensemble
 
     with parallel_config(n_jobs=-1):
         given = {"decoder": args.decoder, "tune": args.tune, "nested": args.nested}
@@ -147,19 +147,19 @@ def _ensemble(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from heads.predicting import predict_run
+    from heads.runs.submission import predict_run
 
     predict_run(args.run, args.store, args.data, args.split, find_edition(args.edition), warn=_warn)
 
 
 def _table(args: argparse.Namespace) -> None:
-    from heads.table import print_table
+    from heads.selection.recipe_table import print_table
 
     print_table(args.recipes, args.runs)
 
 
 def _export(args: argparse.Namespace) -> None:
-    from heads.export import export_run
+    from heads.runs.keras_model import export_run
 
     export_run(args.run, args.store, args.out, warn=_warn)
 
@@ -176,7 +176,7 @@ def _parse_setting(text: str) -> Any:
 
 
 def _split_pairs(pairs: list[str], option: str, example: str) -> list[tuple[str, str]]:
-    from cache.errors import UserError
+    from cache.support.errors import UserError
 
     split = [pair.partition("=") for pair in pairs]
     odd = ["".join(parts) for parts in split if not parts[0] or not parts[1]]
@@ -200,7 +200,7 @@ def _parse_values(text: str) -> list[Any]:
 
 
 def _refuse_constant(name: str) -> float:
-    from cache.errors import UserError
+    from cache.support.errors import UserError
 
     raise UserError(f"--set: {name} is not a value; expected a finite number, true, false, null or text")
 

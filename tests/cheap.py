@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from cache.command import run_command
-from featurize import features, units
+from cache.support.command import run_command
+from featurize import pipeline as features
+from featurize import units
 from featurize.backbone import Cut
-from featurize.engines import Choice
-from featurize.features import make_features
-from featurize.network import Network
+from featurize.engines.base import Choice
+from featurize.pipeline import make_features
+from featurize.prepared_network import Network
 
 SIZE = 8
 UNIT_IMAGES = 4

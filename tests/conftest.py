@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from cache.images import Listing
-from cache.pack import pack_store
 from cache.provenance import Provenance
 from cache.rows import OK, UNREADABLE, Rows
+from cache.writer import pack_store
 from featurize.phantoms.dataset import make_phantoms
 from heads import HEADS
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from cache.errors import UserError
+from cache.support.errors import UserError
 from featurize.backbone import Backbone, find_application
 from featurize.weights import describe_weights, load_weights
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from cache.errors import UserError
-from heads.calibration import LEAST, Platt, Temperature
-from heads.decoders import make_decoder
+from cache.support.errors import UserError
+from heads.decoders.base import make_decoder
+from heads.decoders.calibration import LEAST, Platt, Temperature
 
 
 def draw(n_images: int = 4000) -> tuple[np.ndarray, np.ndarray, scipy.sparse.csr_matrix]:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from conftest import write_store
 
-from cache.errors import UserError
+from cache.support.errors import UserError
 from heads.__main__ import main
-from heads.choosing import choose
-from heads.fitting import fit_run
+from heads.runs.fit import fit_run
+from heads.selection.leaderboard import choose
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_the_table_is_told_to_people_and_programs(place: Path, capsys: pytest.Ca
 
 
 def test_the_paper_is_compared_with_where_it_is_in_the_table(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heads.choosing.PAPER", ("prior", "global"))
+    monkeypatch.setattr("heads.selection.leaderboard.PAPER", ("prior", "global"))
     told: list[str] = []
     table = choose(place / "s.h5", place / "data", ["ridge", "prior"], ["global"], say=told.append)
     better = next(row for row in table if row["chosen"])

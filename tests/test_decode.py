@@ -11,8 +11,8 @@ import PIL.ImageOps
 import PIL.TiffImagePlugin
 import pytest
 
-from featurize import decode as module
-from featurize.decode import Unreadable, decode
+from featurize.decoding import image as module
+from featurize.decoding.image import Unreadable, decode
 
 
 def encode(image: PIL.Image.Image, kind: str = "PNG", **options: object) -> bytes:

@@ -10,13 +10,13 @@ import scipy.sparse
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cache.errors import UserError
+from cache.support.errors import UserError
 from heads import DECODERS
-from heads.candidates import Candidates
-from heads.decoders import make_decoder
-from heads.expected import ExpectedF1, expected_f1
-from heads.ranking import TopK
-from heads.thresholds import ConceptThresholds, FixedThreshold, GlobalThreshold, climb
+from heads.decoders.base import make_decoder
+from heads.decoders.expected_f1 import ExpectedF1, expected_f1
+from heads.decoders.threshold_search import Candidates
+from heads.decoders.thresholds import ConceptThresholds, FixedThreshold, GlobalThreshold, climb
+from heads.decoders.top_k import TopK
 
 
 def mean_f1(named: np.ndarray, Y: np.ndarray) -> float:

@@ -14,14 +14,14 @@ import pytest
 import scipy.sparse
 from conftest import ROOT, write_store
 
-from cache.errors import UserError
-from heads import dense
+from cache.support.errors import UserError
 from heads.__main__ import _parse_settings
-from heads.base import make_head
-from heads.dense import DenseHead
-from heads.fitting import fit_run
-from heads.losses import LOSSES
-from heads.saving import load_head, save_head
+from heads.estimators import dense
+from heads.estimators.base import make_head
+from heads.estimators.dense import DenseHead
+from heads.estimators.storage import load_head, save_head
+from heads.networks.losses import LOSSES
+from heads.runs.fit import fit_run
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_weights_of_another_shape_are_refused(data: tuple, tmp_path: Path) -> No
 def test_a_kept_head_scores_without_tensorflow(data: tuple, tmp_path: Path) -> None:
     save_head(DenseHead(hidden=3, epochs=1).fit(*data), "dense", tmp_path)
     code = (
-        "import sys, pathlib, numpy as np; from heads.saving import load_head\n"
+        "import sys, pathlib, numpy as np; from heads.estimators.storage import load_head\n"
         "load_head(pathlib.Path(sys.argv[1])).predict_proba(np.ones((2, 8)))\n"
         "sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
     )

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache.errors import UserError
-from featurize import dicom, features
-from featurize.decode import Unreadable, decode
-from featurize.features import make_features
+from cache.support.errors import UserError
+from featurize import pipeline as features
+from featurize.decoding import dicom
+from featurize.decoding.image import Unreadable, decode
+from featurize.pipeline import make_features
 
 if find_spec("pydicom") is None:
     pytest.skip("pydicom is not installed", allow_module_level=True)

@@ -11,8 +11,8 @@ from cache import duplicates as module
 from cache.__main__ import main
 from cache.duplicates import find_duplicates
 from cache.images import Listing
-from cache.pack import pack_store
 from cache.store import FeatureStore
+from cache.writer import pack_store
 
 
 def quiet(n_rows: int) -> None:

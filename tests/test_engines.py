@@ -17,11 +17,11 @@ import pytest
 from conftest import ROOT
 from joblib import cpu_count
 
-from cache.errors import UserError
-from featurize import engines
+from cache.support.errors import UserError
 from featurize.backbone import Backbone
-from featurize.engines import BATCH, Choice, Engine, TensorFlowEngine, choose, engine_on
-from featurize.network import Network, prepare_network
+from featurize.engines import base as engines
+from featurize.engines.base import BATCH, Choice, Engine, TensorFlowEngine, choose, engine_on
+from featurize.prepared_network import Network, prepare_network
 from featurize.request import Request
 from featurize.units import embed_unit
 
@@ -135,7 +135,7 @@ def test_what_a_gpu_runs_gives_the_same_embeddings_on_a_cpu(
 
 
 def test_each_process_takes_a_gpu_of_its_own(tmp_path: Path) -> None:
-    from featurize.engines import _claim_gpu
+    from featurize.engines.base import _claim_gpu
 
     assert [_claim_gpu(tmp_path, 3) for _ in range(3)] == [0, 1, 2]
 
@@ -180,7 +180,7 @@ def test_the_coordinator_never_loads_tensorflow(phantoms: Path, tmp_path: Path) 
     # A script that does not look whether it is the main one: no other process may run it again.
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys; from pathlib import Path; from featurize.features import make_features\n"
+        "import sys; from pathlib import Path; from featurize.pipeline import make_features\n"
         "given = {'backbone': 'mobilenet', 'weights': 'random:0', 'size': 32, 'engine': 'openvino'}\n"
         "make_features(Path(sys.argv[1]), Path(sys.argv[2]), given, workers=2)\n"
         "assert 'tensorflow' not in sys.modules\n"

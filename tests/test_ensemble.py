@@ -11,15 +11,15 @@ import pytest
 import scipy.sparse
 from conftest import PROVENANCE, write_store
 
-from cache.errors import UserError
-from eval.comparing import compare_scored, find_submission
+from cache.support.errors import UserError
+from eval.comparison import compare_scored, find_submission
 from eval.editions import find_edition
-from eval.scoring import score_files
-from heads.ensemble import HOWS, Ensemble
-from heads.ensembling import make_ensemble
-from heads.fitting import fit_run
-from heads.mixing import fit_stack, fit_weights, mix, stack
-from heads.predicting import predict_run
+from eval.scored_file import score_files
+from heads.ensembles.blend import fit_stack, fit_weights, mix, stack
+from heads.ensembles.builder import make_ensemble
+from heads.ensembles.ensemble import HOWS, Ensemble
+from heads.runs.fit import fit_run
+from heads.runs.submission import predict_run
 
 CONCEPTS = np.array(["C1", "C2", "C3", "C4"])
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import EMBEDDING_HEADS
 from sklearn.utils.estimator_checks import check_estimator
 
-from heads.base import make_head
+from heads.estimators.base import make_head
 
 QUICK: dict[str, dict[str, object]] = {"dense": {"epochs": 1}}
 
@@ -35,7 +35,7 @@ PARTICULAR = {
 @pytest.fixture
 def without_tracing() -> Iterator[None]:
     """Let TensorFlow run step by step: compiling a function for each of a hundred fits takes half a minute."""
-    from heads.network import import_keras
+    from heads.networks.backend import import_keras
 
     import_keras()
     import tensorflow as tf

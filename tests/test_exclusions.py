@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from heads.decoders import make_decoder
-from heads.exclusions import Exclusive, find_pairs, take_out
-from heads.thresholds import FixedThreshold
+from heads.decoders.base import make_decoder
+from heads.decoders.exclusive import Exclusive, find_pairs, take_out
+from heads.decoders.thresholds import FixedThreshold
 
 
 def draw(n_images: int = 400, together: int = 0) -> tuple[np.ndarray, scipy.sparse.csr_matrix]:

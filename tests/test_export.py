@@ -16,16 +16,16 @@ import pytest
 import scipy.sparse
 from conftest import EMBEDDING_HEADS, PROVENANCE, ROOT, write_store
 
-from cache.errors import UserError
-from cache.files import digest_file
-from featurize.decode import decode
-from featurize.features import make_features
-from heads.base import Head, make_head
-from heads.ensembling import make_ensemble
-from heads.export import export_run
-from heads.fitting import fit_run
-from heads.predictor import StoredRun
-from heads.prior import PriorHead
+from cache.support.errors import UserError
+from cache.support.files import digest_file
+from featurize.decoding.image import decode
+from featurize.pipeline import make_features
+from heads.ensembles.builder import make_ensemble
+from heads.estimators.base import Head, make_head
+from heads.estimators.prior import PriorHead
+from heads.runs.fit import fit_run
+from heads.runs.keras_model import export_run
+from heads.runs.predictor import StoredRun
 
 SIZE = 32
 SMALL = {"backbone": "mobilenet", "weights": "random:0", "size": SIZE, "layer": "conv_pw_3_relu", "pooling": "avg,gem",

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from conftest import PROVENANCE, ROOT, write_store
 
-from cache.claim import claimed, holder
-from cache.errors import UserError
+from cache.lock import claimed, holder
 from cache.parts import find_unfinished
 from cache.store import FeatureStore
+from cache.support.errors import UserError
 
 
 def start(data: Path, store: Path, *args: object) -> subprocess.Popen[str]:
@@ -136,7 +136,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
 def test_a_disk_without_room_is_refused_with_the_numbers(
     phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cache.files import require_room
+    from cache.support.files import require_room
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 1_200_000_000))  # type: ignore[attr-defined]
     require_room(tmp_path / "not" / "yet" / "s.h5", 1_000_000_000)

@@ -12,13 +12,13 @@ import PIL.Image
 import pytest
 from joblib import parallel_config
 
-from cache.command import muted_imports
-from cache.errors import UserError
 from cache.parts import Parts
 from cache.store import FeatureStore
+from cache.support.command import muted_imports
+from cache.support.errors import UserError
 from cache.verify import verify_store
-from featurize import features
-from featurize.features import make_features
+from featurize import pipeline as features
+from featurize.pipeline import make_features
 
 ENGINE, OTHER = ("tensorflow", "openvino")[:: -1 if find_spec("openvino") else 1]
 SMALL = {"backbone": "mobilenet", "weights": "random:0", "size": 32, "engine": ENGINE, "precision": "float32"}
@@ -229,7 +229,7 @@ def test_another_backend_of_joblib_gives_the_same_store(place: Path) -> None:
 def test_progress_tells_rate_time_left_and_where_the_time_goes(
     phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("cache.progress.LINE_SECONDS", 0)
+    monkeypatch.setattr("cache.support.progress.LINE_SECONDS", 0)
     cheap.install(monkeypatch.setattr)
     told: list[str] = []
     make_features(phantoms, tmp_path / "s.h5", cheap.GIVEN, workers=1, say=told.append, warn=pytest.fail)
@@ -466,7 +466,7 @@ def test_a_worker_that_is_ended_is_one_line(place: Path, monkeypatch: pytest.Mon
 
 
 def test_a_full_disk_while_the_network_is_converted_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from featurize import network
+    from featurize import prepared_network as network
 
     def fail(*args: Any) -> None:
         raise RuntimeError("basic_ios::clear: iostream error")

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, write_store
 
-from cache.errors import UserError
 from cache.store import FeatureStore
+from cache.support.errors import UserError
 
 
 def external_link(file: h5py.File, folder: Path) -> None:

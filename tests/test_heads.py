@@ -10,10 +10,10 @@ import scipy.sparse
 from conftest import EMBEDDING_HEADS, ROOT
 from sklearn.base import clone
 
-from cache.errors import UserError
+from cache.support.errors import UserError
 from heads import HEADS
-from heads.base import Head, make_head
-from heads.saving import load_head, save_head
+from heads.estimators.base import Head, make_head
+from heads.estimators.storage import load_head, save_head
 
 QUICK: dict[str, dict[str, object]] = {"dense": {"epochs": 3}}
 
@@ -78,7 +78,7 @@ def test_a_saved_head_gives_bit_equal_scores_in_a_new_process(head: Head, data: 
     save_head(head.fit(*data), name, tmp_path / "run")
     np.save(tmp_path / "X.npy", data[0])
     code = (
-        "import sys, pathlib, numpy as np; from heads.saving import load_head; place = pathlib.Path(sys.argv[1])\n"
+        "import sys, pathlib, numpy as np; from heads.estimators.storage import load_head; place = pathlib.Path(sys.argv[1])\n"
         "np.save(place / 'scores.npy', load_head(place / 'run').predict_proba(np.load(place / 'X.npy')))"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True)

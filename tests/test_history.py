@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cache.store import FeatureStore
-from featurize.features import make_features
+from featurize.pipeline import make_features
 
 SPLITS = ("train", "valid")
 EVENTS = st.one_of(

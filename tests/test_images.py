@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cache.errors import UserError
+from cache.digest_memo import SeenFiles
 from cache.images import find_images, identify
-from cache.seen import SeenFiles
+from cache.support.errors import UserError
 
 
 def touch(path: Path, content: bytes = b"x") -> None:
@@ -86,7 +86,7 @@ def test_a_file_without_permission_keeps_its_place_and_a_reason(
     def refuse(path: Path) -> bytes:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("cache.seen.digest_file", refuse)
+    monkeypatch.setattr("cache.digest_memo.digest_file", refuse)
     listing = identify(find_images(tmp_path, warn=pytest.fail), SeenFiles(tmp_path / "s.h5"))["train"]
     assert (listing.digests, listing.reasons) == ([None], ["cannot be read: Permission denied"])
 

@@ -53,13 +53,13 @@ def test_every_package_is_installed() -> None:
     "code",
     [
         "import eval.__main__",
-        "import heads.__main__, heads.fitting, heads.predicting, heads.dense; heads.base.make_head('dense')",
-        "import featurize.__main__, featurize.features",
+        "import heads.__main__, heads.runs.fit, heads.runs.submission, heads.estimators.dense; heads.estimators.base.make_head('dense')",
+        "import featurize.__main__, featurize.pipeline",
         "import cache.__main__, cache.store",
     ],
 )
 def test_commands_do_not_load_tensorflow_before_they_need_it(code: str) -> None:
-    check = f"import sys; import heads.base; {code}; sys.exit(bool({{'tensorflow', 'keras', 'openvino'}} & set(sys.modules)))"
+    check = f"import sys; import heads.estimators.base; {code}; sys.exit(bool({{'tensorflow', 'keras', 'openvino'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
 
 

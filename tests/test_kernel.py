@@ -6,10 +6,10 @@ import scipy.sparse
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.preprocessing import StandardScaler
 
-from cache.errors import UserError
-from heads.base import make_head
-from heads.kernel import KernelHead
-from heads.ridge import RidgeHead
+from cache.support.errors import UserError
+from heads.estimators.base import make_head
+from heads.estimators.kernel import KernelHead
+from heads.estimators.ridge import RidgeHead
 
 
 def draw(n_images: int, seed: int = 0) -> tuple[np.ndarray, scipy.sparse.csr_matrix]:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from cache.errors import UserError
-from heads import knn
-from heads.base import make_head
-from heads.knn import DEPTH, KNeighborsHead, nearest
-from heads.saving import load_head, save_head
+from cache.support.errors import UserError
+from heads.estimators import knn
+from heads.estimators.base import make_head
+from heads.estimators.knn import DEPTH, KNeighborsHead, nearest
+from heads.estimators.storage import load_head, save_head
 
 
 @pytest.fixture

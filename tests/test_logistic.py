@@ -15,8 +15,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from heads import gpu, lbfgs, objective, solver
-from heads.logistic import LogisticHead
+from heads.estimators.logistic import LogisticHead
+from heads.solvers import gpu, lbfgs, objective
+from heads.solvers import one_vs_rest as solver
 
 RATES = (0.5, 0.9, 0.1, 0.02, 0.0, 0.3)
 """Shares of images that show each concept; 0 stands for one image."""
@@ -142,9 +143,7 @@ def test_tensorflow_evaluates_as_numpy_does(dtype: type, monkeypatch: pytest.Mon
 def test_without_a_gpu_tensorflow_is_not_loaded() -> None:
     if any(Path("/dev").glob("nvidia[0-9]*")):
         pytest.skip("there is one")
-    code = (
-        "import sys; from heads.gpu import find_gpu; assert find_gpu() is None; sys.exit('tensorflow' in sys.modules)"
-    )
+    code = "import sys; from heads.solvers.gpu import find_gpu; assert find_gpu() is None; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, check=True)
 
 

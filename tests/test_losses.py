@@ -5,10 +5,10 @@ import pytest
 import scipy.sparse
 from scipy.special import expit
 
-from eval.scores import image_f1, mean_f1
-from heads.losses import LOSSES, asymmetric, make_loss
-from heads.network import import_keras
-from heads.stopping import BestEpoch, best_f1, stop_early
+from eval.f1 import image_f1, mean_f1
+from heads.networks.backend import import_keras
+from heads.networks.early_stopping import BestEpoch, best_f1, stop_early
+from heads.networks.losses import LOSSES, asymmetric, make_loss
 
 keras = import_keras()
 

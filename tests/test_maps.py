@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from cache.errors import UserError
-from heads import maps as module
-from heads.maps import Maps, in_order, shuffled
+from cache.support.errors import UserError
+from heads.data import maps as module
+from heads.data.maps import Maps, in_order, shuffled
 
 N_IMAGES = 50
 

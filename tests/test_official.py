@@ -7,7 +7,7 @@ import pytest
 
 from eval.editions import EDITIONS, find_edition
 from eval.errors import UserError
-from eval.scoring import Scored, score_files
+from eval.scored_file import Scored, score_files
 
 TRUTH = "ID,CUIs\na1,C0040405;C1\na2,C1306645\n"
 

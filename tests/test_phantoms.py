@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.errors import UserError
 from cache.images import find_images
+from cache.support.errors import UserError
 from eval.labels import find_label_file, read_concepts
 from featurize.phantoms.canvas import Canvas, draw
 from featurize.phantoms.concepts import FINDINGS, MAX_CONCEPTS, NAMES, PARTS, make_phantom

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from cache.errors import UserError
+from cache.support.errors import UserError
 from heads import __main__ as commands
-from heads.base import make_head
-from heads.decoders import make_decoder
-from heads.ensemble import HOWS
-from heads.table import Recipe, print_table
+from heads.decoders.base import make_decoder
+from heads.ensembles.ensemble import HOWS
+from heads.estimators.base import make_head
+from heads.selection.recipe_table import Recipe, print_table
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.mk"))
 

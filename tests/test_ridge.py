@@ -6,10 +6,10 @@ import scipy.sparse
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from cache.errors import UserError
-from heads.base import make_head
-from heads.ridge import ALPHAS, RidgeHead
-from heads.scaling import BLOCK_IMAGES, standardisation
+from cache.support.errors import UserError
+from heads.estimators.base import make_head
+from heads.estimators.ridge import ALPHAS, RidgeHead
+from heads.estimators.standardization import BLOCK_IMAGES, standardisation
 
 
 def draw(n_images: int, n_features: int, n_concepts: int = 4) -> tuple[np.ndarray, scipy.sparse.csr_matrix]:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from eval.editions import ALLOWED_2023, ALLOWED_2025, find_edition
 from eval.errors import UserError
 from eval.faults import find_faults
-from eval.form import listed_ids
-from eval.scoring import score_files
+from eval.form_check import listed_ids
+from eval.scored_file import score_files
 
 TRUTH = "ID,CUIs\na1,C0040405;C1\na2,C1306645\na3,\na4,C0920367;C2;C0817096\n"
 

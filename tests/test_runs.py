@@ -11,15 +11,15 @@ import pytest
 import scipy.sparse as sparse
 from conftest import PROVENANCE, write_store
 
-from cache.errors import UserError
+from cache.support.errors import UserError
 from eval.editions import find_edition
-from eval.scoring import score_files
-from heads.asked import OPEN
-from heads.fitting import fit_run
-from heads.labelled import LabelledStore
-from heads.logistic import LogisticHead
-from heads.predicting import predict_run
-from heads.run import FORMAT, Run, usual_set
+from eval.scored_file import score_files
+from heads.data.store import LabelledStore
+from heads.estimators.logistic import LogisticHead
+from heads.runs.fit import fit_run
+from heads.runs.request import OPEN
+from heads.runs.run import FORMAT, Run, usual_set
+from heads.runs.submission import predict_run
 
 CONCEPTS = ["C0040405", "C1306645", "C0817096", "C7"]
 
@@ -225,7 +225,7 @@ def test_valid_joins_train_once_all_is_settled(place: Path) -> None:
 
 
 def test_images_of_one_group_are_held_out_together(place: Path) -> None:
-    from heads.tuning import split_folds
+    from heads.data.folds import split_folds
 
     ids = [f"train_{number:03d}" for number in range(80)]
     (place / "data" / "groups.csv").write_text("ID,group\n" + "".join(f"{id},p{n % 7}\n" for n, id in enumerate(ids)))

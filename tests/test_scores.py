@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 from eval.bootstrap import Difference, compare_scores, find_interval
 from eval.breakdown import break_down, write_breakdown
-from eval.scores import image_f1, mean_f1, primary_f1
+from eval.f1 import image_f1, mean_f1, primary_f1
 
 
 def draw(n_images: int, n_concepts: int = 12, share: float = 0.2, seed: int = 0) -> np.ndarray:

@@ -10,9 +10,9 @@ import cheap
 import pytest
 
 from cache.__main__ import main
-from cache.seen import SeenFiles
+from cache.digest_memo import SeenFiles
 from cache.status import describe_store
-from featurize.features import make_features
+from featurize.pipeline import make_features
 
 
 @pytest.fixture
@@ -95,19 +95,19 @@ def age(path: Path) -> None:
 
 
 def test_a_file_that_is_as_it_was_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cache.seen.QUIET_NS", -(10**18))
+    monkeypatch.setattr("cache.digest_memo.QUIET_NS", -(10**18))
     (tmp_path / "a.jpg").write_bytes(b"a")
     seen = SeenFiles(tmp_path / "s.h5")
     expected = seen.digest(tmp_path / "a.jpg")
     seen.save()
-    monkeypatch.setattr("cache.seen.digest_file", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr("cache.digest_memo.digest_file", lambda path: pytest.fail("read again"))
     assert SeenFiles(tmp_path / "s.h5").digest(tmp_path / "a.jpg") == expected
 
 
 def test_a_file_of_the_same_size_and_time_that_changed_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cache.seen.QUIET_NS", -(10**18))
+    monkeypatch.setattr("cache.digest_memo.QUIET_NS", -(10**18))
     path = tmp_path / "a.jpg"
     path.write_bytes(b"a")
     age(path)
@@ -134,7 +134,7 @@ def test_a_damaged_memo_is_forgotten(tmp_path: Path, content: str) -> None:
 
 
 def test_a_memo_of_something_else_than_digests_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cache.seen.QUIET_NS", -(10**18))
+    monkeypatch.setattr("cache.digest_memo.QUIET_NS", -(10**18))
     (tmp_path / "a.jpg").write_bytes(b"a")
     seen = SeenFiles(tmp_path / "s.h5")
     expected = seen.digest(tmp_path / "a.jpg")

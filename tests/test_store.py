@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from conftest import PROVENANCE, RECORD, digest, make_rows, write_store
 
-from cache.errors import UserError
-from cache.files import replacing
 from cache.images import Listing
-from cache.pack import pack_store
 from cache.parts import Parts
 from cache.provenance import Provenance
 from cache.store import FeatureStore
+from cache.support.errors import UserError
+from cache.support.files import replacing
+from cache.writer import pack_store
 
 
 def test_a_store_gives_back_what_was_packed(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_reader_is_not_given_another_file_by_a_writer(tmp_path: Path, monkeypa
 def test_a_disk_that_takes_a_part_of_a_write_loses_nothing(tmp_path: Path) -> None:
     import io
 
-    from cache.files import SteadyFile
+    from cache.support.files import SteadyFile
 
     class Stingy(io.FileIO):
         def write(self, data: object) -> int:
@@ -203,7 +203,7 @@ def test_a_disk_that_takes_a_part_of_a_write_loses_nothing(tmp_path: Path) -> No
 def test_a_disk_that_takes_nothing_is_told(tmp_path: Path) -> None:
     import io
 
-    from cache.files import SteadyFile
+    from cache.support.files import SteadyFile
 
     class Full(io.FileIO):
         def write(self, data: object) -> int:

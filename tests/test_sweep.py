@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from conftest import write_store
 
-from cache.errors import UserError
-from heads import sweeping
-from heads.fitting import fit_run
-from heads.making import Maker
-from heads.sweeping import sweep_runs
+from cache.support.errors import UserError
+from heads.runs.builder import Maker
+from heads.runs.fit import fit_run
+from heads.selection import sweep as sweeping
+from heads.selection.sweep import sweep_runs
 
 
 @pytest.fixture

@@ -15,15 +15,15 @@ import scipy.sparse
 import tensorflow as tf
 from conftest import ROOT
 
-from cache.errors import UserError
+from cache.support.errors import UserError
 from featurize.backbone import Backbone
 from featurize.weights import load_weights
-from heads.architecture import from_text
-from heads.dense import DenseHead
-from heads.maps import Maps
-from heads.pooled_tail import PooledTail
-from heads.saving import load_head, save_head
-from heads.tail import TailHead
+from heads.data.maps import Maps
+from heads.estimators.dense import DenseHead
+from heads.estimators.storage import load_head, save_head
+from heads.estimators.tail import TailHead
+from heads.networks.serialization import from_text
+from heads.networks.tail import PooledTail
 
 SHAPE = (4, 4, 6)
 N_CONCEPTS = 5
@@ -98,7 +98,7 @@ def test_a_saved_tail_gives_bit_equal_scores_in_a_new_process(fitted: TailHead, 
     save_head(fitted, "tail", tmp_path / "run")
     np.save(tmp_path / "X.npy", data[0])
     code = (
-        "import sys, pathlib, numpy as np; from heads.saving import load_head; place = pathlib.Path(sys.argv[1])\n"
+        "import sys, pathlib, numpy as np; from heads.estimators.storage import load_head; place = pathlib.Path(sys.argv[1])\n"
         "np.save(place / 'scores.npy', load_head(place / 'run').predict_proba(np.load(place / 'X.npy')))"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True)
@@ -247,7 +247,7 @@ import contextlib, sys, pathlib, numpy as np, scipy.sparse, tensorflow as tf
 sys.path.insert(0, "tests")
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import heads.precision
+import heads.networks.precision
 real = tf.config.list_logical_devices
 tf.config.list_logical_devices = lambda kind=None: real("CPU") if kind == "GPU" else real(kind)
 mirrored = tf.distribute.MirroredStrategy
@@ -338,6 +338,6 @@ def test_maps_are_never_all_in_memory(network: Path, data: tuple, monkeypatch: p
         return read(self)
 
     monkeypatch.setattr(Maps, "read", noting)
-    monkeypatch.setattr("heads.maps.WINDOW_BYTES", 1)
+    monkeypatch.setattr("heads.data.maps.WINDOW_BYTES", 1)
     make(network).fit(*data).predict_proba(data[0])
     assert max(largest) == 32

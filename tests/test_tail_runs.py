@@ -8,18 +8,18 @@ import keras
 import numpy as np
 import pytest
 
-from cache.errors import UserError
 from cache.store import FeatureStore
+from cache.support.errors import UserError
 from eval.editions import find_edition
-from featurize.decode import decode
-from featurize.features import make_features
-from heads.ensembling import make_ensemble
-from heads.export import export_run
-from heads.fitting import fit_run
-from heads.predicting import predict_run
-from heads.predictor import StoredRun
-from heads.run import Run
-from heads.sweeping import sweep_runs
+from featurize.decoding.image import decode
+from featurize.pipeline import make_features
+from heads.ensembles.builder import make_ensemble
+from heads.runs.fit import fit_run
+from heads.runs.keras_model import export_run
+from heads.runs.predictor import StoredRun
+from heads.runs.run import Run
+from heads.runs.submission import predict_run
+from heads.selection.sweep import sweep_runs
 
 SIZE = 32
 FEATURES = {"backbone": "mobilenetv2", "weights": "random:0", "size": SIZE, "layer": "block_14_expand",

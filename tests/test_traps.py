@@ -7,7 +7,7 @@ import pytest
 
 from eval.editions import find_edition
 from eval.errors import UserError
-from eval.scoring import score_files
+from eval.scored_file import score_files
 from eval.traps import find_traps, find_vocabulary
 
 TRUTH = "ID,CUIs\na1,C1;C2\na2,C3\na3,\n"

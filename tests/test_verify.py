@@ -9,8 +9,8 @@ import pytest
 from conftest import write_store
 
 from cache.__main__ import main
-from cache.digests import BLOCK_BYTES, append_digests, find_damage
-from cache.errors import UserError
+from cache.block_digests import BLOCK_BYTES, append_digests, find_damage
+from cache.support.errors import UserError
 from cache.verify import verify_store
 
 

@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the dice (0)")
     args = parser.parse_args(argv)
 
-    from cache.command import run_command
+    from cache.support.command import run_command
     from featurize.phantoms.dataset import MIN_IMAGES, make_phantoms
 
     if args.images < MIN_IMAGES:

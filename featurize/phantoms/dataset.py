@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 from joblib import Parallel, cpu_count, delayed
 
-from cache.errors import UserError
+from cache.support.errors import UserError
 from featurize.phantoms.canvas import resize
 from featurize.phantoms.concepts import NAMES, make_phantom
 from featurize.phantoms.modalities import hot_colours

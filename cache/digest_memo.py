@@ -1,0 +1,72 @@
+"""Digests that need not be computed again: of files that are as they were when they were last read.
+
+A file counts as unchanged if size, times of change and inode are; git's index decides in the same way. The time of
+last change (ctime) cannot be set by ordinary means, and a file that changed within two seconds of being read is
+read again next time, because a clock's tick may hide a second change. The memo may be lost at any time: it saves
+reading, and decides nothing.
+"""
+
+import json
+import re
+import time
+from pathlib import Path
+
+from cache.support.files import digest_file, write_text
+
+QUIET_NS = 2_000_000_000
+"""How long a file must have been unchanged for its digest to be remembered, in nanoseconds."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class SeenFiles:
+    """Digests of files by path, kept beside a store.
+
+    Parameters
+    ----------
+    store : Path
+        The store; the memo is ``.STORE.seen.json`` beside it.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self._path = store.with_name(f".{store.name}.seen.json")
+        self._known: dict[str, list[object]] = {}
+        self._asked: set[str] = set()
+        self._changed = False
+        try:
+            known = json.loads(self._path.read_text(encoding="utf-8"))
+            self._known = known if isinstance(known, dict) else {}
+        except (OSError, ValueError):
+            pass
+
+    def digest(self, path: Path) -> bytes:
+        """SHA-256 of a file's bytes, remembered or computed.
+
+        Raises
+        ------
+        OSError
+            The file cannot be read.
+        """
+        state = path.stat()
+        marks = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_dev, state.st_ino]
+        key = str(path.absolute())
+        self._asked.add(key)
+        known = self._known.get(key)
+        if isinstance(known, list) and known[1:] == marks and _DIGEST.fullmatch(str(known[0])):
+            return bytes.fromhex(str(known[0]))
+        digest = digest_file(path)
+        if time.time_ns() - max(state.st_ctime_ns, state.st_mtime_ns) > QUIET_NS:
+            self._known[key] = [digest.hex(), *marks]
+            self._changed = True
+        return digest
+
+    def save(self) -> None:
+        """Keep what is new, where the folder can be written to."""
+        if not self._changed:
+            return
+        try:
+            # Files that nobody asked for are gone, or of another folder.
+            write_text(self._path, json.dumps({key: self._known[key] for key in self._asked if key in self._known}))
+        except OSError:
+            return  # a store on a read-only file system is read all the same
+        self._changed = False

@@ -1,0 +1,1 @@
+"""What every package needs: errors, whole files, command lines, progress, versions."""

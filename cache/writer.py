@@ -1,0 +1,150 @@
+"""Packing: rows keyed by digest, from parts and from an earlier store, become the one contiguous file."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.block_digests import append_digests
+from cache.images import Listing
+from cache.provenance import SCHEMA, Provenance
+from cache.rows import OK, UNREADABLE, Rows, block_rows, pack_reasons
+from cache.support.errors import UserError, some
+from cache.support.files import SteadyFile, replacing, writing
+
+
+def pack_store(
+    path: Path,
+    provenance: Provenance,
+    record: Mapping[str, Any],
+    listings: Mapping[str, Listing],
+    sources: Iterable[Rows],
+    shape: tuple[int, ...],
+) -> None:
+    """Write a finished store, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The store. An earlier one stays as it is until the new one is complete.
+    provenance : Provenance
+        The declared facts.
+    record : mapping
+        What is recorded beside them; anything JSON can hold.
+    listings : mapping of str to Listing
+        The rows that each split must have, in order.
+    sources : iterable of Rows
+        Where embeddings come from; a digest that is in several is taken once.
+    shape : tuple of int
+        Of one image's embedding: ``(n_features,)``, or ``(height, width, n_features)`` of a map.
+
+    Raises
+    ------
+    UserError
+        A listed image is in none of the sources, or the disk is full.
+    """
+    with writing(path), replacing(path) as temporary:
+        with open(temporary, "w+b", buffering=0) as raw:
+            steady = SteadyFile(raw)
+            with h5py.File(steady, "w") as file:
+                _write(file, provenance, record, listings, _checked(sources, steady), shape)
+            steady.check()
+        append_digests(temporary)
+
+
+def _checked(sources: Iterable[Rows], steady: SteadyFile) -> Iterator[Rows]:
+    """Stop at the first error of the file that the rows go to."""
+    for rows in sources:
+        yield rows
+        steady.check()
+
+
+def _write(
+    file: h5py.File,
+    provenance: Provenance,
+    record: Mapping[str, Any],
+    listings: Mapping[str, Listing],
+    sources: Iterable[Rows],
+    shape: tuple[int, ...],
+) -> None:
+    file.create_group("splits", track_order=True)
+    kind = (shape, np.dtype(provenance.dtype))
+    groups = {name: _lay_out(file, name, listing, *kind) for name, listing in listings.items()}
+    status, reasons = _fill(groups, listings, sources)
+    content = hashlib.sha256(provenance.fingerprint.encode())
+    for name, group in groups.items():
+        numbers, texts = pack_reasons(reasons[name])
+        for key, array in (("status", status[name]), ("reason_rows", numbers), ("reasons", texts)):
+            group.create_dataset(key, data=array)
+        content.update(name.encode() + _digest_group(group))
+    head = {
+        "schema": str(SCHEMA),
+        "provenance": provenance.to_json(),
+        "record": json.dumps(dict(record), sort_keys=True),
+        "content": content.hexdigest(),
+    }
+    for name, text in head.items():
+        file.create_dataset(name, data=np.frombuffer(text.encode(), np.uint8))
+
+
+def _lay_out(file: h5py.File, name: str, listing: Listing, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Group:
+    group = file["splits"].create_group(name)
+    group.create_dataset("ids", data=np.char.encode(np.array(listing.ids), "utf-8"))
+    group.create_dataset("digests", data=listing.digest_array())
+    group.create_dataset("embeddings", (len(listing.ids), *shape), dtype, fillvalue=np.nan)
+    group["embeddings"][0] = np.nan  # makes HDF5 allocate it, even if no image can be read
+    return group
+
+
+def _fill(
+    groups: Mapping[str, h5py.Group], listings: Mapping[str, Listing], sources: Iterable[Rows]
+) -> tuple[dict[str, NDArray[np.uint8]], dict[str, list[str]]]:
+    """Copy each row to every place that its digest is listed at; return status and reasons a split."""
+    places: dict[bytes, list[tuple[str, int]]] = defaultdict(list)
+    for name, listing in listings.items():
+        for row, digest in enumerate(listing.digests):
+            if digest is not None:
+                places[digest].append((name, row))
+    status = {name: np.full(len(listing.ids), UNREADABLE, np.uint8) for name, listing in listings.items()}
+    reasons = {name: list(listing.reasons) for name, listing in listings.items()}
+    stored = {name: group["embeddings"] for name, group in groups.items()}
+    for rows in sources:
+        moves: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for index, digest in enumerate(rows.digests):
+            for name, row in places.pop(digest.tobytes(), ()):
+                status[name][row] = rows.status[index]
+                reasons[name][row] = rows.reasons[index]
+                if rows.status[index] == OK:
+                    moves[name].append((row, index))
+        for name, pairs in moves.items():
+            _write_rows(stored[name], np.array(sorted(pairs)), rows)
+    if places:
+        missing = [listings[name].ids[row] for found in places.values() for name, row in found]
+        raise UserError(
+            f"{len(missing):,} images changed or vanished while they were being embedded ({some(missing)}); "
+            "run the same command again, it goes on from what is finished"
+        )
+    return status, reasons
+
+
+def _write_rows(stored: h5py.Dataset, moves: NDArray[np.int64], rows: Rows) -> None:
+    """Write embeddings to their rows, a run of neighbours at a time; `moves` has rows and indices, shape (n, 2)."""
+    for run in np.split(moves, np.flatnonzero(np.diff(moves[:, 0]) != 1) + 1):
+        stored[run[0, 0] : run[-1, 0] + 1] = rows.embeddings[run[:, 1]]
+
+
+def _digest_group(group: h5py.Group) -> bytes:
+    """SHA-256 over a split's data sets."""
+    digest = hashlib.sha256()
+    for key in sorted(group):
+        digest.update(key.encode())
+        step = block_rows(group[key])
+        for start in range(0, len(group[key]), step):
+            digest.update(group[key][start : start + step].tobytes())
+    return digest.digest()

@@ -1,0 +1,1 @@
+"""What executes the frozen network: one file per engine."""

@@ -1,0 +1,1 @@
+"""Decoders: from scores to concept sets. One file per decoder."""

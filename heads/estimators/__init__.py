@@ -1,0 +1,1 @@
+"""The heads: scikit-learn classifiers from embeddings to scores. One file per head."""

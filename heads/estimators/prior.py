@@ -1,0 +1,45 @@
+"""The floor: every image gets the training frequencies, whatever it shows."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from heads.estimators.base import Head, State, positive_rate
+from heads.networks.backend import import_keras
+from heads.networks.layers import head_model, linear
+
+
+class PriorHead(Head):
+    """Score each concept by how many training images show it.
+
+    Attributes
+    ----------
+    frequency_ : ndarray of float32, shape (n_concepts,)
+
+    Examples
+    --------
+    >>> PriorHead().fit([[1.0], [2.0]], [[1, 0], [1, 1]]).predict_proba([[5.0]])
+    array([[1. , 0.5]], dtype=float32)
+    """
+
+    def _fit(self, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> None:
+        self.frequency_ = positive_rate(Y)
+
+    def _scores(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.tile(self.frequency_, (len(X), 1))
+
+    def to_keras(self) -> Any:
+        """This head as a Keras model."""
+        keras = import_keras()
+        features = keras.Input((self.n_features_in_,))
+        return head_model(features, linear(keras.ops.ones_like(features[:, :1]), self.frequency_[:, None]))
+
+    def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self.frequency_ = state["frequency"]
+
+    def get_state(self) -> State:
+        """What was learnt, as named arrays."""
+        return {"frequency": self.frequency_}

@@ -1,0 +1,1 @@
+"""What a head and its decoder reach: out-of-fold scores, cross-validation, the official score."""

@@ -1,0 +1,1 @@
+"""All that needs Keras: networks, losses, training."""

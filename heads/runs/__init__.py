@@ -1,0 +1,1 @@
+"""Runs: a folder with everything that a result needs."""

@@ -1,0 +1,56 @@
+"""How long each stage takes, and how far a head has come."""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cache.support.errors import UserError
+from cache.support.progress import Progress
+from heads.estimators.base import Head
+
+
+class Clock:
+    """Seconds of each stage, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Measure a stage."""
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = round(time.perf_counter() - start, 3)
+
+
+@contextmanager
+def watching(head: Head, warn: Callable[[str], None]) -> Iterator[None]:
+    """Show the progress of a head that tells it, and turn its warnings, and what it refuses, into lines.
+
+    Raises
+    ------
+    UserError
+        The head refuses what it is given: a parameter does not fit the data.
+    """
+    bar: list[Progress] = []
+
+    def show(n_done: int, n_all: int) -> None:
+        if not bar:
+            bar.append(Progress(n_all, "fitting", head.counts))
+        bar[0].reach(n_done)
+        if n_done == n_all:
+            bar.pop().close()
+
+    head.watch = show
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            yield
+    except ValueError as error:
+        raise UserError(f"{type(head).__name__}: {error}") from error
+    finally:
+        head.watch = None
+        for each in bar:
+            each.close()
+    for message in dict.fromkeys(str(each.message) for each in caught):
+        warn(message)

@@ -1,0 +1,1 @@
+"""Numerical optimisation, without the project's own types."""

@@ -7,8 +7,8 @@ import scipy.sparse
 from full_size import N_CONCEPTS, N_TEST, draw_labels
 
 from eval.f1 import image_f1
-from heads.decoders.base import make_decoder
 from heads.decoders.calibration import Platt, Temperature
+from heads.registry import make_decoder
 
 N_VALID = 9972
 

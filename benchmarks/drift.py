@@ -49,12 +49,11 @@ class Bench:
         """Embed, fit and score; `whole` decodes every pixel."""
         name = f"{engine}.{precision}.{size}.{whole}"
         given = {"weights": self.weights, "engine": engine, "precision": precision, "size": size}
-        quiet = {"say": lambda line: None, "warn": lambda line: None}
         with _every_pixel() if whole else contextlib.nullcontext():
             # What is patched is this process alone.
             workers = 1 if whole else None
-            store = make_features(self.data, self.folder / f"{name}.h5", given, workers=workers, **quiet)
-        metrics = fit_run("logistic", store.path, self.data, self.folder / name, {"decoder": "fixed:0.3"}, **quiet)
+            store = make_features(self.data, self.folder / f"{name}.h5", given, workers=workers)
+        metrics = fit_run("logistic", store.path, self.data, self.folder / name, {"decoder": "fixed:0.3"})
         return Result(_embeddings(store), metrics["valid"]["primary"])
 
 

@@ -7,6 +7,7 @@ head, and how many of them are given other concepts at threshold 0.3. On real im
 import argparse
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import keras
@@ -14,11 +15,12 @@ import numpy as np
 
 from cache.images import find_images
 from cache.store import FeatureStore
+from cache.support.reporting import DataWarning
 from featurize.decoding.image import decode
 from featurize.engines.base import choose
 from featurize.phantoms.dataset import make_phantoms
 from featurize.pipeline import make_features
-from heads import HEADS
+from heads.registry import HEADS
 from heads.runs.fit import fit_run
 from heads.runs.keras_model import export_run
 from heads.runs.predictor import StoredRun
@@ -32,7 +34,7 @@ BATCH = 16
 
 def read_images(data: Path, store: FeatureStore, most: int) -> np.ndarray:
     """Pixels of the first images of test that can be read, in the store's order."""
-    paths = {image.id: image.path for image in find_images(data, str)["test"]}
+    paths = {image.id: image.path for image in find_images(data)["test"]}
     split = store.split("test")
     readable = [paths[id] for id, can in zip(split.ids, split.readable, strict=True) if can]
     return np.stack([decode(path.read_bytes(), store.provenance.size) for path in readable[:most]])
@@ -45,23 +47,23 @@ def main() -> None:
     parser.add_argument("--phantoms", type=int, default=600)
     parser.add_argument("--images", type=int, default=90)
     args = parser.parse_args()
-    quiet = {"say": str, "warn": str}
+    warnings.simplefilter("ignore", DataWarning)
     with tempfile.TemporaryDirectory() as name:
         folder, data = Path(name), REAL
         if not REAL.is_dir():
             data = folder / "phantoms"
-            make_phantoms(data, args.phantoms, 0, str)
+            make_phantoms(data, args.phantoms, 0)
         print(f"{data.name}, {args.weights}")
         print(f"{'precision':<11}{'head':<10}{'worst':>9}{'mean':>9}{'sets':>9}{'MB':>8}{'s':>6}")
         for precision in dict.fromkeys(("float32", choose("openvino", "auto").precision)):
             given = {"weights": args.weights, "engine": "openvino", "precision": precision}
-            store = make_features(data, folder / f"{precision}.h5", given, **quiet)
+            store = make_features(data, folder / f"{precision}.h5", given)
             pixels = read_images(data, store, args.images)
             for head in HEADS:
                 run = folder / precision / head
-                fit_run(head, store.path, data, run, **quiet)
+                fit_run(head, store.path, data, run)
                 began = time.perf_counter()
-                path = export_run(run, **quiet)
+                path = export_run(run)
                 seconds = time.perf_counter() - began
                 expected = StoredRun(run, store.path).scores("test")[: len(pixels)]
                 model = keras.saving.load_model(path)

@@ -19,12 +19,12 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from heads.estimators.base import make_head
 from heads.estimators.kernel import KernelHead
 from heads.estimators.logistic import LogisticHead
 from heads.estimators.ridge import ALPHAS
 from heads.networks.backend import import_keras
 from heads.networks.early_stopping import best_f1
+from heads.registry import make_head
 
 PEER_QUERIES, PEER_STEPS = 1000, 500
 

@@ -90,7 +90,7 @@ def main() -> None:
         Y = scipy.sparse.csr_matrix(random.random((args.images, N_CONCEPTS)) < 0.03, dtype=np.int8)
         given = {"weights": "random:0", "size": SIZE, "layer": str(LAST_FROZEN), "pooling": "none"}
         start = time.perf_counter()
-        store = make_features(folder / "data", folder / "maps.h5", given, say=lambda line: None)
+        store = make_features(folder / "data", folder / "maps.h5", given)
         made = time.perf_counter() - start
         shape = store.split("train").embeddings.shape[1:]
         print(f"{args.images:,} JPEG files of 700x600; {cpu_count()} cores; maps of {shape} made once in {made:.0f} s")

@@ -6,17 +6,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cache.support.command import run_command
+
 SHOWN = 10
 """How many of a kind are printed for people; ``--json`` has all."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    args = _parser().parse_args(argv)
-
-    from cache.support.command import run_command
-
-    return run_command("cache", lambda: args.command(args))
+    return run_command("cache", _parser(), argv)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
 def _status(args: argparse.Namespace) -> None:
     from cache.status import describe_store
 
-    told = describe_store(args.store, args.data, _warn)
+    told = describe_store(args.store, args.data)
     if args.json:
         _print_json(told)
         return
@@ -117,10 +115,6 @@ def _print_some(lines: list[str], limit: int = SHOWN, n_lines: int | None = None
 
 def _print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, indent=1))
-
-
-def _warn(line: str) -> None:
-    print(f"cache: warning: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

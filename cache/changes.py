@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cache.images import Listing
 from cache.store import FeatureStore
-from cache.support.errors import some
+from cache.support.messages import some
 
 
 @dataclass(frozen=True)

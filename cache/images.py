@@ -7,7 +7,7 @@ and test. An image's id is its file name without the ending.
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from cache.digest_memo import SeenFiles
 from cache.rows import DIGEST_BYTES
-from cache.support.errors import UserError, some
+from cache.support.errors import UserError
+from cache.support.messages import some
+from cache.support.reporting import warn
 
 SPLITS = ("train", "valid", "test")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".dcm", ".dicom"})
@@ -59,15 +61,13 @@ class Listing:
         return np.frombuffer(joined, np.uint8).reshape(-1, DIGEST_BYTES)
 
 
-def find_images(data: Path, warn: Callable[[str], None]) -> dict[str, list[Image]]:
+def find_images(data: Path) -> dict[str, list[Image]]:
     """Find every image of a data folder.
 
     Parameters
     ----------
     data : Path
         The data folder.
-    warn : callable
-        Told, a line each, of what is odd but does no harm: an empty split, files that are not images.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def find_images(data: Path, warn: Callable[[str], None]) -> dict[str, list[Image
     splits: dict[str, list[Image]] = {}
     for split in SPLITS:
         folders = [folder for folder in (data / split, data / f"{split}_images") if folder.is_dir()]
-        images = sorted((image for folder in folders for image in _walk(folder, warn)), key=lambda image: image.id)
+        images = sorted((image for folder in folders for image in _walk(folder)), key=lambda image: image.id)
         if images:
             splits[split] = images
         elif folders:
@@ -117,7 +117,7 @@ def identify(splits: Mapping[str, list[Image]], seen: SeenFiles) -> dict[str, Li
     }
 
 
-def _walk(folder: Path, warn: Callable[[str], None]) -> list[Image]:
+def _walk(folder: Path) -> list[Image]:
     images, others = [], []
     walked: set[tuple[int, int]] = set()
     for root, folders, names in os.walk(folder, onerror=_refuse_unreadable, followlinks=True):

@@ -1,7 +1,6 @@
 """What a store is, and what a run would do to it now."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from cache.store import FeatureStore
 from cache.support.errors import UserError
 
 
-def describe_store(path: Path, data: Path | None, warn: Callable[[str], None]) -> dict[str, Any]:
+def describe_store(path: Path, data: Path | None) -> dict[str, Any]:
     """Describe a store, finished or not.
 
     Parameters
@@ -24,8 +23,6 @@ def describe_store(path: Path, data: Path | None, warn: Callable[[str], None]) -
         The store.
     data : Path, optional
         A data folder to compare it with.
-    warn : callable
-        Told of what is odd in the data folder.
 
     Returns
     -------
@@ -49,7 +46,7 @@ def describe_store(path: Path, data: Path | None, warn: Callable[[str], None]) -
     if path.exists():
         store = FeatureStore(path)
         if data:
-            listings = identify(find_images(data, warn), SeenFiles(path))
+            listings = identify(find_images(data), SeenFiles(path))
             changes = find_changes(store, listings)
             loss = find_loss(store, changes, listings, data)
         described |= _describe_finished(store)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from cache.provenance import NO_POOLING, SCHEMA, Provenance
 from cache.rows import DIGEST_BYTES, OK, Embeddings, Rows, block_rows, unpack_reasons
 from cache.safe_hdf5 import Refused, open_dataset, open_group, read_array, read_text
-from cache.support.errors import UserError, some
+from cache.support.errors import UserError
+from cache.support.messages import some
 
 MOST_ID_BYTES = 512
 """File names are shorter on every file system."""

@@ -15,8 +15,9 @@ from cache.block_digests import append_digests
 from cache.images import Listing
 from cache.provenance import SCHEMA, Provenance
 from cache.rows import OK, UNREADABLE, Rows, block_rows, pack_reasons
-from cache.support.errors import UserError, some
+from cache.support.errors import UserError
 from cache.support.files import SteadyFile, replacing, writing
+from cache.support.messages import some
 
 
 def pack_store(

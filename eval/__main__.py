@@ -1,16 +1,19 @@
 """``python -m eval``: score, check and compare submissions as the organisers do."""
 
 import argparse
+import contextlib
 import io
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cache.support.command import run_command
+from cache.support.errors import DataError
+from cache.support.messages import count, quote
+from cache.support.reporting import warn
 from eval.editions import EDITIONS, LATEST, find_edition
-from eval.errors import UserError, count, one_line, shown
 
 if TYPE_CHECKING:
     from eval.scored_file import Scored
@@ -24,26 +27,10 @@ MAX_RESAMPLES = 1_000_000
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    args = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file's name may be bytes that are no text.
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        status = int(args.command(args))
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`); what remains has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        # What a check prints at length are faults.
-        return int(args.command is _check)
-    except KeyboardInterrupt:
-        print("eval: interrupted", file=sys.stderr)
-        return 130
-    except (UserError, OSError) as error:
-        said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-        _complain("error", said)
-        return 1
+    return run_command("eval", _parser(), argv)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _score(args: argparse.Namespace) -> int:
+def _score(args: argparse.Namespace) -> None:
     from eval.bootstrap import find_interval
     from eval.breakdown import break_down, write_breakdown
     from eval.comparison import find_submission
@@ -105,7 +92,7 @@ def _score(args: argparse.Namespace) -> int:
             "breakdown": _by_level([tally.cells() for tally in tallies]),
         }
         print(json.dumps(said))
-        return 0
+        return
     images = f"{count(scored.n_images, 'image')}, rules of {args.edition}"
     print(f"primary F1    {_text(scored.primary, primary)}   ({images})")
     if scored.secondary is None or secondary is None:
@@ -114,7 +101,6 @@ def _score(args: argparse.Namespace) -> int:
         print(f"secondary F1  {_text(scored.secondary, secondary)}")
     missed = sum(tally.level == "image" for tally in tallies)
     print(f"no hit        {count(missed, 'image')}   ([..] is the {NOTE}, {args.resamples:,} resamples)")
-    return 0
 
 
 def _warn(scored: "Scored", submission: Path, train: Path | None, year: int) -> list[str]:
@@ -127,7 +113,7 @@ def _warn(scored: "Scored", submission: Path, train: Path | None, year: int) -> 
         warnings.append(f"the form check of {year} would refuse it: {scored.form[0]}{rest}")
     warnings = [f"{submission}: {line}" for line in warnings]
     for line in warnings:
-        _complain("warning", line)
+        warn(line)
     return warnings
 
 
@@ -138,7 +124,7 @@ def _by_level(tallies: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return levels
 
 
-def _check(args: argparse.Namespace) -> int:
+def _check(args: argparse.Namespace) -> None:
     from eval.csv_rows import Fault
     from eval.evaluator_files import is_skipped
     from eval.faults import find_faults
@@ -152,23 +138,23 @@ def _check(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"edition": args.edition, "n_images": len(ids), "faults": [vars(fault) for fault in faults]}))
     elif faults:
-        print(*(f"{name}: {fault}" for fault in faults), sep="\n")
+        with contextlib.suppress(BrokenPipeError):  # whoever reads only the first faults still learns the status
+            print(*(f"{name}: {fault}" for fault in faults), sep="\n", flush=True)
     else:
         how = "; hand it in as a zip with the one file submission.csv" if edition.zipped and not zipped else ""
         print(f"{name}: {count(len(ids), 'image')}, passes the check of {edition.year}{how}")
     skipped = [id for id in ids if is_skipped(id, edition)]
     if skipped:
-        such = f"{count(len(skipped), 'id')} with the letters ID, such as {shown(skipped[0])}"
+        such = f"{count(len(skipped), 'id')} with the letters ID, such as {quote(skipped[0])}"
         told = "the evaluator takes their rows for headers and passes them over"
-        _complain("warning", f"{args.ids}: {such}: {told}")
+        warn(f"{args.ids}: {such}: {told}")
     if not faults:
-        return 0
+        return
     first = f"{faults[0]}" if len(faults) == 1 else f"{count(len(faults), 'fault')}, the first: {faults[0]}"
-    _complain("error", f"{name}: would be refused in {edition.year}: {first}")
-    return 1
+    raise DataError(f"{name}: would be refused in {edition.year}: {first}")
 
 
-def _compare(args: argparse.Namespace) -> int:
+def _compare(args: argparse.Namespace) -> None:
     from eval.comparison import compare_scored, find_submission
     from eval.scored_file import score_files
 
@@ -181,7 +167,7 @@ def _compare(args: argparse.Namespace) -> int:
         said = {"edition": args.edition, "runs": [first, second], "resamples": args.resamples}
         scores = {each.name.split()[0]: each.to_json(first, second) for each in compared}
         print(json.dumps(said | scores | {"warnings": warnings}))
-        return 0
+        return
     for each in compared:
         print(each.name)
         width = max(len(first), len(second), len("difference"))
@@ -192,11 +178,6 @@ def _compare(args: argparse.Namespace) -> int:
         print(f"  {'difference':{width}} {change.mean:+.4f}  {ends}   p = {change.p_value:.4f}")
         print(f"  {each.verdict(first, second)}")
     print(f"([..] is the {NOTE}, {args.resamples:,} resamples, paired for the difference)")
-    return 0
-
-
-def _complain(kind: str, message: str) -> None:
-    print(f"eval: {kind}: {one_line(message)}", file=sys.stderr)
 
 
 def _text(score: float, interval: Sequence[float]) -> str:

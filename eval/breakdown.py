@@ -9,9 +9,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from cache.support.files import replacing
 from eval.editions import MODALITIES, REGIONS
 from eval.evaluator_files import ConceptSets
-from eval.files import replacing
 
 COLUMNS = ("level", "name", "group", "n_true", "n_predicted", "n_hits", "precision", "recall", "f1")
 

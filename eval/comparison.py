@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cache.support.errors import UserError
 from eval.bootstrap import N_RESAMPLES, Difference, compare_scores, find_interval
 from eval.editions import Edition
-from eval.errors import UserError
 from eval.f1 import ImageF1, mean_f1
 from eval.scored_file import Scored
 

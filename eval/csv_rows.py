@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from cache.support.errors import UserError
+from cache.support.messages import quote
 from eval.editions import MAX_CONCEPTS, Edition
-from eval.errors import UserError, shown
 
 
 @dataclass(frozen=True)
@@ -136,16 +137,16 @@ def row_faults(
     if len(cells) > 2:
         yield f"{cells_of(cells)}, expected an id, '{edition.delimiter}', and concepts with ';' between them"
     if id not in ids:
-        yield f"image {shown(id)} is not in {place}; {find_remedy(id, edition, ids, place)}"
+        yield f"image {quote(id)} is not in {place}; {find_remedy(id, edition, ids, place)}"
     elif id in seen:
-        yield f"image {shown(id)} has a row already; keep one"
+        yield f"image {quote(id)} has a row already; keep one"
     if len(cells) > 1:
         concepts = split_concepts(cells[1])
         yield from too_many(id, concepts)
         twice = find_repeated(concepts)
         if twice is not None:
             hint = " (a ';' too many makes empty concepts)" if not twice else ""
-            yield f"image {shown(id)}: concept {shown(twice)} twice; name each once{hint}"
+            yield f"image {quote(id)}: concept {quote(twice)} twice; name each once{hint}"
 
 
 def find_remedy(id: str, edition: Edition, ids: Mapping[str, object], place: str) -> str:
@@ -176,13 +177,13 @@ def cells_of(cells: list[str]) -> str:
     >>> cells_of(["a1"]), cells_of([])
     ("1 cell for image 'a1'", 'blank line')
     """
-    return f"{len(cells)} cell{'s' * (len(cells) > 1)} for image {shown(cells[0])}" if cells else "blank line"
+    return f"{len(cells)} cell{'s' * (len(cells) > 1)} for image {quote(cells[0])}" if cells else "blank line"
 
 
 def too_many(id: str, concepts: list[str]) -> Iterator[str]:
     """The fault of more concepts than an image may have, in every edition."""
     if len(concepts) > MAX_CONCEPTS:
-        yield f"image {shown(id)}: {len(concepts):,} concepts, at most {MAX_CONCEPTS} are allowed; name fewer"
+        yield f"image {quote(id)}: {len(concepts):,} concepts, at most {MAX_CONCEPTS} are allowed; name fewer"
 
 
 def find_repeated(names: list[str]) -> str | None:

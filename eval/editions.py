@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from eval.errors import UserError
+from cache.support.errors import UserError
 
 MAX_CONCEPTS = 100
 """Most concepts that a submission may name for an image, in every edition."""

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.support.errors import UserError
+from cache.support.messages import quote
 from eval.csv_rows import Fault, cells_of, is_header, read_rows, row_faults, upper_set
 from eval.editions import Edition
-from eval.errors import UserError, shown
 from eval.files import read_file
 
 ConceptSets = Mapping[str, frozenset[str]]
@@ -71,7 +72,7 @@ def read_truth(path: Path, edition: Edition) -> ConceptFile:
         truth[cells[0]] = upper_set(cells[1])
     if not truth and passed_over:
         raise UserError(
-            f"{path}: every id has the letters ID in it, such as {shown(next(iter(passed_over)))}, so the evaluator "
+            f"{path}: every id has the letters ID in it, such as {quote(next(iter(passed_over)))}, so the evaluator "
             "takes every row for a header and no image counts; rename the images"
         )
     if not truth:
@@ -110,6 +111,6 @@ def read_submission(data: bytes, edition: Edition, ids: Mapping[str, object], na
     if len(found) < len(ids):
         missing = [id for id in ids if id not in found]
         raise UserError(
-            f"{name}: {len(missing):,} of {len(ids):,} images have no row, such as {shown(missing[0])}; add them"
+            f"{name}: {len(missing):,} of {len(ids):,} images have no row, such as {quote(missing[0])}; add them"
         )
     return ConceptFile(found, passed_over)

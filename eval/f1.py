@@ -11,8 +11,9 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from cache.support.errors import UserError
+from cache.support.messages import quote
 from eval.editions import Edition
-from eval.errors import UserError, shown
 from eval.evaluator_files import ConceptSets
 
 ImageF1 = NDArray[np.float64]
@@ -52,7 +53,7 @@ def secondary_f1(manual: ConceptSets, predicted: ConceptSets, edition: Edition) 
     lacking = next((id for id in predicted if id not in manual), None)
     if lacking is not None:
         raise UserError(
-            f"image {shown(lacking)} is not in the manual truth; add its row, as for every image of the truth"
+            f"image {quote(lacking)} is not in the manual truth; add its row, as for every image of the truth"
         )
     nothing: frozenset[str] = frozenset()
     f1 = _set_f1(

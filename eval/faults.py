@@ -4,9 +4,10 @@ import io
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
+from cache.support.errors import UserError
+from cache.support.messages import quote
 from eval.csv_rows import Fault, Row, find_remedy, read_rows, row_faults, split_concepts, too_many
 from eval.editions import Edition
-from eval.errors import UserError, shown
 from eval.evaluator_files import is_skipped
 from eval.form_check import HEADER, blank_lines, cell_faults, out_of_order
 
@@ -59,7 +60,7 @@ def _find(data: bytes, ids: Sequence[str], edition: Edition, name: str) -> Itera
         return
     for id in places:
         if id not in seen:
-            yield Fault(0, f"image {shown(id)} has no row; add it")
+            yield Fault(0, f"image {quote(id)} has no row; add it")
 
 
 def _other_bytes(data: bytes) -> Iterator[Fault]:
@@ -99,7 +100,7 @@ def _form_faults(
     rows = read_rows(data, edition, name, newline="")
     first = next(rows, Row(1, []))
     if first.cells != HEADER:
-        found = f"header {shown(','.join(first.cells))}" if first.cells else "no header"
+        found = f"header {quote(','.join(first.cells))}" if first.cells else "no header"
         yield Fault(1, f"{found}, expected exactly 'ID,CUIs' without a byte order mark")
     # Where the header is missing, the first row is an image's and not to be called missing too.
     headless = [first] if first.cells and first.cells[0].strip() in places else []
@@ -110,15 +111,15 @@ def _form_faults(
     listed = [id for id in seen if id in places]
     for row in out_of_order([places[id] for id in listed]):
         id = listed[row]
-        yield Fault(seen[id], f"image {shown(id)} is out of order; keep the order of the list of ids")
+        yield Fault(seen[id], f"image {quote(id)} is out of order; keep the order of the list of ids")
 
 
 def _form_row_faults(cells: list[str], edition: Edition, places: dict[str, int], seen: dict[str, int]) -> Iterator[str]:
     yield from cell_faults(cells)
     id = cells[0].strip()
     if id not in places:
-        yield f"image {shown(id)} is not in {PLACE}; {find_remedy(id, edition, places, PLACE)}"
+        yield f"image {quote(id)} is not in {PLACE}; {find_remedy(id, edition, places, PLACE)}"
     elif id in seen:
-        yield f"image {shown(id)} has a row already; keep one"
+        yield f"image {quote(id)} has a row already; keep one"
     if len(cells) == 2:
         yield from too_many(id, split_concepts(cells[1]))

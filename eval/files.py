@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NoReturn
 
-from eval.errors import UserError, some
+from cache.support.errors import UserError
+from cache.support.messages import some
 
 MAX_BYTES = 32 * 2**20
 """Larger files are refused unread; a submission of the largest edition with 100 concepts an image has 19 MB."""
@@ -71,33 +72,6 @@ def is_zip(path: Path) -> bool:
     """
     with _opened(path) as file:
         return _starts_as_zip(file)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that is synced and takes the place of `path` at the end.
-
-    Raises
-    ------
-    UserError
-        There is a folder in its place.
-    """
-    if path.is_dir():
-        raise UserError(f"{path}: a folder; name a file to write")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

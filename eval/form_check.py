@@ -6,8 +6,8 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
+from cache.support.messages import quote
 from eval.csv_rows import cells_of, find_repeated, split_concepts
-from eval.errors import shown
 
 HEADER = ["ID", "CUIs"]
 CUI = re.compile(r"C\d+")
@@ -45,18 +45,18 @@ def cell_faults(cells: list[str]) -> Iterator[str]:
         return
     id, cell = cells
     if id != id.strip() or cell != cell.strip():
-        yield f"spaces around a cell of image {shown(id.strip())}; remove them"
+        yield f"spaces around a cell of image {quote(id.strip())}; remove them"
     if not cell.strip():
         return
     concepts = split_concepts(cell)
     if "" in concepts:
-        yield f"image {shown(id)}: an empty concept; remove the ';' too many"
+        yield f"image {quote(id)}: an empty concept; remove the ';' too many"
     odd = next((concept for concept in concepts if concept and not CUI.fullmatch(concept)), None)
     if odd is not None:
-        yield f"image {shown(id)}: concept {shown(odd)}, expected 'C' and digits"
+        yield f"image {quote(id)}: concept {quote(odd)}, expected 'C' and digits"
     twice = find_repeated([concept for concept in concepts if concept])
     if twice is not None:
-        yield f"image {shown(id)}: concept {shown(twice)} twice; name each once"
+        yield f"image {quote(id)}: concept {quote(twice)} twice; name each once"
 
 
 def out_of_order(positions: Sequence[int]) -> list[int]:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from cache.support.errors import UserError
+from cache.support.messages import quote, some
 from eval.csv_rows import is_header
-from eval.errors import UserError, shown, some
 from eval.files import read_file
 
 DELIMITERS = ",\t|"
@@ -51,7 +52,7 @@ def read_concepts(path: Path) -> pd.Series:
     for line, cells in _read_rows(path):
         id, found = _read_row(path, line, cells)
         if concepts.setdefault(id, found) != found:
-            raise UserError(f"{path}: line {line}: image {shown(id)} stands earlier with other concepts; keep one row")
+            raise UserError(f"{path}: line {line}: image {quote(id)} stands earlier with other concepts; keep one row")
     if not concepts:
         raise UserError(f"{path}: no image in it; expected an id and its concepts in a row")
     index = pd.Index(list(concepts), name="ID", dtype=object)
@@ -148,7 +149,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _read_row(path: Path, line: int, cells: list[str]) -> tuple[str, tuple[str, ...]]:
     if len(cells) > 2 or not cells[0].strip():
         raise UserError(
-            f"{path}: line {line}: {shown(','.join(cells))} is not an id and its concepts; "
+            f"{path}: line {line}: {quote(','.join(cells))} is not an id and its concepts; "
             "expected a row such as 'ID,C0040405;C0817096'"
         )
     id = image_id(cells[0])

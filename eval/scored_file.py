@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.support.errors import UserError
 from eval.csv_rows import Fault
 from eval.editions import Edition
-from eval.errors import UserError
 from eval.evaluator_files import ConceptFile, read_submission, read_truth
 from eval.f1 import ImageF1, mean_f1, primary_f1, secondary_f1
 from eval.faults import find_faults

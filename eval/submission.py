@@ -6,11 +6,13 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from cache.support.errors import UserError
+from cache.support.files import replacing
+from cache.support.messages import quote
 from eval.csv_rows import read_rows, split_concepts
 from eval.editions import Edition
-from eval.errors import UserError, shown
 from eval.faults import find_faults
-from eval.files import MEMBER, replacing
+from eval.files import MEMBER
 from eval.form_check import HEADER
 
 
@@ -83,6 +85,6 @@ def _refuse_other(data: bytes, ids: Sequence[str], concepts: Sequence[Sequence[s
     for (_, (id, cell)), expected, named in zip(rows, ids, concepts, strict=True):
         if id != expected or split_concepts(cell) != (list(named) or [""]) or "" in named:
             raise UserError(
-                f"image {shown(expected)} with {shown(';'.join(named))} cannot be written so that it reads back the "
+                f"image {quote(expected)} with {quote(';'.join(named))} cannot be written so that it reads back the "
                 "same; mend the id, or concepts that are empty, have spaces around them or a ';' in them"
             )

@@ -4,7 +4,8 @@ import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from eval.errors import UserError, count, shown
+from cache.support.errors import UserError
+from cache.support.messages import count, quote
 from eval.evaluator_files import ConceptSets
 from eval.f1 import mean_f1, primary_f1
 from eval.files import read_file
@@ -67,14 +68,14 @@ def _passed_over(scored: Scored) -> Iterator[str]:
         counted = float(scored.primary_f1.sum() + primary_f1(truth, given).sum()) / (scored.n_images + len(truth))
         cost = _cost(scored.primary, counted, "if they counted")
         yield (
-            f"{count(len(truth), 'image')} with the letters ID in the id, such as {shown(next(iter(truth)))}: the "
+            f"{count(len(truth), 'image')} with the letters ID in the id, such as {quote(next(iter(truth)))}: the "
             f"evaluator takes them for headers and passes them over; {cost}"
         )
     strange = [id for id in predicted if id not in truth]
     if strange:
         yield (
             f"{count(len(strange), 'row')} of the submission with the letters ID in the first cell, such as "
-            f"{shown(strange[0])}, that the truth does not have: the evaluator never looks at them"
+            f"{quote(strange[0])}, that the truth does not have: the evaluator never looks at them"
         )
 
 
@@ -88,7 +89,7 @@ def _separators(scored: Scored) -> Iterator[str]:
         cost = _cost(scored.primary, mean_f1(primary_f1(*pair)), "without it")
         yield (
             f"{count(len(cleaned), 'row')} of the {whose} with a ';' too many, such as that of "
-            f"{shown(next(iter(cleaned)))}: it makes an empty concept, which counts as any other; {cost}"
+            f"{quote(next(iter(cleaned)))}: it makes an empty concept, which counts as any other; {cost}"
         )
 
 
@@ -98,7 +99,7 @@ def _bare_ids(scored: Scored) -> Iterator[str]:
     if right:
         f1 = primary_f1(scored.truth.sets, {**scored.predicted.sets, **bare})
         yield (
-            f"{count(len(right), 'image')} without concepts and with the id alone, such as {shown(right[0])}: only a "
+            f"{count(len(right), 'image')} without concepts and with the id alone, such as {quote(right[0])}: only a "
             f"second cell that is empty is right; {_cost(scored.primary, mean_f1(f1), 'with it')}"
         )
 
@@ -116,7 +117,7 @@ def _outside(scored: Scored, vocabulary: frozenset[str]) -> Iterator[str]:
     without = mean_f1(primary_f1(cut, scored.predicted.sets))
     yield (
         f"{count(len(unseen), 'true concept')} of {count(len(affected), 'image')} outside the vocabulary, such as "
-        f"{shown(min(unseen))}: they count as missed; {_cost(scored.primary, without, 'without them')}, and no "
+        f"{quote(min(unseen))}: they count as missed; {_cost(scored.primary, without, 'without them')}, and no "
         f"prediction from this vocabulary can exceed {best:.4f}"
     )
 

@@ -5,7 +5,7 @@ already hold is not embedded again, under whatever name the image goes now.
 """
 
 import datetime
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,9 @@ from cache.lock import claimed
 from cache.parts import Parts
 from cache.rows import Rows
 from cache.store import FeatureStore
-from cache.support.errors import UserError, some
+from cache.support.errors import UserError
+from cache.support.messages import some
+from cache.support.reporting import report, warn
 from cache.support.versions import installed_versions
 from cache.verify import verify_store
 from cache.writer import pack_store
@@ -38,8 +40,6 @@ def make_features(
     *,
     workers: int | None = None,
     rebuild: bool = False,
-    say: Callable[[str], None] = print,
-    warn: Callable[[str], None] = print,
 ) -> FeatureStore:
     """Bring a store up to date with a data folder.
 
@@ -59,8 +59,6 @@ def make_features(
         the same paths.
     rebuild : bool
         Let a store that holds other features be replaced.
-    say, warn : callable
-        Told what was done, and what is odd, a line each.
 
     Returns
     -------
@@ -72,13 +70,13 @@ def make_features(
         The data, the weights or the request is at fault, the store holds other features or is being written.
     """
     seen = SeenFiles(path)
-    images = find_images(data, warn)
+    images = find_images(data)
     _require_dicom(images)
     try:
         listings = identify(images, seen)
     finally:
         seen.save()  # a stop must not cost the reading of a hundred thousand files
-    job = _Job(data, path, dict(given), rebuild, workers, images, listings, say, warn)
+    job = _Job(data, path, dict(given), rebuild, workers, images, listings)
     store = job.find_finished()
     if store is None:
         with claimed(path):
@@ -98,8 +96,6 @@ class _Job:
     workers: int | None
     images: Mapping[str, list[Image]]
     listings: Mapping[str, Listing]
-    say: Callable[[str], None]
-    warn: Callable[[str], None]
 
     def find_finished(self) -> FeatureStore | None:
         """The store, if it certainly is what a run would make."""
@@ -112,7 +108,7 @@ class _Job:
             store, self.listings
         ):
             return None
-        self.say(f"{self.path}: up to date, nothing to embed ({_describe(store)})")
+        report(f"{self.path}: up to date, nothing to embed ({_describe(store)})")
         return store
 
     def update(self) -> FeatureStore:
@@ -122,7 +118,7 @@ class _Job:
         if self._is_damaged(store):
             store = None
         known = store and request.surely_matches(store) and not self._lacks_network()
-        network = None if known else _prepare(request, self.path, self.say)
+        network = None if known else _prepare(request, self.path)
         provenance = (
             request.to_provenance(network.cut, network.choice) if network else store.provenance if store else None
         )
@@ -145,17 +141,17 @@ class _Job:
         }
         pending = _pending(self.images, self.listings, sources())
         if pending:
-            network = network or _prepare(request, self.path, self.say)
+            network = network or _prepare(request, self.path)
             if store:
                 refuse_other_features(store, request.to_provenance(network.cut, network.choice))
             parts.start(record)
-            embed_pending(pending, Work(network, request, parts, self.workers), self._count(), self.say)
+            embed_pending(pending, Work(network, request, parts, self.workers), self._count())
         shape = network.cut.shape if network else next(rows.embeddings.shape[1:] for rows in sources())
         pack_store(self.path, provenance, record, self.listings, sources(), shape)
         made = FeatureStore(self.path)
         parts.remove()
-        self.say(f"{self.path}: {_describe(made)}")
-        _tell_unreadable(made, self.warn)
+        report(f"{self.path}: {_describe(made)}")
+        _tell_unreadable(made)
         return made
 
     def _lacks_network(self) -> bool:
@@ -191,7 +187,7 @@ class _Job:
             way_out = "name another STORE, or run with --rebuild (make REBUILD=1) if they are to leave it"
             raise UserError(f"{self.path}: {loss.told}; {way_out}")
         if loss.told:
-            self.warn(f"{loss.told}; their embeddings leave the store")
+            warn(f"{loss.told}; their embeddings leave the store")
 
 
 def _require_dicom(images: Mapping[str, list[Image]]) -> None:
@@ -201,22 +197,22 @@ def _require_dicom(images: Mapping[str, list[Image]]) -> None:
         raise UserError(f"{len(files):,} images are DICOM files ({files[0]}), which pydicom reads: {EXTRA}")
 
 
-def _prepare(request: Request, path: Path, say: Callable[[str], None]) -> Network:
+def _prepare(request: Request, path: Path) -> Network:
     backbone, choice = request.backbone, choose(request.engine, request.precision)
-    network = prepare_network(request, choice, path, say)
+    network = prepare_network(request, choice, path)
     cut = network.cut
     shape = " x ".join(f"{side:,}" for side in cut.shape)
-    say(
+    report(
         f"{backbone.name}, weights {backbone.weights}, cut after '{cut.layer}', {backbone.pooling} pooling: "
         f"{shape} features an image of {backbone.size} px"
     )
     if cut.moved_from:
-        say(
+        report(
             f"paths lead around '{cut.moved_from}': cut at '{cut.layer}', the last layer before it where all paths meet"
         )
     if backbone.weights.startswith("random:"):
-        say("note: this network is random, not trained: an honest baseline; WEIGHTS=imagenet or a file does better")
-    say(f"engine {choice.engine}, {choice.precision} ({choice.why})")
+        report("note: this network is random, not trained: an honest baseline; WEIGHTS=imagenet or a file does better")
+    report(f"engine {choice.engine}, {choice.precision} ({choice.why})")
     return network
 
 
@@ -237,7 +233,7 @@ def _describe(store: FeatureStore) -> str:
     return f"{counts}{f', {unreadable:,} unreadable' if unreadable else ''}; fingerprint {store.fingerprint[:16]}"
 
 
-def _tell_unreadable(store: FeatureStore, warn: Callable[[str], None]) -> None:
+def _tell_unreadable(store: FeatureStore) -> None:
     for name, split in store.splits.items():
         lines = split.unreadable()
         if lines:

@@ -21,6 +21,7 @@ from typing import Any
 from cache.support.command import muted_imports
 from cache.support.errors import UserError
 from cache.support.files import digest_file, write_text, writing
+from cache.support.reporting import report
 from featurize.backbone import Backbone, Cut
 from featurize.engines.base import FRONT, Choice, Engine, convert, engine_on, openvino_batch
 from featurize.request import Request
@@ -52,9 +53,7 @@ def network_folder(store: Path) -> Path:
     return store.with_name(store.name + ".network")
 
 
-def prepare_network(
-    request: Request, choice: Choice, store: Path, say: Callable[[str], None] = lambda line: None
-) -> Network:
+def prepare_network(request: Request, choice: Choice, store: Path) -> Network:
     """Find the network beside a store, or build it there.
 
     Parameters
@@ -63,8 +62,6 @@ def prepare_network(
     choice : Choice
         From `featurize.engines.base.choose`.
     store : Path
-    say : callable
-        Told, in a line, that the network is being built, which takes seconds.
 
     Returns
     -------
@@ -79,7 +76,7 @@ def prepare_network(
     wanted = _wanted(request, choice)
     cut = _find(folder, wanted)
     if cut is None:
-        say(f"building the network, once: it stays in {folder}")
+        report(f"building the network, once: it stays in {folder}")
         cut = _run_apart(_build, request.backbone, choice, folder, wanted)
     return Network(cut, choice, engine_on(choice, folder))
 

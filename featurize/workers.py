@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from cache.support.command import check_interrupted
 from cache.support.errors import UserError
 from cache.support.files import require_room
 from cache.support.progress import Progress
+from cache.support.reporting import report
 from featurize.prepared_network import Network
 from featurize.request import Request
 from featurize.units import STAGES, divide, embed_unit, unit_images
@@ -36,7 +37,7 @@ class Work:
     workers: int | None
 
 
-def embed_pending(pending: list[Path], work: Work, n_images: int, say: Callable[[str], None]) -> None:
+def embed_pending(pending: list[Path], work: Work, n_images: int) -> None:
     """Embed the pending images and write each unit as it comes back.
 
     Parameters
@@ -46,14 +47,12 @@ def embed_pending(pending: list[Path], work: Work, n_images: int, say: Callable[
     work : Work
     n_images : int
         Rows of the store that will be made.
-    say : callable
-        Told what is done, a line each.
     """
     parts, request, shape = work.parts, work.request, work.network.cut.shape
     row_bytes = math.prod(shape) * np.dtype(request.dtype).itemsize
     require_room(parts.folder, (len(pending) + n_images) * row_bytes)
     size = f"; the store will be {n_images * row_bytes / 1e9:.1f} GB" if n_images * row_bytes > TOLD_BYTES else ""
-    say(f"{len(pending):,} images to embed, {n_images - len(pending):,} need not be{size}")
+    report(f"{len(pending):,} images to embed, {n_images - len(pending):,} need not be{size}")
     engine = work.network.engine
     processes = min(work.network.choice.processes(work.workers), -(-len(pending) // engine.batch))
     units = divide(pending, processes, engine.batch, unit_images(engine.batch, shape))
@@ -73,7 +72,7 @@ def embed_pending(pending: list[Path], work: Work, n_images: int, say: Callable[
         check_interrupted()
     seconds = progress.close()
     rate = len(pending) / seconds
-    say(f"{len(pending):,} images embedded in {seconds:.0f} s ({rate:.1f} images/s; {_shares(spent)})")
+    report(f"{len(pending):,} images embedded in {seconds:.0f} s ({rate:.1f} images/s; {_shares(spent)})")
 
 
 def _shares(spent: Mapping[str, float]) -> str:

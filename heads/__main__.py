@@ -2,22 +2,20 @@
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
+from cache.support.command import run_command
+from cache.support.reporting import logger
 from eval.editions import EDITIONS, LATEST, find_edition
-from heads import CALIBRATIONS, DECODERS, HEADS, USUAL_DECODER
+from heads.registry import CALIBRATIONS, DECODERS, DEFAULT_DECODER, HEADS
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    args = _parser().parse_args(argv)
-
-    from cache.support.command import run_command
-    from eval.errors import UserError
-
-    return run_command("heads", lambda: args.command(args), UserError)
+    return run_command("heads", _parser(), argv)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,11 +84,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_decoding(parser: argparse.ArgumentParser) -> None:
     """How scores become concept sets."""
-    parser.add_argument("--decoder", metavar="[CALIBRATION+]NAME[:VALUE][,empty][,exclusive]",
+    parser.add_argument("--decoder", metavar="[CALIBRATION+]NAME[:VALUE][,empty]",
                         help=f"{', '.join(DECODERS)}; fixed takes a threshold and top-k a number; "
-                        f"{' or '.join(CALIBRATIONS)} makes scores probabilities; empty lets an image have none, "
-                        "exclusive names no two concepts that exclude each other, if that helps "
-                        f"(that of the run that is there, or {USUAL_DECODER})")  # fmt: skip
+                        f"{' or '.join(CALIBRATIONS)} makes scores probabilities; empty lets an image have none "
+                        f"(that of the run that is there, or {DEFAULT_DECODER})")  # fmt: skip
     parser.add_argument("--tune", choices=("folds", "valid"), help="tune the decoder on out-of-fold scores of train, "
                         "or on valid (folds)")  # fmt: skip
     parser.add_argument("--nested", action="store_true", default=None, help="estimate by nested cross-validation, too, "
@@ -104,7 +101,7 @@ def _fit(args: argparse.Namespace) -> None:
 
     # Heads leave the number of processes open, as scikit-learn does; here it is all cores.
     with parallel_config(n_jobs=-1):
-        fit_run(args.name, args.store, args.data, args.out, _given(args), warn=_warn)
+        fit_run(args.name, args.store, args.data, args.out, _given(args))
 
 
 def _sweep(args: argparse.Namespace) -> None:
@@ -114,7 +111,7 @@ def _sweep(args: argparse.Namespace) -> None:
 
     grid = {key: _parse_values(value) for key, value in _split_pairs(args.grid, "--grid", "C=0.001,0.01,0.1")}
     with parallel_config(n_jobs=-1):
-        sweep_runs(args.name, args.store, args.data, args.out, grid, _given(args), args.by, warn=_warn)
+        sweep_runs(args.name, args.store, args.data, args.out, grid, _given(args), args.by)
 
 
 def _choose(args: argparse.Namespace) -> None:
@@ -122,10 +119,10 @@ def _choose(args: argparse.Namespace) -> None:
 
     from heads.selection.leaderboard import TRIED, choose
 
-    say = (lambda line: None) if args.json else print
+    if args.json:
+        logger.setLevel(logging.WARNING)  # what is printed is one JSON object
     with parallel_config(n_jobs=-1):
-        table = choose(args.store, args.data, args.heads, args.decoders or TRIED, args.pooling,
-                       say=say, warn=_warn)  # fmt: skip
+        table = choose(args.store, args.data, args.heads, args.decoders or TRIED, args.pooling)
     if args.json:
         print(json.dumps({"table": table}, indent=1))
 
@@ -143,13 +140,13 @@ def _ensemble(args: argparse.Namespace) -> None:
 
     with parallel_config(n_jobs=-1):
         given = {"decoder": args.decoder, "tune": args.tune, "nested": args.nested}
-        make_ensemble(args.runs, args.out, args.how, given, warn=_warn)
+        make_ensemble(args.runs, args.out, args.how, given)
 
 
 def _predict(args: argparse.Namespace) -> None:
     from heads.runs.submission import predict_run
 
-    predict_run(args.run, args.store, args.data, args.split, find_edition(args.edition), warn=_warn)
+    predict_run(args.run, args.store, args.data, args.split, find_edition(args.edition))
 
 
 def _table(args: argparse.Namespace) -> None:
@@ -161,7 +158,7 @@ def _table(args: argparse.Namespace) -> None:
 def _export(args: argparse.Namespace) -> None:
     from heads.runs.keras_model import export_run
 
-    export_run(args.run, args.store, args.out, warn=_warn)
+    export_run(args.run, args.store, args.out)
 
 
 def _parse_settings(settings: list[str]) -> dict[str, Any]:
@@ -203,10 +200,6 @@ def _refuse_constant(name: str) -> float:
     from cache.support.errors import UserError
 
     raise UserError(f"--set: {name} is not a value; expected a finite number, true, false, null or text")
-
-
-def _warn(line: str) -> None:
-    print(f"heads: warning: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

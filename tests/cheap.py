@@ -86,21 +86,18 @@ def main() -> int:
     parser.add_argument("--die-at", nargs=3, metavar=("CALL", "NUMBER", "WHEN"))
     parser.add_argument("--largest-file", type=int)
     parser.add_argument("--workers", type=int, default=1)
-    args = parser.parse_args()
+    parser.set_defaults(command=_run)
+    return run_command("featurize", parser)
+
+
+def _run(args: argparse.Namespace) -> None:
     install(setattr, CheapEngine(args.seconds, args.remove))
     if args.die_at:
         _die_at(args.die_at[0], int(args.die_at[1]), args.die_at[2])
     if args.largest_file:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (args.largest_file, args.largest_file))
-
-    def make() -> None:
-        warn = lambda line: print(f"warning: {line}", file=sys.stderr)  # noqa: E731
-        make_features(
-            args.data, args.store, GIVEN, workers=args.workers, say=lambda line: print(line, flush=True), warn=warn
-        )
-
-    return run_command("featurize", make)
+    make_features(args.data, args.store, GIVEN, workers=args.workers)
 
 
 if __name__ == "__main__":

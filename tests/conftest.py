@@ -1,19 +1,24 @@
 """What several tests share: a folder of phantoms, and a store of drawn embeddings that needs no network."""
 
+import logging
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 from cache.images import Listing
 from cache.provenance import Provenance
 from cache.rows import OK, UNREADABLE, Rows
+from cache.support.reporting import DataWarning, logger
 from cache.writer import pack_store
 from featurize.phantoms.dataset import make_phantoms
-from heads import HEADS
+from heads.registry import HEADS
 
 ROOT = Path(__file__).parent.parent
 EMBEDDING_HEADS = [name for name in HEADS if name != "tail"]
@@ -38,8 +43,35 @@ RECORD = {"asked": {"weights": "random:0", "layer": ""}, "weights_source": "rand
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty phantoms; a test that changes them copies them first."""
     folder = tmp_path_factory.mktemp("data") / "phantoms"
-    make_phantoms(folder, 40, 0, say=lambda line: None)
+    make_phantoms(folder, 40, 0)
     return folder
+
+
+@contextmanager
+def warned() -> Iterator[list[str]]:
+    """What the project warns about while the block runs, one line each."""
+    lines: list[str] = []
+    with warnings.catch_warnings():
+        for kind in (DataWarning, ConvergenceWarning):
+            warnings.simplefilter("always", kind)
+        warnings.showwarning = lambda message, *args: lines.append(str(message))  # type: ignore[assignment]
+        yield lines
+
+
+@contextmanager
+def reported() -> Iterator[list[str]]:
+    """What the project reports and warns about while the block runs, one line each, in order."""
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with warned() as lines:
+            yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 @pytest.fixture

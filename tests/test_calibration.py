@@ -7,8 +7,8 @@ import pytest
 import scipy.sparse
 
 from cache.support.errors import UserError
-from heads.decoders.base import make_decoder
 from heads.decoders.calibration import LEAST, Platt, Temperature
+from heads.registry import make_decoder
 
 
 def draw(n_images: int = 4000) -> tuple[np.ndarray, np.ndarray, scipy.sparse.csr_matrix]:

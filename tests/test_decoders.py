@@ -11,12 +11,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cache.support.errors import UserError
-from heads import DECODERS
-from heads.decoders.base import make_decoder
 from heads.decoders.expected_f1 import ExpectedF1, expected_f1
 from heads.decoders.threshold_search import Candidates
 from heads.decoders.thresholds import ConceptThresholds, FixedThreshold, GlobalThreshold, climb
 from heads.decoders.top_k import TopK
+from heads.registry import DECODERS, make_decoder
 
 
 def mean_f1(named: np.ndarray, Y: np.ndarray) -> float:
@@ -249,12 +248,12 @@ def test_a_decoder_is_made_from_its_name_and_value() -> None:
     [
         ("best", "no decoder 'best'; there are fixed, global, per-concept, top-k, expected-f1"),
         ("top-k:0", "expected a number from 1 to 100"),
-        ("global,none", "expected nothing, 'empty' or 'exclusive' after the comma"),
-        ("global,empty,empty", "after the comma, each once"),
+        ("global,none", "expected nothing or 'empty' after the comma"),
+        ("global,empty,empty", "expected nothing or 'empty' after the comma"),
         ("fixed:high", "decoder 'fixed:high': expected a threshold from 0 to 1"),
         ("fixed:1.5", "expected a threshold from 0 to 1"),
         ("fixed:nan", "expected a threshold from 0 to 1"),
-        ("global:0.3", "decoder 'global' takes no value, found '0.3'"),
+        ("global:0.3", "decoder 'global:0.3': it takes no value, found '0.3'"),
     ],
 )
 def test_a_decoder_that_cannot_be_meant_is_refused(text: str, message: str) -> None:

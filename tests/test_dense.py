@@ -12,15 +12,15 @@ import h5py
 import numpy as np
 import pytest
 import scipy.sparse
-from conftest import ROOT, write_store
+from conftest import ROOT, reported, write_store
 
 from cache.support.errors import UserError
 from heads.__main__ import _parse_settings
 from heads.estimators import dense
-from heads.estimators.base import make_head
 from heads.estimators.dense import DenseHead
 from heads.estimators.storage import load_head, save_head
 from heads.networks.losses import LOSSES
+from heads.registry import make_head
 from heads.runs.fit import fit_run
 
 
@@ -127,7 +127,8 @@ def test_one_seed_gives_one_metrics_file_but_for_its_seconds(tmp_path: Path) -> 
     given = {"params": {"hidden": [8], "dropout": 0.2, "epochs": 4}, "decoder": "global", "tune": "valid"}
     for name in ("one", "two"):
         np.random.random()
-        fit_run("dense", tmp_path / "s.h5", tmp_path / "data", tmp_path / name, given, say=str, warn=str)
+        with reported():
+            fit_run("dense", tmp_path / "s.h5", tmp_path / "data", tmp_path / name, given)
     kept = [json.loads((tmp_path / name / "metrics.json").read_text()) | {"seconds": None} for name in ("one", "two")]
     assert kept[0] == kept[1]
     assert kept[0]["valid"]["primary"] > 0

@@ -193,7 +193,7 @@ def test_the_coordinator_never_loads_tensorflow(phantoms: Path, tmp_path: Path) 
 
 
 def test_the_process_that_builds_a_network_ends_with_its_caller(tmp_path: Path) -> None:
-    code = "import time; from featurize import network; network._run_apart(time.sleep, 60)"
+    code = "import time; from featurize import prepared_network; prepared_network._run_apart(time.sleep, 60)"
     caller = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     deadline = time.monotonic() + 30
     while not (children := _children(caller.pid)) and time.monotonic() < deadline:

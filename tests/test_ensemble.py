@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
-from conftest import PROVENANCE, write_store
+from conftest import PROVENANCE, reported, write_store
 
 from cache.support.errors import UserError
 from eval.comparison import compare_scored, find_submission
@@ -49,13 +49,14 @@ def place(tmp_path: Path) -> Path:
 
 def fit(place: Path, name: str, **given: Any) -> dict[str, Any]:
     given = {"params": {"C": 1.0}} | given
-    return fit_run("logistic", place / f"{name}.h5", place / "data", place / name, given, say=str, warn=str)
+    with reported():
+        return fit_run("logistic", place / f"{name}.h5", place / "data", place / name, given)
 
 
 def join(place: Path, how: str = "mean", **given: Any) -> tuple[dict[str, Any], list[str]]:
-    told: list[str] = []
     out = place / "both"
-    return make_ensemble([place / "a", place / "b"], out, how, given, say=told.append, warn=told.append), told
+    with reported() as told:
+        return make_ensemble([place / "a", place / "b"], out, how, given), told
 
 
 def read_rows(path: Path) -> dict[str, set[str]]:
@@ -67,11 +68,12 @@ def test_it_is_scored_officially_and_its_submission_is_checked(place: Path, how:
     metrics, _ = join(place, how)
     scored = score_files(place / "both" / "valid.csv", place / "data" / "valid_concepts.csv", None, find_edition(2026))
     assert metrics["valid"]["primary"] == pytest.approx(scored.primary, abs=1e-12)
-    told: list[str] = []
-    predict_run(place / "both", None, None, "test", find_edition(2026), say=told.append, warn=told.append)
+    with reported() as told:
+        predict_run(place / "both", None, None, "test", find_edition(2026))
     assert "12 images" in told[-1]
     assert "passes the check of 2026" in told[-1]
-    predict_run(place / "both", None, None, "test", find_edition(2026), say=told.append, warn=told.append)
+    with reported() as told:
+        predict_run(place / "both", None, None, "test", find_edition(2026))
     assert "up to date" in told[-1]
 
 
@@ -99,7 +101,8 @@ def test_an_image_that_one_store_cannot_read_is_scored_by_the_other(place: Path)
     b = both.members[1]
     row, row_b = both.images("valid")[0].index("valid_003"), b.images("valid")[0].index("valid_003")
     np.testing.assert_allclose(both.scores("valid")[row], b.scores("valid")[row_b], rtol=1e-5)
-    predict_run(place / "both", None, None, "test", find_edition(2024), say=str, warn=str)
+    with reported():
+        predict_run(place / "both", None, None, "test", find_edition(2024))
     assert read_rows(place / "both" / "submission.csv")["test_002"] == set(both.usual)
 
 
@@ -211,7 +214,8 @@ def test_what_cannot_be_joined_is_refused(place: Path) -> None:
     shutil.copytree(place / "data", place / "other")
     path = place / "other" / "train_concepts.csv"
     path.write_text(path.read_text().replace("C3", "C8"))
-    fit_run("logistic", place / "b.h5", place / "other", place / "b", say=str, warn=str)
+    with reported():
+        fit_run("logistic", place / "b.h5", place / "other", place / "b")
     with pytest.raises(UserError, match=r"was trained on other labels than .*; expected runs on the same data"):
         join(place)
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import EMBEDDING_HEADS
 from sklearn.utils.estimator_checks import check_estimator
 
-from heads.estimators.base import make_head
+from heads.registry import make_head
 
 QUICK: dict[str, dict[str, object]] = {"dense": {"epochs": 1}}
 

@@ -14,15 +14,16 @@ import numpy as np
 import PIL.Image
 import pytest
 import scipy.sparse
-from conftest import EMBEDDING_HEADS, PROVENANCE, ROOT, write_store
+from conftest import EMBEDDING_HEADS, PROVENANCE, ROOT, reported, warned, write_store
 
 from cache.support.errors import UserError
 from cache.support.files import digest_file
 from featurize.decoding.image import decode
 from featurize.pipeline import make_features
 from heads.ensembles.builder import make_ensemble
-from heads.estimators.base import Head, make_head
+from heads.estimators.base import Head
 from heads.estimators.prior import PriorHead
+from heads.registry import make_head
 from heads.runs.fit import fit_run
 from heads.runs.keras_model import export_run
 from heads.runs.predictor import StoredRun
@@ -50,11 +51,11 @@ def template(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of two poolings with a run of every head, each exported."""
     place = tmp_path_factory.mktemp("export")
     shutil.copytree(phantoms, place / "data")
-    make_features(place / "data", place / "s.h5", SMALL, say=str, warn=pytest.fail)
+    make_features(place / "data", place / "s.h5", SMALL)
     for name in EMBEDDING_HEADS:
         # Neighbours are all the training images: which is nearest is rounding, so alike does a random network see them.
         fit(place, name)
-        export(place, name, warn=pytest.fail)
+        export(place, name)
     return place
 
 
@@ -69,12 +70,13 @@ def place(template: Path, tmp_path: Path) -> Path:
 
 def fit(place: Path, name: str, data: Path | None = None, **given: Any) -> None:
     given = {"params": QUICK.get(name), "pooling": POOLINGS.get(name), "decoder": "fixed:0.3"} | given
-    fit_run(name, place / "s.h5", data or place / "data", place / "runs" / name, given, say=str, warn=str)
+    with reported():
+        fit_run(name, place / "s.h5", data or place / "data", place / "runs" / name, given)
 
 
-def export(place: Path, name: str = "prior", store: str = "s.h5", warn: Any = str, **options: Any) -> str:
-    told: list[str] = []
-    export_run(place / "runs" / name, place / store, say=told.append, warn=warn, **options)
+def export(place: Path, name: str = "prior", store: str = "s.h5", **options: Any) -> str:
+    with reported() as told:
+        export_run(place / "runs" / name, place / store, **options)
     return told[-1]
 
 
@@ -168,8 +170,8 @@ def test_scores_that_are_not_the_runs_are_told(place: Path, monkeypatch: pytest.
         return made
 
     monkeypatch.setattr(PriorHead, "to_keras", wrong)
-    told: list[str] = []
-    export(place, warn=told.append, out=place / "other.keras")
+    with warned() as told:
+        export(place, out=place / "other.keras")
     assert "scores of 6 of 6 images differ by more than 0.0001 from the run's" in told[0]
 
 
@@ -185,8 +187,8 @@ def test_a_run_that_is_trained_anew_loses_the_model_of_the_old_one(place: Path, 
 
 
 def test_a_run_knows_its_store(template: Path) -> None:
-    told: list[str] = []
-    export_run(template / "runs" / "prior", say=told.append, warn=pytest.fail)
+    with reported() as told:
+        export_run(template / "runs" / "prior")
     assert "up to date" in told[0]
 
 
@@ -199,8 +201,8 @@ def test_what_rounds_the_stores_features_and_not_the_models_is_told(place: Path)
     metrics = json.loads((place / "runs" / "prior" / "metrics.json").read_text())
     metrics["store"]["provenance"] = vars(facts)
     (place / "runs" / "prior" / "metrics.json").write_text(json.dumps(metrics))
-    told: list[str] = []
-    export(place, store="b.h5", warn=told.append)
+    with warned() as told:
+        export(place, store="b.h5")
     assert len(told) == 1
     assert told[0].startswith("the store's features went through bfloat16, the model's do not")
 
@@ -227,9 +229,8 @@ def test_a_head_of_another_length_is_refused(place: Path) -> None:
 
 
 def test_an_ensemble_says_what_to_export_instead(place: Path) -> None:
-    make_ensemble(
-        [place / "runs" / "prior", place / "runs" / "prior"], place / "runs" / "both", "mean", {}, say=str, warn=str
-    )
+    with reported():
+        make_ensemble([place / "runs" / "prior", place / "runs" / "prior"], place / "runs" / "both", "mean", {})
     with pytest.raises(UserError, match=r"both: an ensemble, expected one run; export those in .*both/members"):
         export(place, "both")
 

@@ -10,6 +10,7 @@ import cheap
 import numpy as np
 import PIL.Image
 import pytest
+from conftest import reported, warned
 from joblib import parallel_config
 
 from cache.parts import Parts
@@ -45,7 +46,7 @@ def template(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         import tensorflow  # noqa: F401  # so that no network is built apart, which would load it each time
     folder = tmp_path_factory.mktemp("features")
     shutil.copytree(phantoms, folder / "data")
-    make_features(folder / "data", folder / "s.h5", SMALL, workers=1, say=lambda line: None, warn=pytest.fail)
+    make_features(folder / "data", folder / "s.h5", SMALL, workers=1)
     return folder
 
 
@@ -56,8 +57,8 @@ def place(template: Path, tmp_path: Path) -> Path:
     return tmp_path / "place"
 
 
-def make(place: Path, warn: Any = pytest.fail, **given: Any) -> FeatureStore:
-    return make_features(place / "data", place / "s.h5", {**SMALL, **given}, say=lambda line: None, warn=warn)
+def make(place: Path, **given: Any) -> FeatureStore:
+    return make_features(place / "data", place / "s.h5", {**SMALL, **given})
 
 
 def first(place: Path) -> Path:
@@ -78,7 +79,7 @@ def test_a_second_run_does_nothing(place: Path, embedded: list[int]) -> None:
 
 
 def test_options_that_are_left_open_follow_the_store(place: Path, embedded: list[int]) -> None:
-    store = make_features(place / "data", place / "s.h5", {}, say=lambda line: None, warn=pytest.fail)
+    store = make_features(place / "data", place / "s.h5", {})
     assert embedded == []
     assert store.provenance.backbone == "mobilenet"
 
@@ -108,8 +109,8 @@ def test_a_changed_image_is_embedded_again_and_a_removed_one_leaves(place: Path,
     paths = sorted((place / "data" / "train").iterdir())
     paths[0].write_bytes(paths[1].read_bytes() + b"changed")
     paths[2].unlink()
-    told: list[str] = []
-    split = make(place, warn=told.append).split("train")
+    with warned() as told:
+        split = make(place).split("train")
     assert embedded == [1]
     assert len(split.ids) == 27
     assert "1 of the store's images are not in" in told[0]
@@ -130,8 +131,8 @@ def test_unreadable_images_keep_their_rows_and_are_told(place: Path) -> None:
     paths = sorted((place / "data" / "train").iterdir())
     paths[3].write_bytes(b"not an image")
     paths[5].write_bytes(paths[5].read_bytes()[:300])
-    told: list[str] = []
-    split = make(place, warn=told.append).split("train")
+    with warned() as told:
+        split = make(place).split("train")
     assert np.flatnonzero(~split.readable).tolist() == [3, 5]
     assert split.ids == [path.stem for path in paths]
     assert "train: 2 images cannot be read; their rows stay" in told[0]
@@ -165,8 +166,8 @@ def test_a_damaged_file_of_any_kind_stops_nothing(tmp_path: Path, monkeypatch: p
         )
         path.with_name(path.name.replace("whole", "torn")).write_bytes(left)
     cheap.install(monkeypatch.setattr)
-    told: list[str] = []
-    store = make_features(tmp_path / "data", tmp_path / "s.h5", cheap.GIVEN, say=lambda line: None, warn=told.append)
+    with warned() as told:
+        store = make_features(tmp_path / "data", tmp_path / "s.h5", cheap.GIVEN)
     split = store.split("train")
     assert len(split.ids) == 2 * len(list(folder.glob("whole_*")))
     assert [id.startswith("whole") for id in split.ids] == split.readable.tolist()
@@ -175,9 +176,9 @@ def test_a_damaged_file_of_any_kind_stops_nothing(tmp_path: Path, monkeypatch: p
 
 def test_an_image_that_never_had_bytes_does_not_make_a_store_stale(place: Path, embedded: list[int]) -> None:
     (place / "data" / "train" / "zz.jpg").symlink_to("nowhere.jpg")
-    told: list[str] = []
-    make(place, warn=told.append)
-    make(place, warn=told.append)
+    with warned() as told:
+        make(place)
+    make(place)
     assert embedded == []
     assert len(told) == 1
 
@@ -206,7 +207,7 @@ def test_a_layer_under_another_name_is_the_same_layer(place: Path, embedded: lis
 
 def test_rebuild_replaces_other_features(place: Path, embedded: list[int]) -> None:
     given = {**SMALL, "pooling": "max"}
-    store = make_features(place / "data", place / "s.h5", given, rebuild=True, say=lambda line: None, warn=pytest.fail)
+    store = make_features(place / "data", place / "s.h5", given, rebuild=True)
     assert embedded == [40]
     assert store.provenance.pooling == "max"
 
@@ -215,14 +216,14 @@ def test_processes_give_the_same_embeddings_as_one(place: Path) -> None:
     if find_spec("openvino") is None:
         pytest.skip("openvino is not installed")
     shutil.copytree(place / "s.h5.network", place / "two.h5.network")
-    two = make_features(place / "data", place / "two.h5", SMALL, workers=2, say=lambda line: None, warn=pytest.fail)
+    two = make_features(place / "data", place / "two.h5", SMALL, workers=2)
     assert two.content == FeatureStore(place / "s.h5").content
 
 
 def test_another_backend_of_joblib_gives_the_same_store(place: Path) -> None:
     shutil.copytree(place / "s.h5.network", place / "other.h5.network")
     with parallel_config("threading"):
-        other = make_features(place / "data", place / "other.h5", SMALL, workers=3, say=lambda line: None)
+        other = make_features(place / "data", place / "other.h5", SMALL, workers=3)
     assert other.content == FeatureStore(place / "s.h5").content
 
 
@@ -231,8 +232,8 @@ def test_progress_tells_rate_time_left_and_where_the_time_goes(
 ) -> None:
     monkeypatch.setattr("cache.support.progress.LINE_SECONDS", 0)
     cheap.install(monkeypatch.setattr)
-    told: list[str] = []
-    make_features(phantoms, tmp_path / "s.h5", cheap.GIVEN, workers=1, say=told.append, warn=pytest.fail)
+    with reported() as told:
+        make_features(phantoms, tmp_path / "s.h5", cheap.GIVEN, workers=1)
     shares = r"read \d+%, decode \d+%, infer \d+%, write \d+%"
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("embedding")]
     assert len(lines) == 10
@@ -246,7 +247,7 @@ def test_an_option_that_differs_is_refused_before_anything_is_built(
 ) -> None:
     monkeypatch.setattr(features, "_prepare", lambda *args: pytest.fail("built"))
     with pytest.raises(UserError, match=f"it has engine {ENGINE}, not {OTHER}"):
-        make_features(place / "data", place / "s.h5", {"engine": OTHER}, say=lambda line: None, warn=pytest.fail)
+        make_features(place / "data", place / "s.h5", {"engine": OTHER})
 
 
 def test_a_store_of_another_folder_is_not_emptied(place: Path, tmp_path: Path) -> None:
@@ -260,7 +261,7 @@ def test_a_store_of_another_folder_is_not_emptied(place: Path, tmp_path: Path) -
         UserError,
         match=r"split 'train' has vanished|was made from .*, and 26 of the store's images are not in .*; name another STORE",
     ):
-        make_features(tmp_path / "other", place / "s.h5", {}, say=lambda line: None, warn=pytest.fail)
+        make_features(tmp_path / "other", place / "s.h5", {})
     assert (place / "s.h5").read_bytes() == before
 
 
@@ -268,7 +269,7 @@ def test_a_split_that_vanishes_is_refused_unless_it_is_meant(place: Path, embedd
     shutil.rmtree(place / "data" / "valid")
     with pytest.raises(UserError, match="split 'valid' has vanished: 6 of the store's images are not in"):
         make(place)
-    store = make_features(place / "data", place / "s.h5", {}, rebuild=True, say=lambda line: None, warn=pytest.fail)
+    store = make_features(place / "data", place / "s.h5", {}, rebuild=True)
     assert list(store.splits) == ["train", "test"]
     assert embedded == []
 
@@ -281,27 +282,27 @@ def test_a_finished_store_does_not_need_its_weights_file(place: Path, tmp_path: 
     weights = tmp_path / "mine.weights.h5"
     load_weights(keras.applications.MobileNet, "random:3", 32).save_weights(weights)
     given = {**SMALL, "weights": str(weights)}
-    made = make_features(place / "data", place / "w.h5", given, say=lambda line: None, warn=pytest.fail)
+    made = make_features(place / "data", place / "w.h5", given)
     weights.rename(tmp_path / "renamed.weights.h5")
-    again = make_features(place / "data", place / "w.h5", {}, say=lambda line: None, warn=pytest.fail)
+    again = make_features(place / "data", place / "w.h5", {})
     first(place).rename(place / "data" / "valid" / "moved.jpg")
-    moved = make_features(place / "data", place / "w.h5", {}, say=lambda line: None, warn=pytest.fail)
+    moved = make_features(place / "data", place / "w.h5", {})
     assert embedded == [40]
     assert made.fingerprint == again.fingerprint == moved.fingerprint
     (place / "data" / "valid" / "new.jpg").write_bytes((place / "data" / "valid" / "moved.jpg").read_bytes() + b"new")
-    make_features(place / "data", place / "w.h5", {}, say=lambda line: None, warn=pytest.fail)
+    make_features(place / "data", place / "w.h5", {})
     assert embedded == [40, 1]
     shutil.rmtree(place / "w.h5.network")
     (place / "data" / "valid" / "other.jpg").write_bytes((place / "data" / "valid" / "new.jpg").read_bytes() + b"other")
     with pytest.raises(UserError, match=r"mine\.weights\.h5': no such file"):
-        make_features(place / "data", place / "w.h5", {}, say=lambda line: None, warn=pytest.fail)
+        make_features(place / "data", place / "w.h5", {})
 
 
 def test_a_split_of_unreadable_images_alone_makes_a_store_that_opens(place: Path) -> None:
     for path in (place / "data" / "test").iterdir():
         path.write_bytes(path.name.encode())
-    told: list[str] = []
-    make(place, warn=told.append)
+    with warned():
+        make(place)
     split = FeatureStore(place / "s.h5").split("test")
     assert not split.readable.any()
     assert np.isnan(split.embeddings).all()
@@ -309,7 +310,7 @@ def test_a_split_of_unreadable_images_alone_makes_a_store_that_opens(place: Path
 
 def test_several_poolings_stand_side_by_side_from_one_run(place: Path, embedded: list[int]) -> None:
     both, gem = (
-        make_features(place / "data", place / name, {**SMALL, "pooling": pooling}, say=lambda line: None)
+        make_features(place / "data", place / name, {**SMALL, "pooling": pooling})
         for name, pooling in (("both.h5", "gem,avg"), ("gem.h5", "gem"))
     )
     assert embedded == [40, 40]
@@ -323,9 +324,9 @@ def test_several_poolings_stand_side_by_side_from_one_run(place: Path, embedded:
     with pytest.raises(UserError, match="no embeddings of pooling 'max'; there are avg, gem"):
         split.pooled("max")
     # A store that has more than is asked for has what is asked for.
-    make_features(place / "data", place / "both.h5", {"pooling": "avg"}, say=lambda line: None, warn=pytest.fail)
+    make_features(place / "data", place / "both.h5", {"pooling": "avg"})
     with pytest.raises(UserError, match="it has pooling avg,gem, not avg,max"):
-        make_features(place / "data", place / "both.h5", {"pooling": "avg,max"}, say=lambda line: None)
+        make_features(place / "data", place / "both.h5", {"pooling": "avg,max"})
     assert embedded == [40, 40]
 
 
@@ -334,7 +335,8 @@ def test_maps_are_stored_for_what_follows_a_cut(place: Path, embedded: list[int]
 
     given = {**SMALL, "layer": "conv_pw_1_relu", "pooling": "none"}
     first(place).write_bytes(b"not an image")
-    store = make_features(place / "data", place / "maps.h5", given, say=lambda line: None, warn=lambda line: None)
+    with reported():
+        store = make_features(place / "data", place / "maps.h5", given)
     split = store.split("train")
     assert store.has_maps
     assert split.embeddings.shape == (28, 16, 16, 64)
@@ -343,7 +345,8 @@ def test_maps_are_stored_for_what_follows_a_cut(place: Path, embedded: list[int]
     assert np.isnan(split.embeddings[~split.readable]).all()
     assert not verify_store(place / "maps.h5")
     (place / "data" / "valid" / "new.jpg").write_bytes(sorted((place / "data" / "test").iterdir())[0].read_bytes())
-    make_features(place / "data", place / "maps.h5", {}, say=lambda line: None, warn=lambda line: None)
+    with reported():
+        make_features(place / "data", place / "maps.h5", {})
     assert embedded == [40]
     tail = keras.saving.load_model(place / "maps.h5.network" / "tail.keras")
     assert tail.output_shape == (None, 1, 1, 1024)
@@ -355,18 +358,16 @@ def test_maps_that_the_disk_cannot_hold_are_refused_with_the_number(
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1_000_000}))
     given = {**SMALL, "layer": "conv_pw_1_relu", "pooling": "none"}
     with pytest.raises(UserError, match=r"needs 0\.00262 GB while it is made, its disk has 0\.001 GB free"):
-        make_features(place / "data", place / "maps.h5", given, say=lambda line: None, warn=pytest.fail)
+        make_features(place / "data", place / "maps.h5", given)
     assert not (place / "maps.h5").exists()
 
 
 def test_float16_is_stored_as_asked(place: Path) -> None:
     # Of an early layer: a random MobileNet's last features are too small for float16.
     given = {**SMALL, "layer": "conv_pw_1_relu", "dtype": "float16"}
-    half = make_features(place / "data", place / "half.h5", given, say=lambda line: None, warn=pytest.fail)
+    half = make_features(place / "data", place / "half.h5", given)
     shutil.copytree(place / "half.h5.network", place / "whole.h5.network")
-    whole = make_features(
-        place / "data", place / "whole.h5", {**given, "dtype": "float32"}, say=lambda line: None, warn=pytest.fail
-    )
+    whole = make_features(place / "data", place / "whole.h5", {**given, "dtype": "float32"})
     assert half.split("test").embeddings.dtype == np.float16
     assert half.fingerprint != whole.fingerprint
     np.testing.assert_array_equal(half.split("test").embeddings, whole.split("test").embeddings.astype(np.float16))
@@ -376,7 +377,7 @@ def test_embeddings_that_do_not_fit_into_float16_are_refused(place: Path) -> Non
     # A random MobileNet's features are about 1e-21: all would become 0.
     shutil.copytree(place / "s.h5.network", place / "half.h5.network")
     with pytest.raises(UserError, match="do not fit into float16; store them as float32"):
-        make_features(place / "data", place / "half.h5", {**SMALL, "dtype": "float16"}, say=lambda line: None)
+        make_features(place / "data", place / "half.h5", {**SMALL, "dtype": "float16"})
 
 
 def test_parts_of_other_features_do_not_make_a_finished_store_work(place: Path, embedded: list[int]) -> None:
@@ -411,8 +412,8 @@ def test_a_few_images_that_cannot_be_read_any_more_are_told(place: Path) -> None
     paths = sorted((place / "data" / "train").iterdir())
     paths[-1].unlink()
     paths[-1].symlink_to("nowhere.jpg")
-    told: list[str] = []
-    make(place, warn=told.append)
+    with warned() as told:
+        make(place)
     assert "their embeddings leave the store" in told[0]
 
 
@@ -427,7 +428,7 @@ def test_damage_is_not_copied_under_a_fresh_digest(place: Path, embedded: list[i
     (place / "data" / "train" / "zz_new.jpg").write_bytes(first(place).read_bytes() + b"new")
     with pytest.raises(UserError, match=r"damaged in 1 places .* run with --rebuild"):
         make(place)
-    make_features(place / "data", place / "s.h5", {}, rebuild=True, say=lambda line: None, warn=pytest.fail)
+    make_features(place / "data", place / "s.h5", {}, rebuild=True)
     assert embedded == [41]
 
 
@@ -435,7 +436,7 @@ def test_rebuild_brings_back_a_network_that_is_gone_and_embeds_nothing(place: Pa
     content, network = FeatureStore(place / "s.h5").content, place / "s.h5.network"
     (network / "front.keras").write_bytes(b"damaged")
     for _ in range(2):
-        store = make_features(place / "data", place / "s.h5", {}, rebuild=True, say=lambda line: None, warn=pytest.fail)
+        store = make_features(place / "data", place / "s.h5", {}, rebuild=True)
         assert (network / "front.keras").stat().st_size > 1000
         assert store.content == content
     assert embedded == []
@@ -452,9 +453,9 @@ def test_rebuild_looks_at_a_weights_file_that_changed(place: Path, tmp_path: Pat
     weights = tmp_path / "mine.weights.h5"
     load_weights(keras.applications.MobileNet, "random:3", 32).save_weights(weights)
     given = {**SMALL, "weights": str(weights)}
-    old = make_features(place / "data", place / "w.h5", given, say=lambda line: None, warn=pytest.fail)
+    old = make_features(place / "data", place / "w.h5", given)
     load_weights(keras.applications.MobileNet, "random:4", 32).save_weights(weights)
-    new = make_features(place / "data", place / "w.h5", {}, rebuild=True, say=lambda line: None, warn=pytest.fail)
+    new = make_features(place / "data", place / "w.h5", {}, rebuild=True)
     assert embedded == [40, 40]
     assert new.fingerprint != old.fingerprint
 
@@ -462,7 +463,7 @@ def test_rebuild_looks_at_a_weights_file_that_changed(place: Path, tmp_path: Pat
 def test_a_worker_that_is_ended_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cheap.install(monkeypatch.setattr, cheap.CheapEngine(die=True))
     with pytest.raises(UserError, match="a worker process was ended, most likely for lack of memory"):
-        make_features(place / "data", place / "k.h5", cheap.GIVEN, workers=2, say=lambda line: None, warn=pytest.fail)
+        make_features(place / "data", place / "k.h5", cheap.GIVEN, workers=2)
 
 
 def test_a_full_disk_while_the_network_is_converted_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,16 +474,14 @@ def test_a_full_disk_while_the_network_is_converted_is_one_line(place: Path, mon
 
     monkeypatch.setattr(network, "convert", fail)
     with pytest.raises(UserError, match=r"cannot be written .*what is finished is kept"):
-        make_features(
-            place / "data", place / "k.h5", {**SMALL, "engine": "openvino"}, say=lambda line: None, warn=pytest.fail
-        )
+        make_features(place / "data", place / "k.h5", {**SMALL, "engine": "openvino"})
 
 
 def test_a_split_whose_images_are_all_replaced_is_brought_up_to_date(place: Path, embedded: list[int]) -> None:
     for number, path in enumerate(sorted((place / "data" / "test").iterdir())):
         path.write_bytes(path.read_bytes() + b"other")
         path.rename(path.with_name(f"other_{number}.jpg"))
-    told: list[str] = []
-    make(place, warn=told.append)
+    with warned() as told:
+        make(place)
     assert embedded == [6]
     assert "6 of the store's images are not in" in told[0]

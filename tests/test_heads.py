@@ -11,9 +11,9 @@ from conftest import EMBEDDING_HEADS, ROOT
 from sklearn.base import clone
 
 from cache.support.errors import UserError
-from heads import HEADS
-from heads.estimators.base import Head, make_head
+from heads.estimators.base import Head
 from heads.estimators.storage import load_head, save_head
+from heads.registry import HEADS, make_head
 
 QUICK: dict[str, dict[str, object]] = {"dense": {"epochs": 3}}
 

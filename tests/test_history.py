@@ -12,6 +12,7 @@ import cheap
 import numpy as np
 import PIL.Image
 import pytest
+from conftest import reported
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -82,7 +83,8 @@ def happen(place: Path, number: int, event: tuple[Any, ...], monkeypatch: pytest
 
 
 def make(place: Path, store: str) -> FeatureStore:
-    return make_features(place / "data", place / store, cheap.GIVEN, say=lambda line: None, warn=lambda line: None)
+    with reported():
+        return make_features(place / "data", place / store, cheap.GIVEN)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -7,9 +7,9 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.preprocessing import StandardScaler
 
 from cache.support.errors import UserError
-from heads.estimators.base import make_head
 from heads.estimators.kernel import KernelHead
 from heads.estimators.ridge import RidgeHead
+from heads.registry import make_head
 
 
 def draw(n_images: int, seed: int = 0) -> tuple[np.ndarray, scipy.sparse.csr_matrix]:

@@ -9,9 +9,9 @@ import scipy.sparse
 
 from cache.support.errors import UserError
 from heads.estimators import knn
-from heads.estimators.base import make_head
 from heads.estimators.knn import DEPTH, KNeighborsHead, nearest
 from heads.estimators.storage import load_head, save_head
+from heads.registry import make_head
 
 
 @pytest.fixture

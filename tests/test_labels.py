@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.errors import UserError
+from cache.support.errors import UserError
 from eval.labels import find_label_file, read_concepts, read_ids
 
 EXPECTED = {"img_1": ("C0040405", "C0817096"), "img_2": ("C1306645",)}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from cache.support.errors import UserError
 from eval.editions import EDITIONS, find_edition
-from eval.errors import UserError
 from eval.scored_file import Scored, score_files
 
 TRUTH = "ID,CUIs\na1,C0040405;C1\na2,C1306645\n"

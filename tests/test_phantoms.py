@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import reported
 
 from cache.images import find_images
 from cache.support.errors import UserError
@@ -19,7 +20,7 @@ def quiet(line: str) -> None:
 
 
 def test_the_same_seed_draws_the_same_files(phantoms: Path, tmp_path: Path) -> None:
-    make_phantoms(tmp_path / "again", 40, 0, say=quiet)
+    make_phantoms(tmp_path / "again", 40, 0)
     files = sorted(path.relative_to(phantoms) for path in phantoms.rglob("*") if path.is_file())
     assert len(files) > 40
     _, differ, missing = filecmp.cmpfiles(phantoms, tmp_path / "again", files, shallow=False)
@@ -27,13 +28,13 @@ def test_the_same_seed_draws_the_same_files(phantoms: Path, tmp_path: Path) -> N
 
 
 def test_another_seed_draws_other_pictures(phantoms: Path, tmp_path: Path) -> None:
-    make_phantoms(tmp_path / "other", 40, 1, say=quiet)
+    make_phantoms(tmp_path / "other", 40, 1)
     name = "train/phantom_train_000001.jpg"
     assert (tmp_path / "other" / name).read_bytes() != (phantoms / name).read_bytes()
 
 
 def test_the_layout_is_read_by_the_projects_own_readers(phantoms: Path) -> None:
-    images = find_images(phantoms, warn=pytest.fail)
+    images = find_images(phantoms)
     assert {split: len(found) for split, found in images.items()} == {"train": 28, "valid": 6, "test": 6}
     for split, found in images.items():
         path = find_label_file(phantoms, split)
@@ -75,8 +76,8 @@ def test_pictures_stay_in_range_and_labels_are_few() -> None:
 
 
 def test_drawing_again_does_nothing(phantoms: Path) -> None:
-    said: list[str] = []
-    make_phantoms(phantoms, 40, 0, say=said.append)
+    with reported() as said:
+        make_phantoms(phantoms, 40, 0)
     assert "up to date" in said[0]
 
 

@@ -8,9 +8,8 @@ from conftest import ROOT
 
 from cache.support.errors import UserError
 from heads import __main__ as commands
-from heads.decoders.base import make_decoder
 from heads.ensembles.ensemble import HOWS
-from heads.estimators.base import make_head
+from heads.registry import make_decoder, make_head
 from heads.selection.recipe_table import Recipe, print_table
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.mk"))

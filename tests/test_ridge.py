@@ -7,9 +7,9 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from cache.support.errors import UserError
-from heads.estimators.base import make_head
 from heads.estimators.ridge import ALPHAS, RidgeHead
 from heads.estimators.standardization import BLOCK_IMAGES, standardisation
+from heads.registry import make_head
 
 
 def draw(n_images: int, n_features: int, n_concepts: int = 4) -> tuple[np.ndarray, scipy.sparse.csr_matrix]:

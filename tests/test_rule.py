@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cache.support.errors import UserError
 from eval.editions import ALLOWED_2023, ALLOWED_2025, find_edition
-from eval.errors import UserError
 from eval.faults import find_faults
 from eval.form_check import listed_ids
 from eval.scored_file import score_files

@@ -8,6 +8,7 @@ from typing import Any
 
 import cheap
 import pytest
+from conftest import reported
 
 from cache.__main__ import main
 from cache.digest_memo import SeenFiles
@@ -25,11 +26,12 @@ def place(phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def make(place: Path) -> None:
-    make_features(place / "data", place / "s.h5", cheap.GIVEN, say=lambda line: None, warn=lambda line: None)
+    with reported():
+        make_features(place / "data", place / "s.h5", cheap.GIVEN)
 
 
 def status(place: Path) -> dict[str, Any]:
-    return describe_store(place / "s.h5", place / "data", pytest.fail)
+    return describe_store(place / "s.h5", place / "data")
 
 
 def test_a_store_that_is_up_to_date_says_so(place: Path) -> None:

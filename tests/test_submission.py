@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cache.support.errors import UserError
 from eval.csv_rows import read_rows
 from eval.editions import find_edition
-from eval.errors import UserError
 from eval.faults import find_faults
 from eval.files import read_submission_bytes
 from eval.submission import render_submission, write_submission

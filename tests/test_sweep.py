@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import write_store
+from conftest import reported, write_store
 
 from cache.support.errors import UserError
 from heads.runs.builder import Maker
@@ -37,9 +37,9 @@ def place(tmp_path: Path) -> Path:
 
 
 def sweep(place: Path, grid: dict[str, list[Any]], by: str = "valid", **given: Any) -> tuple[list[dict], list[str]]:
-    told: list[str] = []
     paths = place / "s.h5", place / "data", place / "run"
-    return sweep_runs("logistic", *paths, grid, given, by, say=told.append, warn=told.append), told
+    with reported() as told:
+        return sweep_runs("logistic", *paths, grid, given, by), told
 
 
 GRID: dict[str, list[Any]] = {"C": [1e-5, 0.05, 100.0]}
@@ -50,7 +50,8 @@ def test_each_trial_scores_as_a_run_of_its_own(place: Path) -> None:
     assert sorted(row["params"]["C"] for row in table) == GRID["C"]
     for row in table:
         paths = place / "s.h5", place / "data", place / f"alone{row['params']['C']}"
-        alone = fit_run("logistic", *paths, {"params": row["params"]}, say=str, warn=str)
+        with reported():
+            alone = fit_run("logistic", *paths, {"params": row["params"]})
         assert row["valid"] == pytest.approx(alone["valid"]["primary"], abs=1e-9)
     assert [row["valid"] for row in table] == sorted((row["valid"] for row in table), reverse=True)
     assert table[0]["valid"] > table[-1]["valid"]
@@ -63,8 +64,8 @@ def test_the_best_run_is_kept_and_followed(place: Path) -> None:
     assert metrics["valid"]["primary"] == table[0]["valid"]
     assert "chosen on valid, so the best one's score there is optimistic" in told[-4]
     paths = place / "s.h5", place / "data", place / "run"
-    again = []
-    fit_run("logistic", *paths, say=again.append, warn=again.append)
+    with reported() as again:
+        fit_run("logistic", *paths)
     assert "up to date" in again[0]
 
 
@@ -114,7 +115,8 @@ def test_folds_of_train_may_decide(place: Path) -> None:
 def test_a_run_that_took_the_best_ones_place_is_replaced(place: Path) -> None:
     table, _ = sweep(place, GRID)
     paths = place / "s.h5", place / "data", place / "run"
-    fit_run("logistic", *paths, {"params": {"C": 7.0}}, say=str, warn=str)
+    with reported():
+        fit_run("logistic", *paths, {"params": {"C": 7.0}})
     sweep(place, GRID)
     assert json.loads((place / "run" / "metrics.json").read_text())["params"]["C"] == table[0]["params"]["C"]
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from conftest import reported
 
 from cache.store import FeatureStore
 from cache.support.errors import UserError
@@ -35,10 +36,12 @@ def template(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(phantoms, place / "data")
     for path in sorted((place / "data" / "train").iterdir())[:UNREADABLE]:
         path.write_bytes(b"")
-    make_features(place / "data", place / "s.h5", FEATURES, say=str, warn=str)
+    with reported():
+        make_features(place / "data", place / "s.h5", FEATURES)
     fit(place)
-    predict_run(place / "run", place / "s.h5", place / "data", "test", find_edition(2026), say=str, warn=str)
-    export_run(place / "run", place / "s.h5", say=str, warn=pytest.fail)
+    with reported():
+        predict_run(place / "run", place / "s.h5", place / "data", "test", find_edition(2026))
+    export_run(place / "run", place / "s.h5")
     return place
 
 
@@ -51,7 +54,8 @@ def place(template: Path, tmp_path: Path) -> Path:
 
 def fit(place: Path, name: str = "tail", out: str = "run", **given: Any) -> dict[str, Any]:
     given = {"params": QUICK if name == "tail" else {}, "decoder": "fixed:0.3"} | given
-    return fit_run(name, place / "s.h5", place / "data", place / out, given, say=str, warn=str)
+    with reported():
+        return fit_run(name, place / "s.h5", place / "data", place / out, given)
 
 
 def test_a_run_of_the_tail_is_a_run_like_any_other(template: Path) -> None:
@@ -65,9 +69,9 @@ def test_a_run_of_the_tail_is_a_run_like_any_other(template: Path) -> None:
 
 
 def test_the_second_time_nothing_is_trained(template: Path) -> None:
-    told: list[str] = []
     given = {"params": QUICK, "decoder": "fixed:0.3"}
-    fit_run("tail", template / "s.h5", template / "data", template / "run", given, say=told.append, warn=pytest.fail)
+    with reported() as told:
+        fit_run("tail", template / "s.h5", template / "data", template / "run", given)
     assert "up to date" in told[0]
 
 
@@ -91,13 +95,15 @@ def test_what_is_learnt_from_valid_too_goes_through_both_splits(place: Path) -> 
 def test_a_sweep_begins_each_trial_with_the_network_of_the_store(place: Path) -> None:
     given = {"params": {"epochs": 1}, "decoder": "fixed:0.3"}
     grid = {"learning_rate": [1e-4, 1e-3]}
-    rows = sweep_runs("tail", place / "s.h5", place / "data", place / "sweep", grid, given, say=str, warn=str)
+    with reported():
+        rows = sweep_runs("tail", place / "s.h5", place / "data", place / "sweep", grid, given)
     assert len(rows) == 2
 
 
 def test_a_tail_needs_maps_and_says_how_they_are_made(place: Path) -> None:
     given = FEATURES | {"pooling": "avg"}
-    make_features(place / "data", place / "avg.h5", given, say=str, warn=str)
+    with reported():
+        make_features(place / "data", place / "avg.h5", given)
     shutil.move(place / "avg.h5", place / "s.h5")
     with pytest.raises(
         UserError, match=r"holds embeddings \(avg pooling after block_14_expand\), expected maps.*POOLING"
@@ -119,17 +125,21 @@ def test_the_layer_that_was_asked_for_decides_the_run(place: Path) -> None:
     """The store's maps are the same; what is frozen after the cut is not."""
     before = FeatureStore(place / "s.h5")
     given = FEATURES | {"layer": "block_13_project_BN"}
-    make_features(place / "data", place / "s.h5", given, say=str, warn=str)
+    with reported():
+        make_features(place / "data", place / "s.h5", given)
     assert FeatureStore(place / "s.h5").provenance == before.provenance
-    told: list[str] = []
     given = {"params": QUICK, "decoder": "fixed:0.3"}
-    fit_run("tail", place / "s.h5", place / "data", place / "run", given, say=told.append, warn=str)
+    with reported() as told:
+        fit_run("tail", place / "s.h5", place / "data", place / "run", given)
     assert "replaces an earlier run" in told[0]
 
 
 def test_an_ensemble_tunes_with_a_tail_trained_on_folds(place: Path) -> None:
-    make_features(place / "data", place / "avg.h5", FEATURES | {"pooling": "avg"}, say=str, warn=str)
-    fit_run("ridge", place / "avg.h5", place / "data", place / "ridge", {"decoder": "fixed:0.3"}, say=str, warn=str)
+    with reported():
+        make_features(place / "data", place / "avg.h5", FEATURES | {"pooling": "avg"})
+    with reported():
+        fit_run("ridge", place / "avg.h5", place / "data", place / "ridge", {"decoder": "fixed:0.3"})
     given = {"decoder": "global", "tune": "folds"}
-    metrics = make_ensemble([place / "run", place / "ridge"], place / "both", "mean", given, say=str, warn=str)
+    with reported():
+        metrics = make_ensemble([place / "run", place / "ridge"], place / "both", "mean", given)
     assert metrics["decoder"]["tuned_on"] == "folds"

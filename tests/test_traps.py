@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from cache.support.errors import UserError
 from eval.editions import find_edition
-from eval.errors import UserError
 from eval.scored_file import score_files
 from eval.traps import find_traps, find_vocabulary
 

@@ -1,21 +1,42 @@
-"""What is the user's to mend, told apart from what is ours."""
+"""Errors that the user can fix, as opposed to bugs.
+
+    UserError
+    ├── DataError           an image, a label file, a submission or the data folder is at fault
+    ├── ParameterError      an option or a parameter has a value that it cannot have (a ValueError, too)
+    ├── StoreError          a feature store, or a file beside it, is missing, damaged or of another kind
+    ├── RunError            a run's folder is missing, unfinished, damaged or of another kind
+    └── NotInstalledError   an optional package is missing
+
+Commands print the message of a `UserError` on one line and end with status 1. Any other exception is a bug and keeps
+its traceback.
+"""
 
 
 class UserError(Exception):
-    """The data or the request is at fault.
+    """Something that the user can fix.
 
-    The message is one line: what was found, what was expected, what to do. Commands print it to standard
-    error and end with status 1; anything else that escapes is a bug and keeps its traceback.
+    The message is one line: what was found, what was expected, what to do.
     """
 
 
-def some(names: list[str], limit: int = 3) -> str:
-    """Name the first few of a list, and say how many more there are.
+class DataError(UserError):
+    """An image, a label file, a submission or the data folder is at fault."""
 
-    >>> some(["a", "b"])
-    'a, b'
-    >>> some(["a", "b", "c", "d", "e"])
-    'a, b, c and 2 more'
+
+class ParameterError(UserError, ValueError):
+    """An option or a parameter has a value that it cannot have.
+
+    It is a ValueError too, because that is what scikit-learn's tools expect of an estimator.
     """
-    rest = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+class StoreError(UserError):
+    """A feature store, or a file beside it, is missing, damaged or of another kind."""
+
+
+class RunError(UserError):
+    """A run's folder is missing, unfinished, damaged or of another kind."""
+
+
+class NotInstalledError(UserError):
+    """An optional package is missing; the message holds the line that installs it."""

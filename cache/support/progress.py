@@ -1,10 +1,16 @@
-"""Progress on standard error: a bar with rate and time left on a terminal, a line now and then elsewhere."""
+"""Progress on standard error: a bar with rate and time left on a terminal, a line now and then elsewhere.
+
+It is shown where the project's logger shows what is done: in commands, and in a notebook that asked for it.
+"""
 
 import datetime
+import logging
 import sys
 import time
 
 from tqdm import tqdm
+
+from cache.support.reporting import logger
 
 LINE_SECONDS = 30.0
 """How often a log file gets a line."""
@@ -24,7 +30,14 @@ class Progress:
     """
 
     def __init__(self, total: int, label: str, unit: str = "images") -> None:
-        self._bar = tqdm(total=total, desc=label, unit=f" {unit}", smoothing=0.1, disable=not sys.stderr.isatty())
+        self._is_shown = logger.isEnabledFor(logging.INFO)
+        self._bar = tqdm(
+            total=total,
+            desc=label,
+            unit=f" {unit}",
+            smoothing=0.1,
+            disable=not (self._is_shown and sys.stderr.isatty()),
+        )
         self._total, self._label, self._unit, self._done = total, label, unit, 0
         self._started = self._told = time.monotonic()
 
@@ -34,7 +47,7 @@ class Progress:
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(n_done)
         now = time.monotonic()
-        if self._bar.disable and self._done and now - self._told >= LINE_SECONDS:
+        if self._is_shown and self._bar.disable and self._done and now - self._told >= LINE_SECONDS:
             self._told = now
             rate = self._done / (now - self._started)
             left = datetime.timedelta(seconds=round((self._total - self._done) / rate))

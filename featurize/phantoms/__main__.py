@@ -2,28 +2,42 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from cache.support.command import run_command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
+    return run_command("phantoms", _parser(), argv)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m featurize.phantoms",
         description="Draw radiology-like phantoms with labels, in the official layout. A seed draws the same files.",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
-    parser.add_argument("--images", type=int, default=2000, help="how many, at least 20 (2000)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the dice (0)")
-    args = parser.parse_args(argv)
+    parser.add_argument("--images", type=_at_least(20), default=2000, help="how many, at least 20 (2000)")
+    parser.add_argument("--seed", type=_at_least(0), default=0, help="seed of the random numbers (0)")
+    parser.set_defaults(command=_draw)
+    return parser
 
-    from cache.support.command import run_command
-    from featurize.phantoms.dataset import MIN_IMAGES, make_phantoms
 
-    if args.images < MIN_IMAGES:
-        parser.error(f"--images: expected at least {MIN_IMAGES}")
-    if args.seed < 0:
-        parser.error("--seed: expected 0 or more")
-    return run_command("phantoms", lambda: make_phantoms(args.out, args.images, args.seed))
+def _at_least(minimum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number of at least {minimum}")
+        return int(text)
+
+    return parse
+
+
+def _draw(args: argparse.Namespace) -> None:
+    from featurize.phantoms.dataset import make_phantoms
+
+    make_phantoms(args.out, args.images, args.seed)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import numpy as np
 import PIL.Image
 from joblib import Parallel, cpu_count, delayed
 
-from cache.support.errors import UserError
+from cache.support.errors import DataError, ParameterError
+from cache.support.reporting import report
 from featurize.phantoms.canvas import resize
 from featurize.phantoms.concepts import NAMES, make_phantom
 from featurize.phantoms.modalities import hot_colours
@@ -39,7 +40,7 @@ class _Drawn:
     manual: list[str]
 
 
-def make_phantoms(folder: Path, n_images: int, seed: int, say: Callable[[str], None] = print) -> None:
+def make_phantoms(folder: Path, n_images: int, seed: int) -> None:
     """Draw a data set: train, valid and test images with labels, ids and names of concepts.
 
     Parameters
@@ -50,22 +51,26 @@ def make_phantoms(folder: Path, n_images: int, seed: int, say: Callable[[str], N
         Images in all, at least `MIN_IMAGES`; 70 % train, 15 % valid, 15 % test.
     seed : int
         The same seed and number give the same files, in any number of processes.
-    say : callable
-        Told what was done.
 
     Raises
     ------
-    UserError
+    ParameterError
+        There are too few images, or the seed is negative.
+    DataError
         The folder holds something else.
     """
+    if n_images < MIN_IMAGES:
+        raise ParameterError(f"{n_images:,} images, expected at least {MIN_IMAGES}")
+    if seed < 0:
+        raise ParameterError(f"seed {seed}, expected 0 or more")
     stamp = {"images": n_images, "seed": seed, "drawing": DRAWING}
     if folder.exists():
         if _read_stamp(folder) != stamp:
-            raise UserError(
+            raise DataError(
                 f"{folder}: holds something else than {n_images:,} phantoms of seed {seed}; "
                 "remove it or name another folder"
             )
-        say(f"{folder}: up to date ({n_images:,} phantoms of seed {seed})")
+        report(f"{folder}: up to date ({n_images:,} phantoms of seed {seed})")
         return
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -79,7 +84,9 @@ def make_phantoms(folder: Path, n_images: int, seed: int, say: Callable[[str], N
             write(cui, name)
     (unfinished / STAMP).write_text(json.dumps(stamp))
     unfinished.rename(folder)
-    say(f"{folder}: drew {', '.join(f'{count:,} {split}' for split, count in counts.items())} phantoms of seed {seed}")
+    report(
+        f"{folder}: drew {', '.join(f'{count:,} {split}' for split, count in counts.items())} phantoms of seed {seed}"
+    )
 
 
 def split_counts(n_images: int) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """Rows of a store joined with labels, by id."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from cache.rows import Embeddings, block_rows
 from cache.store import FeatureStore
-from cache.support.errors import UserError, some
+from cache.support.errors import UserError
 from cache.support.files import digest_file
-from eval.errors import UserError as FileError
+from cache.support.messages import some
+from cache.support.reporting import warn
 from eval.form_check import CUI
 from eval.labels import find_label_file, read_concepts
 from heads.data.maps import Maps
@@ -59,9 +60,7 @@ class LabelledSplit:
         return [each for each, readable in zip(self.concepts, self.readable, strict=True) if readable]
 
 
-def load_labelled(
-    store: FeatureStore, data: Path, split: str, warn: Callable[[str], None], pooling: str = ""
-) -> LabelledSplit:
+def load_labelled(store: FeatureStore, data: Path, split: str, pooling: str = "") -> LabelledSplit:
     """Join a split of a store with the labels of a data folder.
 
     Parameters
@@ -70,8 +69,6 @@ def load_labelled(
     data : Path
         The data folder, with a label file under any edition's name.
     split : str
-    warn : callable
-        Told of images without labels and labels without an image; both are left out.
     pooling : str
         Which of the store's poolings; all, side by side, if empty.
 
@@ -106,14 +103,14 @@ def load_labelled(
     if not store.has_maps:  # maps are looked at when they are read
         _refuse_unfinite(store, split, ids, chosen, readable)
     concepts = labels.loc[ids].tolist()
-    _tell_odd(path, {concept for each in concepts for concept in each}, warn)
+    _tell_odd(path, {concept for each in concepts for concept in each})
     manual_path = find_label_file(data, split, "manual") if split == "valid" else None
     return LabelledSplit(
         ids=ids,
         X=chosen,
         readable=readable,
         concepts=concepts,
-        manual=None if manual_path is None else _read_manual(manual_path, warn),
+        manual=None if manual_path is None else _read_manual(manual_path),
         files={each.name: digest_file(each).hex() for each in (path, manual_path) if each is not None},
     )
 
@@ -133,15 +130,15 @@ def join_features(parts: Sequence[Any]) -> Any:
     return np.concatenate([np.asarray(part, np.float32) for part in parts])
 
 
-def _read_manual(path: Path, warn: Callable[[str], None]) -> dict[str, Concepts] | None:
+def _read_manual(path: Path) -> dict[str, Concepts] | None:
     try:
         return {str(id): concepts for id, concepts in read_concepts(path).items()}
-    except FileError as error:
+    except UserError as error:
         warn(f"no secondary score: {error}")
         return None
 
 
-def _tell_odd(path: Path, concepts: set[str], warn: Callable[[str], None]) -> None:
+def _tell_odd(path: Path, concepts: set[str]) -> None:
     odd = sorted(concept for concept in concepts if not CUI.fullmatch(concept))
     if odd:
         warn(f"{path}: {len(odd):,} concepts are not 'C' and digits ({some(odd)}); 2026 refuses a submission with them")

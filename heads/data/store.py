@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from cache.store import FeatureStore
-from cache.support.errors import UserError, some
+from cache.support.errors import UserError
+from cache.support.messages import some
+from cache.support.reporting import warn
 from eval.labels import image_id, read_concepts
 from heads.data.split import LabelledSplit, find_vocabulary, indicator, load_labelled
 from heads.estimators.base import Head
@@ -45,9 +47,7 @@ class LabelledStore:
     valid_groups: NDArray[Any] | None
 
     @classmethod
-    def load(
-        cls, store_path: Path, data: Path, pooling: str, warn: Callable[[str], None], concepts: Sequence[str] = ()
-    ) -> "LabelledStore":
+    def load(cls, store_path: Path, data: Path, pooling: str, concepts: Sequence[str] = ()) -> "LabelledStore":
         """Open a store and join it.
 
         Parameters
@@ -55,10 +55,6 @@ class LabelledStore:
         store_path, data : Path
         pooling : str
             Which of several poolings; all if empty.
-        warn : callable
-            Told what is left out.
-        concepts : sequence of str
-            The vocabulary; all that the training images show if empty.
 
         Raises
         ------
@@ -66,8 +62,8 @@ class LabelledStore:
             The store or the labels are at fault.
         """
         store = FeatureStore(store_path)
-        train = load_labelled(store, data, "train", warn, pooling)
-        valid = load_labelled(store, data, "valid", warn, pooling) if "valid" in store.splits else None
+        train = load_labelled(store, data, "train", pooling)
+        valid = load_labelled(store, data, "valid", pooling) if "valid" in store.splits else None
         vocabulary = find_vocabulary(train.readable_concepts)
         if not vocabulary:
             raise UserError("no training image that can be read has a concept; check the images and train_concepts.csv")

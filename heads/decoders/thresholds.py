@@ -8,6 +8,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 from sklearn.utils import check_scalar
 
+from cache.support.errors import ParameterError
 from heads.data.folds import count_folds, split_folds
 from heads.decoders.base import Counts, Decoder, Groups
 from heads.decoders.calibration import Scores
@@ -64,6 +65,21 @@ class FixedThreshold(Threshold):
     def __init__(self, threshold: float = 0.3, may_be_empty: bool = False) -> None:
         self.threshold = threshold
         self.may_be_empty = may_be_empty
+
+    @classmethod
+    def parse(cls, value: str) -> dict[str, Any]:
+        """Read a threshold.
+
+        >>> FixedThreshold.parse("0.3")
+        {'threshold': 0.3}
+        """
+        try:
+            threshold = float(value)
+        except ValueError:
+            threshold = -1.0
+        if not 0 <= threshold <= 1:
+            raise ParameterError("expected a threshold from 0 to 1, such as fixed:0.3")
+        return {"threshold": threshold}
 
     def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts = None, groups: Groups = None) -> Self:
         """Take the threshold as it is."""

@@ -9,6 +9,7 @@ import scipy.sparse
 from joblib import cpu_count
 from numpy.typing import NDArray
 
+from cache.support.errors import ParameterError
 from eval.editions import MAX_CONCEPTS
 from heads.decoders.base import ROWS, Counts, Decoder, Groups
 from heads.decoders.calibration import Scores
@@ -32,6 +33,17 @@ class TopK(Decoder):
     def __init__(self, k: int | None = None, may_be_empty: bool = False) -> None:
         self.k = k
         self.may_be_empty = may_be_empty
+
+    @classmethod
+    def parse(cls, value: str) -> dict[str, Any]:
+        """Read a number of concepts.
+
+        >>> TopK.parse("3")
+        {'k': 3}
+        """
+        if not value.isdecimal() or not 1 <= int(value) <= MAX_CONCEPTS:
+            raise ParameterError(f"expected a number from 1 to {MAX_CONCEPTS}, such as top-k:3")
+        return {"k": int(value)}
 
     @property
     def tuned(self) -> bool:  # type: ignore[override]

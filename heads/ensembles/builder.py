@@ -9,15 +9,15 @@ from typing import Any
 
 from cache.support.errors import UserError
 from cache.support.files import write_text
+from cache.support.reporting import report
 from eval.editions import find_edition
 from eval.submission import render_submission, write_submission
 from heads.data.store import LabelledStore
-from heads.decoders.base import make_decoder
 from heads.ensembles.ensemble import HOWS, MEMBERS, MIXED, Ensemble
 from heads.ensembles.held_out import ENSEMBLE, Making
 from heads.estimators.storage import ARRAYS, PARAMETERS
 from heads.evaluation.official_score import describe
-from heads.runs.builder import Teller
+from heads.registry import make_decoder
 from heads.runs.predictor import StoredRun
 from heads.runs.request import CHOICES, OPEN, check_choice
 from heads.runs.run import (
@@ -46,9 +46,6 @@ def make_ensemble(
     out: Path,
     how: str = "mean",
     given: Mapping[str, Any] | None = None,
-    *,
-    say: Teller = print,
-    warn: Teller = print,
 ) -> dict[str, Any]:
     """Join runs, which may have different backbones and stores, and keep the result as a run.
 
@@ -62,8 +59,6 @@ def make_ensemble(
         One of `heads.ensembles.ensemble.HOWS`.
     given : mapping, optional
         ``decoder``, ``tune`` and ``nested``, as in `heads.runs.fit.fit_run`. Where sets are joined there is no decoder.
-    say, warn : callable
-        Told what was done, and what is odd, a line each.
 
     Returns
     -------
@@ -80,7 +75,7 @@ def make_ensemble(
     decoder = make_decoder(options["decoder"])
     if len(folders) < 2:
         raise UserError(f"{len(folders)} runs given, expected at least two to make an ensemble of")
-    members, labels = _open_members(folders, warn)
+    members, labels = _open_members(folders)
     request = {
         "format": FORMAT,
         "members": [[member.metrics["requests"]["whole"], member.content] for member in members],
@@ -91,14 +86,14 @@ def make_ensemble(
     requests = {"head": "", "whole": hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()}
     earlier = finished(out)
     if earlier and earlier["requests"] == requests:
-        say(f"{out}: up to date ({describe(earlier)})")
+        report(f"{out}: up to date ({describe(earlier)})")
         return earlier
-    making = Making(members, labels, how, decoder, options["decoder"], options["tune"], options["nested"], warn)
+    making = Making(members, labels, how, decoder, options["decoder"], options["tune"], options["nested"])
     ensemble, nested = making.fit()
     metrics, predicted = making.assess(ensemble, nested)
     metrics |= {"requests": requests}
     _keep(out, ensemble, members, metrics, making, predicted)
-    say(f"{out}: {len(members)} runs ({describe(metrics)})")
+    report(f"{out}: {len(members)} runs ({describe(metrics)})")
     return metrics
 
 
@@ -117,7 +112,7 @@ def _settle(how: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _open_members(folders: Sequence[Path], warn: Teller) -> tuple[list[StoredRun], list[LabelledStore]]:
+def _open_members(folders: Sequence[Path]) -> tuple[list[StoredRun], list[LabelledStore]]:
     """The runs, and what each was made from."""
     members, labels = [], []
     for folder in folders:
@@ -126,7 +121,7 @@ def _open_members(folders: Sequence[Path], warn: Teller) -> tuple[list[StoredRun
             raise UserError(f"{folder}: is an ensemble itself; name the runs that it is made of")
         members.append(StoredRun(folder, Path(asked["store"])))
         store, data = members[-1].store.path, Path(asked["data"])
-        labels.append(LabelledStore.load(store, data, asked["pooling"], warn, asked["concepts"]))
+        labels.append(LabelledStore.load(store, data, asked["pooling"], asked["concepts"]))
         if labels[-1].train.files != labels[0].train.files:
             raise UserError(f"{folder} was trained on other labels than {folders[0]}; expected runs on the same data")
     return members, labels

@@ -21,7 +21,7 @@ from heads.ensembles.blend import fit_stack, fit_weights
 from heads.ensembles.ensemble import MIXED, Ensemble, align_rows
 from heads.evaluation.cross_validation import summarise
 from heads.evaluation.official_score import score_valid
-from heads.runs.builder import VERSIONS, Teller
+from heads.runs.builder import VERSIONS
 from heads.runs.predictor import StoredRun
 from heads.runs.progress import watching
 from heads.runs.request import FOLDS, TRAIN, VALID_SPLIT
@@ -74,7 +74,6 @@ class Making:
         ``folds`` or ``valid``: what weights and decoder are fitted on.
     nested : bool
         Whether an estimate by cross-validation is made too.
-    warn : callable
     """
 
     members: list[StoredRun]
@@ -84,7 +83,6 @@ class Making:
     decoder_text: str
     tune: str
     nested: bool
-    warn: Teller
 
     def fit(self) -> tuple[Ensemble, dict[str, Any] | None]:
         """Fit weights and decoder, as far as they need it; gives the estimate too, if one is asked for."""
@@ -160,7 +158,7 @@ class Making:
         scores: Scores | None = load_scores(member.folder, Y.shape)
         if scores is None:
             label.serve(member.run.head)
-            with watching(member.run.head, self.warn):
+            with watching(member.run.head):
                 scores = score_out_of_fold(member.run.head, X, Y, label.groups)
             save_scores(scores, member.folder)
         return scores
@@ -178,7 +176,7 @@ class Making:
             named = ensemble.decode(ensemble.combine(parts), parts)
             predicted = name_columns(named, ensemble.vocabulary, valid.readable, ensemble.usual)
             decoders = [] if self.how in MIXED else [each.metrics["decoder"]["tuned_on"] for each in self.members]
-            official = score_valid(valid, predicted, VALID_SPLIT in [tuned_on, *decoders], self.warn)
+            official = score_valid(valid, predicted, VALID_SPLIT in [tuned_on, *decoders])
         weights = [each.metrics["store"]["weights"] for each in self.members]
         name = self.decoder_text if self.how in MIXED else "each run's own"
         report = self.decoder.report() if self.how in MIXED else {}

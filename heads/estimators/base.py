@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +13,6 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cache.support.errors import UserError
-from heads import HEADS
 
 State = dict[str, NDArray[Any]]
 Trial = Mapping[str, Any]
@@ -207,25 +205,6 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     @abstractmethod
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take back the arrays of `get_state`; a missing one is a KeyError."""
-
-
-def make_head(name: str, params: Mapping[str, Any] | None = None) -> Head:
-    """Make a head by its name in the registry, with parameters.
-
-    Raises
-    ------
-    UserError
-        The head or a parameter is unknown (the known ones are listed), or a value is out of range.
-    """
-    if name not in HEADS:
-        raise UserError(f"no head '{name}'; there are {', '.join(HEADS)}")
-    head: Head = resolve_name(HEADS[name])()
-    try:
-        head.set_params(**(params or {}))
-        head.check_params()
-    except (ValueError, TypeError) as error:
-        raise UserError(f"head '{name}': {error}") from error
-    return head
 
 
 def check_indicator(Y: Any) -> scipy.sparse.csr_matrix:

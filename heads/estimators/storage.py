@@ -7,7 +7,8 @@ import h5py
 
 from cache.support.errors import UserError
 from cache.support.files import replacing, write_text
-from heads.estimators.base import Head, make_head
+from heads.estimators.base import Head
+from heads.registry import make_head
 
 PARAMETERS, ARRAYS = "head.json", "head.h5"
 

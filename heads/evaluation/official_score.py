@@ -1,19 +1,18 @@
 """The official scores of a run on valid: those that the evaluator gives the file that the run writes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from cache.support.errors import UserError
+from cache.support.reporting import warn
 from eval.bootstrap import find_interval
 from eval.editions import LATEST, Edition, find_edition
-from eval.errors import UserError as FileError
 from eval.evaluator_files import ConceptSets, is_skipped
 from eval.f1 import ImageF1, mean_f1, primary_f1, secondary_f1
 from heads.data.split import LabelledSplit
 
 
-def score_valid(
-    valid: LabelledSplit, predicted: list[list[str]], tuned: bool, warn: Callable[[str], None]
-) -> dict[str, Any] | None:
+def score_valid(valid: LabelledSplit, predicted: list[list[str]], tuned: bool) -> dict[str, Any] | None:
     """Score concept sets by the rules of the latest edition.
 
     Parameters
@@ -23,8 +22,6 @@ def score_valid(
         The concepts of each image.
     tuned : bool
         Whether the decoder was tuned on these images.
-    warn : callable
-        Told why there is no secondary score, and which images the evaluator passes over.
 
     Returns
     -------
@@ -41,7 +38,7 @@ def score_valid(
         return None
     truth = _official_sets(counted, dict(zip(valid.ids, valid.concepts, strict=True)))
     given = _official_sets(counted, dict(zip(valid.ids, predicted, strict=True)))
-    primary, secondary = primary_f1(truth, given), _secondary(valid, counted, given, edition, warn)
+    primary, secondary = primary_f1(truth, given), _secondary(valid, counted, given, edition)
     return {
         "primary": mean_f1(primary),
         "primary_interval": list(find_interval(primary)),
@@ -77,10 +74,6 @@ def _describe_report(report: Mapping[str, Any]) -> str:
     told = ""
     if report.get("held_out_f1") is not None:
         told += f", a gain of {report['gain']:.4f} on held-out folds over one threshold"
-    if "exclusive" in report:
-        pairs = report["exclusive"]
-        kept = f"a gain of {pairs['gain']:.4f}" if pairs["kept"] else "left out, as they gain nothing"
-        told += f", {pairs['pairs']:,} exclusive pairs: {kept} on held-out folds"
     return told
 
 
@@ -96,15 +89,13 @@ def with_interval(valid: Mapping[str, Any], score: str) -> str:
     return f"{valid[score]:.4f} [{low:.4f}, {high:.4f}]"
 
 
-def _secondary(
-    valid: LabelledSplit, counted: list[str], given: ConceptSets, edition: Edition, warn: Callable[[str], None]
-) -> ImageF1 | None:
+def _secondary(valid: LabelledSplit, counted: list[str], given: ConceptSets, edition: Edition) -> ImageF1 | None:
     if valid.manual is None:
         return None
     try:
         named = [id for id in counted if id in valid.manual]
         return secondary_f1(_official_sets(named, valid.manual), given, edition)
-    except FileError as error:
+    except UserError as error:
         warn(f"no secondary score: {error}")
         return None
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from cache.store import FeatureStore
-from cache.support.command import one_line
 from cache.support.errors import UserError
 from cache.support.files import digest_file
+from cache.support.messages import describe_error
 from heads.networks.backend import import_keras
 
 FACTS, FRONT, TAIL = "network.json", "front.keras", "tail.keras"
@@ -55,7 +55,7 @@ class KeptNetwork:
             made = facts["wanted"] | facts["cut"] | {"backbone": facts["wanted"]["name"]}
             held = {fact: made[fact] for fact in ("backbone", "weights", "layer", "pooling", "size", "preprocessing")}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder}: a damaged network ({one_line(error)}); {WAY_OUT}") from error
+            raise UserError(f"{folder}: a damaged network ({describe_error(error)}); {WAY_OUT}") from error
         if digest_file(folder / name).hex() != digest:
             raise UserError(f"{folder}: a damaged network ({name} is not what was written); {WAY_OUT}")
         wanted = asdict(store.provenance)
@@ -93,5 +93,5 @@ def load_model(path: Path) -> Any:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     # Damage and malice make Keras fail in many ways.
     except Exception as error:
-        why = one_line(error)[:200]
+        why = describe_error(error)[:200]
         raise UserError(f"{path}: not a Keras model of Keras' own layers ({why}); {WAY_OUT}") from error

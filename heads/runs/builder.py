@@ -1,7 +1,7 @@
 """From a fitted head to a run: the decoder is tuned, valid is scored, and valid joins train if that is asked."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cache.support.errors import UserError
 from cache.support.files import write_text
+from cache.support.reporting import report, warn
 from cache.support.versions import installed_versions
 from eval.editions import MAX_CONCEPTS, find_edition
 from eval.submission import render_submission, write_submission
@@ -28,7 +29,6 @@ from heads.runs.request import BOTH, FOLDS, TRAIN, VALID_SPLIT, Asked
 from heads.runs.run import FORMAT, METRICS, VALID, Run, prepare_folder, usual_set
 
 VERSIONS = ("h5py", "keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow", "tensorflow-cpu")
-Teller = Callable[[str], None]
 HeldOut = tuple[Scores, scipy.sparse.csr_matrix, Counts, Groups]
 """What `Decoder.fit` takes."""
 
@@ -79,11 +79,10 @@ class Maker:
     asked: Asked
     source: LabelledStore
     clock: Clock
-    warn: Teller
 
     def fit(self, head: Head) -> Head:
         """Fit a head on train."""
-        with self.clock("fit"), watching(head, self.warn):
+        with self.clock("fit"), watching(head):
             return head.fit(*self.source.learn_from(self.source.train))
 
     def assess(
@@ -111,13 +110,13 @@ class Maker:
         held_out = self._label_valid(decoder, valid_scores)
         if by_folds:
             if scores is None:
-                with self.clock("folds"), watching(head, self.warn):
+                with self.clock("folds"), watching(head):
                     scores = score_out_of_fold(head, X, Y, source.groups)
             held_out = scores, Y, None, source.groups
         with self.clock("decode"):
             decoder.fit(*held_out)
             predicted = run.name_concepts(valid_scores, valid.readable) if valid else []
-            official = score_valid(valid, predicted, decoder.tuned and not by_folds, self.warn) if valid else None
+            official = score_valid(valid, predicted, decoder.tuned and not by_folds) if valid else None
         nested = self._estimate(head, decoder, held_out) if self.asked.nested else None
         if self.asked.train == BOTH:
             run = replace(run, head=self._learn_from_both(head))
@@ -154,7 +153,7 @@ class Maker:
 
     def _estimate(self, head: Head, decoder: Decoder, held_out: HeldOut) -> dict[str, Any]:
         """What head and decoder reach on images that neither has seen."""
-        with self.clock("nested"), watching(head, self.warn):
+        with self.clock("nested"), watching(head):
             if decoder.tuned and self.asked.tune != FOLDS:
                 return summarise(estimate_decoder(decoder, *held_out), VALID_SPLIT)
             X, Y = self.source.learn_from(self.source.train)
@@ -169,7 +168,7 @@ class Maker:
         both = head.with_params({})
         if head.checkpoint:
             both.checkpoint = head.checkpoint.with_stem(head.checkpoint.stem + ".both")
-        with self.clock("fit on both"), watching(both, self.warn):
+        with self.clock("fit on both"), watching(both):
             return both.fit(X, scipy.sparse.vstack([part[1] for part in parts], format="csr"))
 
     def _describe_train(self, Y: scipy.sparse.csr_matrix) -> dict[str, Any]:
@@ -186,17 +185,17 @@ class Maker:
             "valid_concepts_unseen": len(unseen),
         }
 
-    def tell(self, out: Path, metrics: Mapping[str, Any], say: Teller) -> None:
+    def tell(self, out: Path, metrics: Mapping[str, Any]) -> None:
         """Say what was learnt, and what is odd about it."""
         train, seconds = metrics["train"], metrics["seconds"].get("fit", 0.0)
         if train["n_unreadable"]:
-            self.warn(f"{train['n_unreadable']:,} training images cannot be read and were left out")
+            warn(f"{train['n_unreadable']:,} training images cannot be read and were left out")
         if train["ever_present"]:
-            self.warn(f"{train['ever_present']:,} concepts are in every training image; every image is given them")
+            warn(f"{train['ever_present']:,} concepts are in every training image; every image is given them")
         if train["valid_concepts_unseen"]:
-            self.warn(f"{train['valid_concepts_unseen']:,} concepts of valid are never in train; they count as missed")
+            warn(f"{train['valid_concepts_unseen']:,} concepts of valid are never in train; they count as missed")
         learnt = f"{train['n_concepts']:,} concepts from {train['n_images']:,} images in {seconds:.1f} s"
-        say(f"{out}: {learnt} ({describe(metrics)})")
+        report(f"{out}: {learnt} ({describe(metrics)})")
 
 
 def _describe_store(source: LabelledStore) -> dict[str, Any]:

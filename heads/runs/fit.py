@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cache.support.reporting import report
 from heads.data.folds import load_scores
 from heads.data.store import LabelledStore
-from heads.decoders.base import make_decoder
-from heads.estimators.base import make_head
 from heads.estimators.storage import load_head
 from heads.evaluation.official_score import describe
-from heads.runs.builder import Maker, Teller
+from heads.registry import make_decoder, make_head
+from heads.runs.builder import Maker
 from heads.runs.progress import Clock
 from heads.runs.request import BOTH, Asked
 from heads.runs.run import finished
@@ -23,9 +23,6 @@ def fit_run(
     data: Path,
     out: Path,
     given: Mapping[str, Any] | None = None,
-    *,
-    say: Teller = print,
-    warn: Teller = print,
 ) -> dict[str, Any]:
     """Train a head and keep it with its scores.
 
@@ -40,8 +37,6 @@ def fit_run(
     given : mapping, optional
         The options of `heads.runs.request.Asked` that are not left open: ``params``, ``concepts``, ``decoder``,
         ``pooling``, ``train``, ``tune``, ``nested``. Those left open follow the run that is there.
-    say, warn : callable
-        Told what was done, and what is odd, a line each.
 
     Returns
     -------
@@ -57,18 +52,18 @@ def fit_run(
     asked = Asked.settle(name, data, store_path, out, given or {})
     head, decoder = make_head(name, asked.params), make_decoder(asked.decoder)
     with clock("load"):
-        source = LabelledStore.load(store_path, data, asked.pooling, warn, asked.concepts)
+        source = LabelledStore.load(store_path, data, asked.pooling, asked.concepts)
     source.serve(head)
     requests = asked.digests(head, decoder, source)
     earlier = finished(out)
     if earlier and earlier["requests"] == requests:
-        say(f"{out}: up to date ({describe(earlier)})")
+        report(f"{out}: up to date ({describe(earlier)})")
         return earlier
-    maker = Maker(asked, source, clock, warn)
+    maker = Maker(asked, source, clock)
     scores = None
     if earlier:
         same = earlier["requests"]["head"] == requests["head"]
-        say(f"{out}: {'decodes anew' if same else 'replaces'} an earlier run ({describe(earlier)})")
+        report(f"{out}: {'decodes anew' if same else 'replaces'} an earlier run ({describe(earlier)})")
         scores = load_scores(out, (int(source.train.readable.sum()), len(source.vocabulary))) if same else None
         if same and earlier["train"]["splits"] != BOTH:
             head = load_head(out)
@@ -80,5 +75,5 @@ def fit_run(
     made = maker.assess(head, decoder, requests, scores)
     made.keep(out, asked)
     shutil.rmtree(training, ignore_errors=True)
-    maker.tell(out, made.metrics, say)
+    maker.tell(out, made.metrics)
     return made.metrics

@@ -1,7 +1,6 @@
 """A run as one Keras model, image in, scores out, for use where this project is not."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from cache.support.errors import UserError
 from cache.support.files import digest_file, replacing, write_text
+from cache.support.reporting import report, warn
 from heads.data.maps import Maps
 from heads.ensembles.ensemble import MEMBERS
 from heads.networks.backend import import_keras
@@ -33,9 +33,6 @@ def export_run(
     folder: Path,
     store_path: Path | None = None,
     out: Path | None = None,
-    *,
-    say: Callable[[str], None] = print,
-    warn: Callable[[str], None] = print,
 ) -> Path:
     """Write a run as one Keras model, and a description of it beside.
 
@@ -51,8 +48,6 @@ def export_run(
         A store of the features that it was trained on; the one that it was trained on if not given.
     out : Path, optional
         The file to write; ``model.keras`` in the run's folder if not given.
-    say, warn : callable
-        Told what was done, and what is odd, a line each.
 
     Returns
     -------
@@ -71,16 +66,16 @@ def export_run(
     front = KeptNetwork.find(stored.store)
     description, beside = _describe(stored, front), path.with_name(path.name + ".json")
     if _up_to_date(path, beside, description):
-        say(f"{path}: up to date ({_say_size(path)})")
+        report(f"{path}: up to date ({_say_size(path)})")
         return path
     beside.unlink(missing_ok=True)  # it comes back last, so that it never describes another model
     worst = _write(path, front, stored)
     made = {"sha256": digest_file(path).hex(), "checked": len(worst), "difference": float(worst.max(initial=0))}
     write_text(beside, json.dumps(description | made, indent=1))
-    _warn_of_differences(stored, worst, warn)
+    _warn_of_differences(stored, worst)
     scores = f"{len(description['concepts']):,} scores of an image of {description['size']} px"
     checked = f"within {made['difference']:.0e} of the run's on {len(worst):,} stored images"
-    say(f"{path}: {scores}, {checked}; {_say_size(path)}; {beside.name} names the concepts")
+    report(f"{path}: {scores}, {checked}; {_say_size(path)}; {beside.name} names the concepts")
     return path
 
 
@@ -165,7 +160,7 @@ def _compare(head: Any, stored: StoredRun) -> NDArray[np.float32]:
     return np.zeros(0, np.float32)
 
 
-def _warn_of_differences(stored: StoredRun, worst: NDArray[np.float32], warn: Callable[[str], None]) -> None:
+def _warn_of_differences(stored: StoredRun, worst: NDArray[np.float32]) -> None:
     n_far = int((~(worst <= CLOSE)).sum())
     if n_far:
         warn(f"scores of {n_far:,} of {len(worst):,} images differ by more than {CLOSE:g} from the run's; training "

@@ -1,8 +1,7 @@
 """How long each stage takes, and how far a head has come."""
 
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cache.support.errors import UserError
@@ -25,8 +24,8 @@ class Clock:
 
 
 @contextmanager
-def watching(head: Head, warn: Callable[[str], None]) -> Iterator[None]:
-    """Show the progress of a head that tells it, and turn its warnings, and what it refuses, into lines.
+def watching(head: Head) -> Iterator[None]:
+    """Show the progress of a head that reports it, and turn what it refuses into one line.
 
     Raises
     ------
@@ -44,13 +43,10 @@ def watching(head: Head, warn: Callable[[str], None]) -> Iterator[None]:
 
     head.watch = show
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            yield
+        yield
     except ValueError as error:
         raise UserError(f"{type(head).__name__}: {error}") from error
     finally:
         head.watch = None
         for each in bar:
             each.close()
-    for message in dict.fromkeys(str(each.message) for each in caught):
-        warn(message)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cache.support.errors import UserError
-from heads import USUAL_DECODER
 from heads.data.store import LabelledStore
 from heads.decoders.base import Decoder
 from heads.estimators.base import Head
+from heads.registry import DEFAULT_DECODER
 from heads.runs.run import FORMAT, read_asked
 
 TRAIN, BOTH = "train", "train+valid"
@@ -21,7 +21,7 @@ FOLDS, VALID_SPLIT = "folds", "valid"
 """What a decoder is tuned on: out-of-fold scores of train, or valid."""
 
 OPEN: dict[str, Any] = {
-    "params": {}, "concepts": [], "decoder": USUAL_DECODER, "pooling": "", "train": TRAIN, "tune": FOLDS,
+    "params": {}, "concepts": [], "decoder": DEFAULT_DECODER, "pooling": "", "train": TRAIN, "tune": FOLDS,
     "nested": False,
 }  # fmt: skip
 """Every option, and what it is if neither the user nor the run that is there says otherwise."""

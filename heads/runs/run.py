@@ -19,9 +19,10 @@ from cache.store import FeatureStore
 from cache.support.errors import UserError
 from cache.support.files import write_text
 from heads.data.folds import SCORES, VALID_SCORES
-from heads.decoders.base import Decoder, make_decoder
+from heads.decoders.base import Decoder
 from heads.estimators.base import Head
 from heads.estimators.storage import ARRAYS, PARAMETERS, load_head, save_head
+from heads.registry import make_decoder
 
 FORMAT = 3
 """Version of a run's files and of what a head makes of its parameters: raise it when results change."""

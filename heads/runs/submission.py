@@ -2,15 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.support.errors import UserError, some
+from cache.support.errors import UserError
 from cache.support.files import digest_file, write_text
+from cache.support.messages import some
+from cache.support.reporting import report, warn
 from eval.editions import Edition
 from eval.evaluator_files import is_skipped
 from eval.labels import find_label_file, image_id, read_ids
@@ -25,9 +26,6 @@ def predict_run(
     data: Path | None,
     split: str,
     edition: Edition,
-    *,
-    say: Callable[[str], None] = print,
-    warn: Callable[[str], None] = print,
 ) -> Path:
     """Write a run's submission for a split.
 
@@ -44,8 +42,6 @@ def predict_run(
         The data folder; its list of ids, if it has one, decides rows and order. Otherwise the store does.
     split : str
     edition : Edition
-    say, warn : callable
-        Told what was done, and what is odd, a line each.
 
     Returns
     -------
@@ -69,9 +65,9 @@ def predict_run(
     }
     if split == "test" and _up_to_date(folder, request):
         hand_in = folder / (SUBMISSION_ZIP if edition.zipped else SUBMISSION)
-        say(f"{hand_in}: up to date ({len(ids):,} images, passed the check of {edition.year})")
+        report(f"{hand_in}: up to date ({len(ids):,} images, passed the check of {edition.year})")
         return hand_in
-    row_of = _find_rows(held, can_read, ids, split, place, edition, warn)
+    row_of = _find_rows(held, can_read, ids, split, place, edition)
     named = predictor.name(split)
     concepts = [named[row] if row >= 0 else predictor.usual for row in row_of]
     if split == "test":
@@ -83,7 +79,7 @@ def predict_run(
         write_text(folder / SUBMISSION_RECORD, json.dumps(request | {"files": files}, indent=1))
     n_named = sum(map(len, concepts)) / len(concepts)
     also = f"; hand in {written[-1]}" if len(written) > 1 else ""
-    say(f"{path}: {len(ids):,} images in the order of {place}, {n_named:.1f} concepts each, "
+    report(f"{path}: {len(ids):,} images in the order of {place}, {n_named:.1f} concepts each, "
         f"passes the check of {edition.year}{also}")  # fmt: skip
     return written[-1]
 
@@ -103,7 +99,6 @@ def _find_rows(
     split: str,
     place: str,
     edition: Edition,
-    warn: Callable[[str], None],
 ) -> NDArray[np.int64]:
     """The row of each id among those held, -1 where it is not; what is odd is told."""
     places = {id: row for row, id in enumerate(held)}

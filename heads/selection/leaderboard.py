@@ -7,24 +7,24 @@ from typing import Any
 
 import numpy as np
 
+from cache.support.reporting import report
 from eval.bootstrap import compare_scores, find_interval
 from eval.editions import MAX_CONCEPTS
 from eval.f1 import ImageF1, image_f1, mean_f1
-from heads import HEADS
 from heads.data.folds import score_out_of_fold
 from heads.data.split import indicator
 from heads.data.store import LabelledStore
-from heads.decoders.base import Decoder, make_decoder
+from heads.decoders.base import Decoder
 from heads.decoders.calibration import Scores
-from heads.estimators.base import Head, make_head
+from heads.estimators.base import Head
 from heads.evaluation.cross_validation import estimate_decoder
 from heads.evaluation.official_score import score_valid, with_interval
-from heads.runs.builder import Teller
+from heads.registry import HEADS, make_decoder, make_head
 from heads.runs.progress import Clock, watching
 from heads.runs.run import name_columns, usual_set
 
 TRIED = ("fixed:0.3", "fixed:0.5", "top-k", "global", "per-concept", "expected-f1", "temperature+expected-f1",
-         "platt+expected-f1", "platt+expected-f1,exclusive")  # fmt: skip
+         "platt+expected-f1")  # fmt: skip
 """Decoders that are tried if none is named."""
 
 PAPER = ("dense", "fixed:0.5")
@@ -40,9 +40,6 @@ def choose(
     names: Sequence[str] | None = None,
     decoders: Sequence[str] = TRIED,
     pooling: str = "",
-    *,
-    say: Teller = print,
-    warn: Teller = print,
 ) -> list[Row]:
     """Fit every head once, and decode its scores in every way.
 
@@ -57,8 +54,6 @@ def choose(
         store holds, if they are not named.
     pooling : str
         Which of a store's several poolings; all if empty.
-    say, warn : callable
-        Told the table, and what is odd, a line each.
 
     Returns
     -------
@@ -72,29 +67,28 @@ def choose(
         A name is unknown, or the store or the labels are at fault.
     """
     tried = [(name, make_head(name), [make_decoder(text) for text in decoders]) for name in names or HEADS]
-    source = LabelledStore.load(store_path, data, pooling, warn)
+    source = LabelledStore.load(store_path, data, pooling)
     if not names:
         tried = [each for each in tried if each[1].takes_maps == source.store.has_maps]
     for _, head, _ in tried:
         source.serve(head)
-    say(_line("head", "decoder", "F1 on folds of train", "valid primary F1", "secondary F1", "seconds"))
+    report(_line("head", "decoder", "F1 on folds of train", "valid primary F1", "secondary F1", "seconds"))
     table: list[Row] = []
     f1: dict[tuple[str, str], ImageF1] = {}
     for name, head, made in tried:
-        once = _once(warn)
-        with watching(head, once):
-            for text, row, of_images in _Scored.of(head, source).decode(decoders, made, once):
+        with watching(head):
+            for text, row, of_images in _Scored.of(head, source).decode(decoders, made):
                 table.append({"head": name, "decoder": text} | row)
                 f1[name, text] = of_images
-                say(_tell(table[-1]))
+                report(_tell(table[-1]))
     best = max(table, key=lambda row: row["folds"])
     for row in table:
         row["chosen"] = row is best
-    say(f"folds of train choose {best['head']}, {best['decoder']}")
+    report(f"folds of train choose {best['head']}, {best['decoder']}")
     if PAPER in f1 and len(f1[PAPER]):
         apart = compare_scores(f1[best["head"], best["decoder"]], f1[PAPER])
         best["over_paper"] = {"difference": apart.mean, "interval": [apart.low, apart.high], "p_value": apart.p_value}
-        say(f"  on valid {apart.mean:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}] to {', '.join(PAPER)}")
+        report(f"  on valid {apart.mean:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}] to {', '.join(PAPER)}")
     return table
 
 
@@ -121,9 +115,7 @@ class _Scored:
             valid = head.predict_proba(source.learn_from(source.valid)[0])
         return cls(source, train, valid, clock)
 
-    def decode(
-        self, texts: Sequence[str], decoders: Sequence[Decoder], warn: Teller
-    ) -> Iterator[tuple[str, Row, ImageF1]]:
+    def decode(self, texts: Sequence[str], decoders: Sequence[Decoder]) -> Iterator[tuple[str, Row, ImageF1]]:
         """Scores of each decoder, with the F1 of each image of valid that can be read."""
         source, valid = self.source, self.source.valid
         Y = source.learn_from(source.train)[1]
@@ -139,21 +131,9 @@ class _Scored:
             row |= dict.fromkeys(OFFICIAL)
             if valid:
                 sets = name_columns(named, source.vocabulary, valid.readable, usual)
-                official = score_valid(valid, sets, False, warn) or {}
+                official = score_valid(valid, sets, False) or {}
                 row |= {key: official.get(key) for key in OFFICIAL}
             yield text, row, image_f1(truth, named, n_true)
-
-
-def _once(warn: Teller) -> Teller:
-    """What is odd about valid is odd for every decoder."""
-    told: set[str] = set()
-
-    def tell(line: str) -> None:
-        if line not in told:
-            told.add(line)
-            warn(line)
-
-    return tell
 
 
 def _tell(row: Row) -> str:

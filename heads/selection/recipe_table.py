@@ -1,12 +1,12 @@
 """The published scores of recipes beside those of their runs."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cache.support.errors import UserError
+from cache.support.reporting import report
 from heads.evaluation.official_score import with_interval
 from heads.runs.run import finished
 
@@ -55,7 +55,7 @@ class Recipe:
         return cls(path.stem, fields)
 
 
-def print_table(recipes: Path, runs: Path, say: Callable[[str], None] = print) -> None:
+def print_table(recipes: Path, runs: Path) -> None:
     """Print a Markdown table: every recipe with its published scores, and those of its run on valid.
 
     Parameters
@@ -64,8 +64,6 @@ def print_table(recipes: Path, runs: Path, say: Callable[[str], None] = print) -
         Folder of the recipes.
     runs : Path
         Folder of their runs, each under its recipe's name.
-    say : callable
-        Told each line.
 
     Raises
     ------
@@ -75,12 +73,12 @@ def print_table(recipes: Path, runs: Path, say: Callable[[str], None] = print) -
     found = [Recipe.read(path) for path in sorted(recipes.glob("*.mk"), key=lambda path: path.stem)]
     if not found:
         raise UserError(f"{recipes}: no recipe in it; expected files that end in .mk")
-    say("| recipe | published: primary, secondary | here: primary F1 on valid | secondary |")
-    say("|---|---|---|---|")
+    report("| recipe | published: primary, secondary | here: primary F1 on valid | secondary |")
+    report("|---|---|---|---|")
     for recipe in found:
-        say(f"| {recipe.name} | {_published(recipe.fields['Published'])} | {_ours(finished(runs / recipe.name))} |")
+        report(f"| {recipe.name} | {_published(recipe.fields['Published'])} | {_ours(finished(runs / recipe.name))} |")
     for team, scores in NOT_REPRODUCIBLE:
-        say(f"| {team} | {_published(scores)} | not reproducible: described nowhere that was found | |")
+        report(f"| {team} | {_published(scores)} | not reproducible: described nowhere that was found | |")
 
 
 def _published(scores: str) -> str:

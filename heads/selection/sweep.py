@@ -10,14 +10,15 @@ from sklearn.model_selection import ParameterGrid
 
 from cache.support.errors import UserError
 from cache.support.files import write_text
+from cache.support.reporting import report
 from eval.bootstrap import find_interval
 from eval.f1 import mean_f1
 from heads.data.folds import score_out_of_fold
 from heads.data.store import LabelledStore
-from heads.decoders.base import make_decoder
-from heads.estimators.base import Head, Trial, make_head
+from heads.estimators.base import Head, Trial
 from heads.evaluation.cross_validation import estimate_decoder
-from heads.runs.builder import Maker, Teller
+from heads.registry import make_decoder, make_head
+from heads.runs.builder import Maker
 from heads.runs.fit import fit_run
 from heads.runs.progress import Clock, watching
 from heads.runs.request import FOLDS, VALID_SPLIT, Asked
@@ -37,9 +38,6 @@ def sweep_runs(
     grid: Mapping[str, Sequence[Any]],
     given: Mapping[str, Any] | None = None,
     by: str = VALID_SPLIT,
-    *,
-    say: Teller = print,
-    warn: Teller = print,
 ) -> list[Row]:
     """Fit a head with every combination of some parameters, and keep the best run.
 
@@ -51,8 +49,6 @@ def sweep_runs(
         The values of each parameter.
     by : str
         What decides: the primary F1 on ``valid``, or that of out-of-fold scores of train, ``folds``.
-    say, warn : callable
-        Told each trial, the table, and what is odd, a line each.
 
     Returns
     -------
@@ -65,27 +61,27 @@ def sweep_runs(
         The request, the store or the labels are at fault.
     """
     asked = Asked.settle(name, data, store_path, out, given or {})
-    sweep = Sweep(asked, LabelledStore.load(store_path, data, asked.pooling, warn, asked.concepts), out, by, warn)
+    sweep = Sweep(asked, LabelledStore.load(store_path, data, asked.pooling, asked.concepts), out, by)
     trials: list[Trial] = list(ParameterGrid({key: list(values) for key, values in grid.items()}))
     keys = [sweep.digest(trial) for trial in trials]  # every trial is checked before one is fitted
     rows = sweep.read()
     pending = [trial for trial, key in zip(trials, keys, strict=True) if key not in rows]
     if len(pending) < len(trials):
-        say(f"{out}: {len(trials) - len(pending):,} of {len(trials):,} trials are done already")
+        report(f"{out}: {len(trials) - len(pending):,} of {len(trials):,} trials are done already")
     for row in sweep.run(pending, keys, rows):
-        say(tell_row(row, by))
+        report(tell_row(row, by))
     best = max(keys, key=lambda key: rows[key][by])
     held = finished(out)
     if held is None or held["requests"]["whole"] != best:
         params = asked.params | rows[best]["params"]
-        fit_run(name, store_path, data, out, {**(given or {}), "params": params}, say=say, warn=warn)
+        fit_run(name, store_path, data, out, {**(given or {}), "params": params})
     table = sorted((rows[key] for key in keys), key=lambda row: -row[by])
     chosen = "valid, so the best one's score there is optimistic" if by == VALID_SPLIT else "folds of train"
     if asked.tune == VALID_SPLIT and make_decoder(asked.decoder).tuned:
         chosen += "; decoders were tuned on valid, so every score there is optimistic"
-    say(f"{out}: the best of {len(table):,} trials, chosen on {chosen}:")
+    report(f"{out}: the best of {len(table):,} trials, chosen on {chosen}:")
     for row in table:
-        say("  " + tell_row(row, by))
+        report("  " + tell_row(row, by))
     return table
 
 
@@ -97,7 +93,6 @@ class Sweep:
     source: LabelledStore
     out: Path
     by: str
-    warn: Teller
 
     def digest(self, trial: Trial) -> str:
         """What a trial is known by.
@@ -134,7 +129,7 @@ class Sweep:
         fitted = base.fit_each(*self.source.learn_from(self.source.train), pending)
         for _ in pending:
             clock = Clock()
-            with clock("fit"), watching(base, self.warn):
+            with clock("fit"), watching(base):
                 trial, head = next(fitted)
             row, made = self._assess(trial, head, clock)
             best = max((rows[key][self.by] for key in keys if key in rows), default=-1.0)
@@ -151,9 +146,9 @@ class Sweep:
         scores, row = None, {"params": dict(trial), "seconds": clock.seconds["fit"]}
         X, Y = self.source.learn_from(self.source.train)
         if self.by == FOLDS:
-            with clock("folds"), watching(head, self.warn):
+            with clock("folds"), watching(head):
                 scores = score_out_of_fold(head, X, Y, self.source.groups)
-        made = Maker(asked, self.source, clock, self.warn).assess(head, decoder, requests, scores)
+        made = Maker(asked, self.source, clock).assess(head, decoder, requests, scores)
         if scores is not None:
             f1 = estimate_decoder(decoder, scores, Y, groups=self.source.groups)
             row |= {FOLDS: mean_f1(f1), f"{FOLDS}_interval": list(find_interval(f1))}

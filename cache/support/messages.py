@@ -1,0 +1,57 @@
+"""Parts of messages: lists, counts and quoted text, always on one line."""
+
+import os
+from collections.abc import Sequence
+
+
+def some(names: Sequence[str], limit: int = 3) -> str:
+    """The first few of a list, and how many more there are.
+
+    >>> some(["a", "b"])
+    'a, b'
+    >>> some(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> count(1, "row"), count(1234, "row")
+    ('1 row', '1,234 rows')
+    """
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def quote(text: str, limit: int = 60) -> str:
+    r"""Text from a file as it may stand in a message: quoted, on one line, not too long.
+
+    >>> quote("a1"), quote("a\nb")
+    ("'a1'", "'a\\nb'")
+    """
+    return repr(text if len(text) <= limit else text[:limit] + "…")
+
+
+def one_line(text: str) -> str:
+    r"""A message on one line: characters that would break it, such as a line break in a file's name, are escaped.
+
+    >>> one_line("a folder\nof mine/é.csv")
+    'a folder\\nof mine/é.csv'
+    """
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def describe_error(error: BaseException) -> str:
+    """The message of an exception on one line; its type's name where it has none.
+
+    >>> describe_error(ValueError("two\\n  lines"))
+    'two lines'
+    >>> describe_error(OSError(28, "No space left on device", "data/store.h5"))
+    'data/store.h5: No space left on device'
+    """
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return one_line(f"{os.fsdecode(error.filename)}: {error.strerror}")
+    # The messages of libraries may have several lines.
+    return one_line(" ".join(str(error).split())) or type(error).__name__

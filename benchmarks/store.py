@@ -19,7 +19,7 @@ from cache.provenance import Provenance
 from cache.rows import Rows
 from cache.store import FeatureStore
 from cache.verify import verify_store
-from cache.writer import pack_store
+from cache.writer import write_store
 
 SIZES = {"train": 70_108, "valid": 9_972, "test": 17_237}
 FEATURES = 1024
@@ -46,7 +46,7 @@ def make_store(path: Path) -> None:
 
     facts = Provenance("densenet121", "0" * 64, "relu", "avg", 224, "1", "bilinear", "densenet", "openvino", "float32")
     record = {"asked": {"weights": "random:0", "layer": ""}, "weights_source": "random:0"}
-    pack_store(path, facts, record, listings, rows(), (FEATURES,))  # type: ignore[arg-type]
+    write_store(path, facts, record, listings, rows(), (FEATURES,))  # type: ignore[arg-type]
 
 
 def take_split(path: Path) -> float:
@@ -91,7 +91,7 @@ def main() -> None:
             name: Listing(split.ids, [digest.tobytes() for digest in split.rows.digests], [""] * len(split.ids))
             for name, split in store.splits.items()
         }
-        pack_store(Path(folder) / "again.h5", store.provenance, store.record, listings, store.blocks(), (FEATURES,))
+        write_store(Path(folder) / "again.h5", store.provenance, store.record, listings, store.blocks(), (FEATURES,))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
         print(f"packed again in {time.perf_counter() - start:.1f} s; {peak:.2f} GiB at the most in this process")
 

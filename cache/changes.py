@@ -45,10 +45,10 @@ class Changes:
 
 
 @dataclass(frozen=True)
-class Loss:
+class MissingImages:
     """What leaves a store, in words (empty if nothing does), and whether that looks like a mistake."""
 
-    told: str
+    description: str
     is_suspect: bool
 
 
@@ -80,7 +80,7 @@ def find_changes(store: FeatureStore, listings: Mapping[str, Listing]) -> Change
     return replace(changes, gone=len(held))
 
 
-def find_loss(store: FeatureStore, changes: Changes, listings: Mapping[str, Listing], data: Path) -> Loss:
+def find_missing(store: FeatureStore, changes: Changes, listings: Mapping[str, Listing], data: Path) -> MissingImages:
     """Judge whether rows leave a store because that is meant.
 
     A whole split or most images that are missing, or cannot be read any more, look like a disk that is not there or
@@ -88,17 +88,17 @@ def find_loss(store: FeatureStore, changes: Changes, listings: Mapping[str, List
     """
     leaving = changes.removed + changes.lost
     if not leaving:
-        return Loss("", False)
+        return MissingImages("", False)
     told = f"{len(leaving):,} of the store's images are not in {data} or cannot be read there ({some(leaving)})"
     sizes = {name: len(split.ids) for name, split in store.splits.items()}
     lost = Counter(name.partition("/")[0] for name in changes.lost)
     emptied = [name for name in sizes if name not in listings or lost[name] == sizes[name]]
     is_other = store.record.get("data") != str(data.absolute())
     if emptied:
-        return Loss(f"split '{emptied[0]}' has vanished: {told}", True)
+        return MissingImages(f"split '{emptied[0]}' has vanished: {told}", True)
     if len(changes.lost) > sum(sizes.values()) / 2 or (is_other and len(leaving) > sum(sizes.values()) / 2):
-        return Loss(f"it was made from {store.record.get('data')}, and {told}", True)
-    return Loss(told, False)
+        return MissingImages(f"it was made from {store.record.get('data')}, and {told}", True)
+    return MissingImages(told, False)
 
 
 def _digests(joined: bytes) -> list[bytes]:

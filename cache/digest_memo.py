@@ -19,7 +19,7 @@ QUIET_NS = 2_000_000_000
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-class SeenFiles:
+class DigestMemo:
     """Digests of files by path, kept beside a store.
 
     Parameters

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.digest_memo import SeenFiles
+from cache.digest_memo import DigestMemo
 from cache.rows import DIGEST_BYTES
 from cache.support.errors import UserError
 from cache.support.messages import some
@@ -98,7 +98,7 @@ def find_images(data: Path) -> dict[str, list[Image]]:
     return splits
 
 
-def identify(splits: Mapping[str, list[Image]], seen: SeenFiles) -> dict[str, Listing]:
+def identify(splits: Mapping[str, list[Image]], seen: DigestMemo) -> dict[str, Listing]:
     """Digest every image's bytes; where they cannot be read, keep the reason instead."""
 
     def digest_or_reason(image: Image) -> tuple[bytes | None, str]:

@@ -13,7 +13,7 @@ from cache.support.errors import UserError
 
 
 @contextmanager
-def claimed(store: Path) -> Iterator[None]:
+def locked(store: Path) -> Iterator[None]:
     """Hold the only right to write a store while the block runs.
 
     The right is a lock on a file beside the store that names its holder. The lock, not the file, is what counts: a
@@ -37,7 +37,7 @@ def claimed(store: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def holder(store: Path) -> str | None:
+def find_holder(store: Path) -> str | None:
     """Who is writing a store now, as ``process PID on HOST``; None if nobody is."""
     try:
         descriptor = os.open(store.with_name(f".{store.name}.lock"), os.O_RDONLY)

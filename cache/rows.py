@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.support.errors import UserError
+from cache.support.errors import ParameterError
 
 DIGEST_BYTES = 32
 """Length of an image's SHA-256."""
@@ -47,6 +47,25 @@ class Rows:
     reasons: list[str]
     embeddings: Embeddings
 
+    def astype(self, dtype: str) -> "Rows":
+        """These rows with the embeddings in the type that a store keeps: ``float32`` or ``float16``.
+
+        Raises
+        ------
+        ParameterError
+            The type cannot represent them: some become infinite, or a whole embedding becomes zero.
+        """
+        with np.errstate(over="ignore"):
+            converted = self.embeddings.astype(dtype)
+        readable = self.status == OK
+        flat = (int(readable.sum()), math.prod(converted.shape[1:]))
+        exact, rounded = (each[readable].reshape(flat) for each in (self.embeddings, converted))
+        lost = ~np.isfinite(rounded).all(axis=1) | ((rounded == 0).all(axis=1) & (exact != 0).any(axis=1))
+        if lost.any():
+            largest = float(np.abs(exact).max())
+            raise ParameterError(f"embeddings of up to {largest:.3g} do not fit into {dtype}; store them as float32")
+        return replace(self, embeddings=converted)
+
 
 def pack_reasons(reasons: list[str]) -> tuple[NDArray[np.int64], NDArray[np.bytes_]]:
     """Keep only the rows that have a reason: their numbers and their texts as fixed-width bytes."""
@@ -63,26 +82,6 @@ def unpack_reasons(n_rows: int, rows: NDArray[np.int64], texts: NDArray[np.bytes
     for row, text in zip(rows, texts, strict=True):
         reasons[row] = bytes(text).decode(errors="replace")
     return reasons
-
-
-def stored_as(rows: Rows, dtype: str) -> Rows:
-    """Convert embeddings to the type they are stored in.
-
-    Raises
-    ------
-    UserError
-        The type cannot hold them: some become infinite, or a whole embedding becomes zero.
-    """
-    with np.errstate(over="ignore"):
-        stored = rows.embeddings.astype(dtype)
-    readable = rows.status == OK
-    wide = (int(readable.sum()), math.prod(stored.shape[1:]))
-    exact, kept = (each[readable].reshape(wide) for each in (rows.embeddings, stored))
-    lost = ~np.isfinite(kept).all(axis=1) | ((kept == 0).all(axis=1) & (exact != 0).any(axis=1))
-    if lost.any():
-        reach = float(np.abs(exact).max())
-        raise UserError(f"embeddings of up to {reach:.3g} do not fit into {dtype}; store them as float32")
-    return replace(rows, embeddings=stored)
 
 
 def block_rows(array: Any) -> int:

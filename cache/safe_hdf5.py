@@ -12,7 +12,7 @@ MOST_TEXT_BYTES = 1_000_000
 """Provenance and record take about a thousand."""
 
 
-class Refused(ValueError):
+class UnsafeFileError(ValueError):
     """The file is not built like a feature store."""
 
 
@@ -20,7 +20,7 @@ def open_group(parent: h5py.Group, name: str) -> h5py.Group:
     """A group that stands in this very file."""
     found = _hard(parent, name)
     if not isinstance(found, h5py.Group):
-        raise Refused(f"'{name}' is not a group")
+        raise UnsafeFileError(f"'{name}' is not a group")
     return found
 
 
@@ -37,21 +37,21 @@ def open_dataset(parent: h5py.Group, name: str, kind: str, n_dims: int) -> h5py.
 
     Raises
     ------
-    Refused
+    UnsafeFileError
         It is something else.
     """
     found = _hard(parent, name)
     if not isinstance(found, h5py.Dataset):
-        raise Refused(f"'{name}' is not a data set")
+        raise UnsafeFileError(f"'{name}' is not a data set")
     if found.is_virtual or found.external is not None or found.chunks is not None:
-        raise Refused(f"'{name}' does not stand in the file as it is")
+        raise UnsafeFileError(f"'{name}' does not stand in the file as it is")
     if found.dtype.kind not in kind or found.ndim != n_dims:
-        raise Refused(f"'{name}' has type {found.dtype} and {found.ndim} dimensions")
+        raise UnsafeFileError(f"'{name}' has type {found.dtype} and {found.ndim} dimensions")
     size = found.file.id.get_filesize()
     n_bytes = found.dtype.itemsize * int(np.prod([int(side) for side in found.shape], dtype=object))
     offset = found.id.get_offset()
     if n_bytes and (offset is None or offset + n_bytes > size):
-        raise Refused(f"'{name}' declares {n_bytes:,} bytes, more than the file holds")
+        raise UnsafeFileError(f"'{name}' declares {n_bytes:,} bytes, more than the file holds")
     return found
 
 
@@ -67,11 +67,11 @@ def read_text(parent: h5py.Group, name: str) -> str:
     Texts are not attributes: reading a damaged attribute of variable length can take any memory, or never end.
     """
     if open_dataset(parent, name, "u", 1).nbytes > MOST_TEXT_BYTES:
-        raise Refused(f"'{name}' is longer than any text of a store")
+        raise UnsafeFileError(f"'{name}' is longer than any text of a store")
     return read_array(parent, name, "u").tobytes().decode("utf-8")
 
 
 def _hard(parent: h5py.Group, name: str) -> object:
     if not isinstance(parent.get(name, getlink=True), h5py.HardLink):
-        raise Refused(f"'{name}' points elsewhere or is missing")
+        raise UnsafeFileError(f"'{name}' points elsewhere or is missing")
     return parent[name]

@@ -5,10 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cache.changes import Changes, Loss, find_changes, find_loss
-from cache.digest_memo import SeenFiles
+from cache.changes import Changes, MissingImages, find_changes, find_missing
+from cache.digest_memo import DigestMemo
 from cache.images import find_images, identify
-from cache.lock import holder
+from cache.lock import find_holder
 from cache.parts import find_unfinished
 from cache.store import FeatureStore
 from cache.support.errors import UserError
@@ -41,18 +41,18 @@ def describe_store(path: Path, data: Path | None) -> dict[str, Any]:
     ]
     if not path.exists() and not unfinished:
         raise UserError(f"{path}: no such store; make it with `make features` or name another STORE")
-    described: dict[str, Any] = {"store": str(path), "complete": path.exists(), "writer": holder(path)}
-    changes, loss = None, Loss("", False)
+    described: dict[str, Any] = {"store": str(path), "complete": path.exists(), "writer": find_holder(path)}
+    changes, missing = None, MissingImages("", False)
     if path.exists():
         store = FeatureStore(path)
         if data:
-            listings = identify(find_images(data), SeenFiles(path))
+            listings = identify(find_images(data), DigestMemo(path))
             changes = find_changes(store, listings)
-            loss = find_loss(store, changes, listings, data)
+            missing = find_missing(store, changes, listings, data)
         described |= _describe_finished(store)
     described["unfinished"] = unfinished
     described["changes"] = asdict(changes) if changes is not None else None
-    described["next"] = _say_next(described, changes, loss)
+    described["next"] = _say_next(described, changes, missing)
     return described
 
 
@@ -74,7 +74,7 @@ def _describe_finished(store: FeatureStore) -> dict[str, Any]:
     }
 
 
-def _say_next(described: dict[str, Any], changes: Changes | None, loss: Loss) -> str:
+def _say_next(described: dict[str, Any], changes: Changes | None, missing: MissingImages) -> str:
     if described["writer"]:
         return f"is being written by {described['writer']}"
     own = [each for each in described["unfinished"] if each["fingerprint"] == described.get("fingerprint")]
@@ -86,7 +86,7 @@ def _say_next(described: dict[str, Any], changes: Changes | None, loss: Loss) ->
     if not changes:
         return "a run would do nothing: every image of the data folder is here"
     counted = [f"{len(ids):,} {kind}" for kind, ids in asdict(changes).items() if isinstance(ids, list) and ids]
-    if loss.is_suspect:
-        return f"a run would refuse: {loss.told}"
+    if missing.is_suspect:
+        return f"a run would refuse: {missing.description}"
     n_images = len(changes.new) + len(changes.changed) + len(changes.recovered)
     return f"a run would embed at most {n_images:,} images ({', '.join(counted)})"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cache.provenance import NO_POOLING, SCHEMA, Provenance
 from cache.rows import DIGEST_BYTES, OK, Embeddings, Rows, block_rows, unpack_reasons
-from cache.safe_hdf5 import Refused, open_dataset, open_group, read_array, read_text
+from cache.safe_hdf5 import UnsafeFileError, open_dataset, open_group, read_array, read_text
 from cache.support.errors import UserError
 from cache.support.messages import some
 
@@ -132,7 +132,7 @@ class FeatureStore:
         group = open_group(file, "splits")
         self.splits = {name: self._read_split(open_group(group, name), raw) for name in group}
         if len({split.embeddings.shape[1:] for split in self.splits.values()}) != 1:
-            raise Refused("it has no split, or splits whose embeddings differ in shape")
+            raise UnsafeFileError("it has no split, or splits whose embeddings differ in shape")
 
     def _read_split(self, group: h5py.Group, raw: BinaryIO) -> Split:
         stored, digests = (
@@ -142,19 +142,21 @@ class FeatureStore:
         status, names = open_dataset(group, "status", "u", 1), open_dataset(group, "ids", "S", 1)
         n_rows = len(stored)
         if digests.shape != (n_rows, DIGEST_BYTES) or status.shape != (n_rows,) or names.shape != (n_rows,):
-            raise Refused(f"ids, digests, status and embeddings of {group.name} differ in length")
+            raise UnsafeFileError(f"ids, digests, status and embeddings of {group.name} differ in length")
         if names.dtype.itemsize > MOST_ID_BYTES:
-            raise Refused(f"ids of {group.name} are longer than {MOST_ID_BYTES} bytes")
+            raise UnsafeFileError(f"ids of {group.name} are longer than {MOST_ID_BYTES} bytes")
         ids = [id.decode("utf-8") for id in names[...].tolist()]
         if len(set(ids)) != n_rows or not all(id.isprintable() for id in ids):
-            raise Refused(f"ids of {group.name} are not unique, or not printable")
+            raise UnsafeFileError(f"ids of {group.name} are not unique, or not printable")
         if stored.dtype != self.provenance.dtype:
-            raise Refused(f"embeddings of {group.name} are {stored.dtype}, the provenance says {self.provenance.dtype}")
+            raise UnsafeFileError(
+                f"embeddings of {group.name} are {stored.dtype}, the provenance says {self.provenance.dtype}"
+            )
         embeddings = np.memmap(raw, stored.dtype, "r", stored.id.get_offset(), stored.shape)
         reasons = unpack_reasons(n_rows, read_array(group, "reason_rows", "i"), read_array(group, "reasons", "S"))
         poolings = tuple(self.provenance.pooling.split(","))
         if stored.shape[1] % len(poolings):
-            raise Refused(f"embeddings of {group.name} cannot be divided by {len(poolings)} poolings")
+            raise UnsafeFileError(f"embeddings of {group.name} cannot be divided by {len(poolings)} poolings")
         return Split(ids, Rows(digests[...], status[...], reasons, embeddings), poolings)
 
     @property
@@ -197,9 +199,9 @@ class FeatureStore:
 def _check_record(record: object) -> dict[str, Any]:
     """What the project reads of a record is there and text."""
     if not isinstance(record, dict) or not isinstance(asked := record.get("asked"), dict):
-        raise Refused("its record does not say what was asked")
+        raise UnsafeFileError("its record does not say what was asked")
     if not all(
         isinstance(text, str) for text in (asked.get("weights"), asked.get("layer"), record.get("weights_source"))
     ):
-        raise Refused("its record does not say which weights and layer were asked for")
+        raise UnsafeFileError("its record does not say which weights and layer were asked for")
     return record

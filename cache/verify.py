@@ -13,7 +13,7 @@ from cache.support.errors import UserError
 
 
 @dataclass(frozen=True)
-class Finding:
+class Defect:
     """Something wrong: bytes from `start` up to `end`, and what stands there."""
 
     start: int
@@ -21,7 +21,7 @@ class Finding:
     where: str
 
 
-def verify_store(path: Path) -> list[Finding]:
+def verify_store(path: Path) -> list[Defect]:
     """Check a store.
 
     Parameters
@@ -30,7 +30,7 @@ def verify_store(path: Path) -> list[Finding]:
 
     Returns
     -------
-    list of Finding
+    list of Defect
         Empty if every byte is as it was written and every readable row is finite.
 
     Raises
@@ -41,10 +41,10 @@ def verify_store(path: Path) -> list[Finding]:
     if not path.is_file():
         raise UserError(f"{path}: no such store; make it with `make features` or name another STORE")
     places = _find_places(path)
-    findings = [
-        Finding(damage.start, damage.end, _say_where(damage.start, damage.end, places)) for damage in find_damage(path)
+    defects = [
+        Defect(damage.start, damage.end, _say_where(damage.start, damage.end, places)) for damage in find_damage(path)
     ]
-    return findings or _find_unfinite(path)
+    return defects or _find_unfinite(path)
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,17 @@ def _say_where(start: int, end: int, places: list[_Place]) -> str:
     return "; ".join(found) or "the file's structure or its digests"
 
 
-def _find_unfinite(path: Path) -> list[Finding]:
+def _find_unfinite(path: Path) -> list[Defect]:
     """Rows whose status says fine and whose embedding is not finite: written so, not damaged."""
-    findings = []
+    defects = []
     for name, split in FeatureStore(path).splits.items():
         step = block_rows(split.embeddings)
         for start in range(0, len(split.ids), step):
             part = slice(start, start + step)
             finite = np.isfinite(split.embeddings[part])
             bad = split.readable[part] & ~finite.all(axis=tuple(range(1, finite.ndim)))
-            findings += [
-                Finding(0, 0, f"splits/{name}/embeddings row {start + row:,} ({split.ids[start + row]}) is not finite")
+            defects += [
+                Defect(0, 0, f"splits/{name}/embeddings row {start + row:,} ({split.ids[start + row]}) is not finite")
                 for row in np.flatnonzero(bad)
             ]
-    return findings
+    return defects

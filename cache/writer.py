@@ -20,7 +20,7 @@ from cache.support.files import SteadyFile, replacing, writing
 from cache.support.messages import some
 
 
-def pack_store(
+def write_store(
     path: Path,
     provenance: Provenance,
     record: Mapping[str, Any],

@@ -11,10 +11,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from cache.changes import find_changes, find_loss
-from cache.digest_memo import SeenFiles
+from cache.changes import find_changes, find_missing
+from cache.digest_memo import DigestMemo
 from cache.images import DICOM_SUFFIXES, Image, Listing, find_images, identify
-from cache.lock import claimed
+from cache.lock import locked
 from cache.parts import Parts
 from cache.rows import Rows
 from cache.store import FeatureStore
@@ -23,7 +23,7 @@ from cache.support.messages import some
 from cache.support.reporting import report, warn
 from cache.support.versions import installed_versions
 from cache.verify import verify_store
-from cache.writer import pack_store
+from cache.writer import write_store
 from featurize.decoding.dicom import EXTRA, is_installed
 from featurize.engines.base import choose
 from featurize.prepared_network import Network, has_network, prepare_network
@@ -69,7 +69,7 @@ def make_features(
     UserError
         The data, the weights or the request is at fault, the store holds other features or is being written.
     """
-    seen = SeenFiles(path)
+    seen = DigestMemo(path)
     images = find_images(data)
     _require_dicom(images)
     try:
@@ -79,7 +79,7 @@ def make_features(
     job = _Job(data, path, dict(given), rebuild, workers, images, listings)
     store = job.find_finished()
     if store is None:
-        with claimed(path):
+        with locked(path):
             # Another writer may have ended between the look and the claim.
             store = job.find_finished() or job.update()
     return store
@@ -147,7 +147,7 @@ class _Job:
             parts.start(record)
             embed_pending(pending, Work(network, request, parts, self.workers), self._count())
         shape = network.cut.shape if network else next(rows.embeddings.shape[1:] for rows in sources())
-        pack_store(self.path, provenance, record, self.listings, sources(), shape)
+        write_store(self.path, provenance, record, self.listings, sources(), shape)
         made = FeatureStore(self.path)
         parts.remove()
         report(f"{self.path}: {_describe(made)}")
@@ -182,12 +182,12 @@ class _Job:
 
     def _refuse_loss(self, store: FeatureStore) -> None:
         """Say what leaves the store; refuse where it looks like a mistake."""
-        loss = find_loss(store, find_changes(store, self.listings), self.listings, self.data)
-        if loss.is_suspect:
+        missing = find_missing(store, find_changes(store, self.listings), self.listings, self.data)
+        if missing.is_suspect:
             way_out = "name another STORE, or run with --rebuild (make REBUILD=1) if they are to leave it"
-            raise UserError(f"{self.path}: {loss.told}; {way_out}")
-        if loss.told:
-            warn(f"{loss.told}; their embeddings leave the store")
+            raise UserError(f"{self.path}: {missing.description}; {way_out}")
+        if missing.description:
+            warn(f"{missing.description}; their embeddings leave the store")
 
 
 def _require_dicom(images: Mapping[str, list[Image]]) -> None:

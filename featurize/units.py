@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.rows import DIGEST_BYTES, OK, UNREADABLE, Rows, stored_as
+from cache.rows import DIGEST_BYTES, OK, UNREADABLE, Rows
 from featurize.decoding.image import Unreadable, decode
 from featurize.engines.base import Engine
 
@@ -101,7 +101,7 @@ def embed_unit(engine: Engine, paths: list[Path], size: int, shape: tuple[int, .
         reasons=[image.reason for image in images],
         embeddings=embeddings,
     )
-    return Unit(stored_as(rows, dtype), _share(time.perf_counter() - begun - inferring, images) | {"infer": inferring})
+    return Unit(rows.astype(dtype), _share(time.perf_counter() - begun - inferring, images) | {"infer": inferring})
 
 
 @dataclass(frozen=True)

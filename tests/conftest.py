@@ -16,7 +16,7 @@ from cache.images import Listing
 from cache.provenance import Provenance
 from cache.rows import OK, UNREADABLE, Rows
 from cache.support.reporting import DataWarning, logger
-from cache.writer import pack_store
+from cache.writer import write_store
 from featurize.phantoms.dataset import make_phantoms
 from heads.registry import HEADS
 
@@ -103,7 +103,7 @@ def make_rows(numbers: list[int], embeddings: np.ndarray, unreadable: dict[int, 
     )
 
 
-def write_store(
+def make_store(
     path: Path,
     splits: dict[str, dict[str, np.ndarray]],
     unreadable: dict[str, str] | None = None,
@@ -119,4 +119,4 @@ def write_store(
     values = np.array([embedding for rows in splits.values() for embedding in rows.values()])
     reasons = {numbers[id]: reason for id, reason in (unreadable or {}).items()}
     rows = make_rows(list(numbers.values()), values, reasons)
-    pack_store(path, provenance, RECORD, listings, [rows], values.shape[1:])
+    write_store(path, provenance, RECORD, listings, [rows], values.shape[1:])

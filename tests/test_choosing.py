@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import reported, write_store
+from conftest import make_store, reported
 
 from cache.support.errors import UserError
 from heads.__main__ import main
@@ -26,7 +26,7 @@ def place(tmp_path: Path) -> Path:
         rows = ["".join(f"C{n};" for n in np.flatnonzero(row)).strip(";") or "C9" for row in shown]
         text = "".join(f"{id},{row}\n" for id, row in zip(splits[split], rows, strict=True))
         (tmp_path / "data" / f"{split}_concepts.csv").write_text("ID,CUIs\n" + text)
-    write_store(tmp_path / "s.h5", splits, unreadable={"valid_003": "damaged"})
+    make_store(tmp_path / "s.h5", splits, unreadable={"valid_003": "damaged"})
     return tmp_path
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, write_store
+from conftest import ROOT, make_store
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -39,7 +39,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    write_store(tmp_path / "s.h5", {"train": {"a": np.ones(2), "b": np.ones(2)}}, unreadable={"b": "empty file"})
+    make_store(tmp_path / "s.h5", {"train": {"a": np.ones(2), "b": np.ones(2)}}, unreadable={"b": "empty file"})
     return tmp_path / "s.h5"
 
 

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.sparse
-from conftest import ROOT, reported, write_store
+from conftest import ROOT, make_store, reported
 
 from cache.support.errors import UserError
 from heads.__main__ import _parse_settings
@@ -123,7 +123,7 @@ def test_one_seed_gives_one_metrics_file_but_for_its_seconds(tmp_path: Path) -> 
             f"{id},{';'.join(f'C{n}' for n in np.flatnonzero(x[:4] > 0)) or 'C9'}" for id, x in splits[split].items()
         ]
         (tmp_path / "data" / f"{split}_concepts.csv").write_text("\n".join(["ID,CUIs", *rows]))
-    write_store(tmp_path / "s.h5", splits)
+    make_store(tmp_path / "s.h5", splits)
     given = {"params": {"hidden": [8], "dropout": 0.2, "epochs": 4}, "decoder": "global", "tune": "valid"}
     for name in ("one", "two"):
         np.random.random()

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PROVENANCE, RECORD, digest, make_rows, write_store
+from conftest import PROVENANCE, RECORD, digest, make_rows, make_store
 
 from cache import duplicates as module
 from cache.__main__ import main
 from cache.duplicates import find_duplicates
 from cache.images import Listing
 from cache.store import FeatureStore
-from cache.writer import pack_store
+from cache.writer import write_store
 
 
 def quiet(n_rows: int) -> None:
@@ -24,7 +24,7 @@ def test_identical_images_are_grouped_and_leaks_come_first(tmp_path: Path) -> No
         "train": Listing(["a", "b", "c", "x"], [digest(1), digest(1), digest(2), None], ["", "", "", "gone"]),
         "test": Listing(["d", "y"], [digest(2), None], ["", "gone"]),
     }
-    pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, listings, [make_rows([1, 2], np.eye(2))], (2,))
+    write_store(tmp_path / "s.h5", PROVENANCE, RECORD, listings, [make_rows([1, 2], np.eye(2))], (2,))
     found = find_duplicates(FeatureStore(tmp_path / "s.h5"), 0.995, quiet)
     assert [(each.leak, each.images) for each in found.identical] == [
         (True, ["train/c", "test/d"]),
@@ -39,7 +39,7 @@ def test_near_pairs_are_those_of_all_cosines(tmp_path: Path, monkeypatch: pytest
     random = np.random.default_rng(0)
     values = random.normal(size=(40, 5)).astype(np.float32)
     names = [f"train/i{n}" for n in range(25)] + [f"test/i{n}" for n in range(25, 40)]
-    write_store(
+    make_store(
         tmp_path / "s.h5",
         {"train": {f"i{n}": values[n] for n in range(25)}, "test": {f"i{n}": values[n] for n in range(25, 40)}},
         unreadable={"i3": "empty file"},
@@ -64,7 +64,7 @@ def test_a_flood_of_pairs_is_counted_and_the_best_are_kept(tmp_path: Path, monke
     monkeypatch.setattr(module, "TILE_ROWS", 8)
     angles = np.linspace(0, 0.05, 30)
     rows = {f"i{n}": np.array([np.cos(angle), np.sin(angle)]) for n, angle in enumerate(angles)}
-    write_store(tmp_path / "s.h5", {"train": rows})
+    make_store(tmp_path / "s.h5", {"train": rows})
     found = find_duplicates(FeatureStore(tmp_path / "s.h5"), 0.99, quiet)
     assert found.n_near == 30 * 29 // 2
     assert len(found.near) == 5
@@ -72,7 +72,7 @@ def test_a_flood_of_pairs_is_counted_and_the_best_are_kept(tmp_path: Path, monke
 
 
 def test_duplicates_are_told_to_people_and_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_store(tmp_path / "s.h5", {"train": {"a": np.array([1, 0.01])}, "valid": {"b": np.array([1, 0.0])}})
+    make_store(tmp_path / "s.h5", {"train": {"a": np.array([1, 0.01])}, "valid": {"b": np.array([1, 0.0])}})
     assert main(["duplicates", str(tmp_path / "s.h5")]) == 0
     out = capsys.readouterr().out
     assert "0 groups of identical images, 0 of them in two splits" in out
@@ -91,6 +91,6 @@ def test_a_leak_through_a_copy_names_the_copy(tmp_path: Path) -> None:
         "test": Listing(["c"], [digest(2)], [""]),
     }
     values = np.array([[1, 0], [1, 0.001]])
-    pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, listings, [make_rows([1, 2], values)], (2,))
+    write_store(tmp_path / "s.h5", PROVENANCE, RECORD, listings, [make_rows([1, 2], values)], (2,))
     (near,) = find_duplicates(FeatureStore(tmp_path / "s.h5"), 0.995, quiet).near
     assert (near.leak, near.images) == (True, ("train/a", "test/c"))

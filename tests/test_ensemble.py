@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
-from conftest import PROVENANCE, reported, write_store
+from conftest import PROVENANCE, make_store, reported
 
 from cache.support.errors import UserError
 from eval.comparison import compare_scored, find_submission
@@ -39,8 +39,8 @@ def place(tmp_path: Path) -> Path:
             (tmp_path / "data" / f"{split}_concepts.csv").write_text("ID,CUIs\n" + "".join(rows))
         views["a"][split] = dict(zip(ids, X[:, :4], strict=True))
         views["b"][split] = dict(zip(ids[::-1], X[::-1, 4:], strict=True))
-    write_store(tmp_path / "a.h5", views["a"], {"test_002": "damaged", "train_005": "damaged", "valid_003": "damaged"})
-    write_store(tmp_path / "b.h5", views["b"], {"test_004": "damaged", "test_002": "empty"},
+    make_store(tmp_path / "a.h5", views["a"], {"test_002": "damaged", "train_005": "damaged", "valid_003": "damaged"})
+    make_store(tmp_path / "b.h5", views["b"], {"test_004": "damaged", "test_002": "empty"},
                 provenance=replace(PROVENANCE, backbone="xception"))  # fmt: skip
     for name in "ab":
         fit(tmp_path, name)

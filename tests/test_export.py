@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import scipy.sparse
-from conftest import EMBEDDING_HEADS, PROVENANCE, ROOT, reported, warned, write_store
+from conftest import EMBEDDING_HEADS, PROVENANCE, ROOT, make_store, reported, warned
 
 from cache.support.errors import UserError
 from cache.support.files import digest_file
@@ -196,7 +196,7 @@ def test_what_rounds_the_stores_features_and_not_the_models_is_told(place: Path)
     stored = StoredRun(place / "runs" / "prior", place / "s.h5").store
     rows = {name: dict(zip(split.ids, split.embeddings, strict=True)) for name, split in stored.splits.items()}
     facts = replace(stored.provenance, engine="openvino", precision="bfloat16")
-    write_store(place / "b.h5", rows, provenance=facts)
+    make_store(place / "b.h5", rows, provenance=facts)
     shutil.copytree(place / "s.h5.network", place / "b.h5.network")
     metrics = json.loads((place / "runs" / "prior" / "metrics.json").read_text())
     metrics["store"]["provenance"] = vars(facts)
@@ -213,7 +213,7 @@ def test_a_run_that_cannot_be_exported_says_why(place: Path) -> None:
         export(place, "empty")
     with pytest.raises(UserError, match=r"model\.h5: expected a name that ends in \.keras"):
         export(place, out=place / "model.h5")
-    write_store(place / "o.h5", {"train": {"a": np.ones(2)}}, provenance=PROVENANCE)
+    make_store(place / "o.h5", {"train": {"a": np.ones(2)}}, provenance=PROVENANCE)
     with pytest.raises(UserError, match=r"was trained on other features than .*backbone mobilenet, not densenet121"):
         export(place, store="o.h5")
     (place / "runs" / "prior" / "run.json").unlink()

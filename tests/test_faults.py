@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import PROVENANCE, ROOT, write_store
+from conftest import PROVENANCE, ROOT, make_store
 
-from cache.lock import claimed, holder
+from cache.lock import find_holder, locked
 from cache.parts import find_unfinished
 from cache.store import FeatureStore
 from cache.support.errors import UserError
@@ -183,7 +183,7 @@ def test_a_damaged_part_is_embedded_again(phantoms: Path, undisturbed: FeatureSt
 def test_a_second_writer_is_refused_with_the_firsts_process_and_host(phantoms: Path, tmp_path: Path) -> None:
     store = tmp_path / "place" / "s.h5"
     with start(phantoms, store, "--seconds", 0.5) as process:
-        while holder(store) is None:
+        while find_holder(store) is None:
             time.sleep(0.02)
         status, out, err = run(phantoms, store)
         process.kill()
@@ -194,9 +194,9 @@ def test_a_second_writer_is_refused_with_the_firsts_process_and_host(phantoms: P
 def test_a_dead_writers_claim_is_taken_over(tmp_path: Path) -> None:
     store = tmp_path / "s.h5"
     (tmp_path / ".s.h5.lock").write_text("process 4711 on elsewhere")
-    assert holder(store) is None
-    with claimed(store):
-        assert holder(store) == f"process {os.getpid()} on {os.uname().nodename}"
+    assert find_holder(store) is None
+    with locked(store):
+        assert find_holder(store) == f"process {os.getpid()} on {os.uname().nodename}"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -204,7 +204,7 @@ def test_what_a_killed_writer_had_under_way_is_cleared_away(tmp_path: Path) -> N
     for name in (".s.h5.99.tmp", "..s.h5.seen.json.99.tmp", ".others.h5.99.tmp", "s.h5.parts/0123/.unit.h5.99.tmp"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("half")
-    with claimed(tmp_path / "s.h5"):
+    with locked(tmp_path / "s.h5"):
         pass
     assert [path.name for path in tmp_path.rglob("*.tmp")] == [".others.h5.99.tmp"]
 
@@ -212,6 +212,6 @@ def test_what_a_killed_writer_had_under_way_is_cleared_away(tmp_path: Path) -> N
 def test_readers_are_not_stopped_by_a_writer(tmp_path: Path) -> None:
     import numpy as np
 
-    write_store(tmp_path / "s.h5", {"train": {"a": np.ones(2)}})
-    with claimed(tmp_path / "s.h5"):
+    make_store(tmp_path / "s.h5", {"train": {"a": np.ones(2)}})
+    with locked(tmp_path / "s.h5"):
         assert FeatureStore(tmp_path / "s.h5").provenance == PROVENANCE

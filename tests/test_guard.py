@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, write_store
+from conftest import ROOT, make_store
 
 from cache.store import FeatureStore
 from cache.support.errors import UserError
@@ -147,7 +147,7 @@ def group_for_data(file: h5py.File, folder: Path) -> None:
 )  # fmt: skip
 def test_what_a_store_never_has_is_refused(tmp_path: Path, damage: Callable[[h5py.File, Path], None]) -> None:
     path = tmp_path / "s.h5"
-    write_store(path, {"train": {"a": np.ones(2), "b": np.ones(2)}})
+    make_store(path, {"train": {"a": np.ones(2), "b": np.ones(2)}})
     with h5py.File(path, "a") as file:
         damage(file, tmp_path)
     with pytest.raises(UserError, match="not a finished feature store") as caught:
@@ -159,7 +159,7 @@ def test_what_a_store_never_has_is_refused(tmp_path: Path, damage: Callable[[h5p
 @pytest.mark.parametrize("damage", [huge_and_compressed, huge_and_unallocated])
 def test_a_huge_declared_shape_takes_no_memory(tmp_path: Path, damage: Callable[[h5py.File, Path], None]) -> None:
     path = tmp_path / "s.h5"
-    write_store(path, {"train": {"a": np.ones(2), "b": np.ones(2)}})
+    make_store(path, {"train": {"a": np.ones(2), "b": np.ones(2)}})
     with h5py.File(path, "a") as file:
         damage(file, tmp_path)
     limit = 2 * 1024**3
@@ -178,7 +178,7 @@ def test_a_huge_declared_shape_takes_no_memory(tmp_path: Path, damage: Callable[
 
 def test_a_read_only_store_opens_and_many_times_at_once(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
-    write_store(path, {"train": {"a": np.ones(2)}})
+    make_store(path, {"train": {"a": np.ones(2)}})
     path.chmod(0o444)
     stores = [FeatureStore(path) for _ in range(3)]
     assert [store.split("train").ids for store in stores] == [["a"]] * 3

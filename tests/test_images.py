@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import warned
 
-from cache.digest_memo import SeenFiles
+from cache.digest_memo import DigestMemo
 from cache.images import find_images, identify
 from cache.support.errors import UserError
 
@@ -59,14 +59,14 @@ def test_a_folder_without_images_says_what_is_expected(tmp_path: Path) -> None:
 def test_identity_is_the_content_not_the_name(tmp_path: Path) -> None:
     for name, content in (("a", b"same"), ("b", b"same"), ("c", b"other")):
         touch(tmp_path / "train" / f"{name}.jpg", content)
-    a, b, c = identify(find_images(tmp_path), SeenFiles(tmp_path / "s.h5"))["train"].digests
+    a, b, c = identify(find_images(tmp_path), DigestMemo(tmp_path / "s.h5"))["train"].digests
     assert a == b != c
 
 
 def test_a_file_that_cannot_be_opened_keeps_its_place_and_a_reason(tmp_path: Path) -> None:
     touch(tmp_path / "train" / "a.jpg")
     os.symlink("nowhere.jpg", tmp_path / "train" / "b.jpg")
-    listing = identify(find_images(tmp_path), SeenFiles(tmp_path / "s.h5"))["train"]
+    listing = identify(find_images(tmp_path), DigestMemo(tmp_path / "s.h5"))["train"]
     assert listing.ids == ["a", "b"]
     assert listing.digests[1] is None
     assert listing.reasons == ["", "cannot be read: No such file or directory"]
@@ -75,7 +75,7 @@ def test_a_file_that_cannot_be_opened_keeps_its_place_and_a_reason(tmp_path: Pat
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     touch(tmp_path / "train" / "a.jpg")
     os.mkfifo(tmp_path / "train" / "b.jpg")
-    listing = identify(find_images(tmp_path), SeenFiles(tmp_path / "s.h5"))["train"]
+    listing = identify(find_images(tmp_path), DigestMemo(tmp_path / "s.h5"))["train"]
     assert listing.reasons == ["", "cannot be read: not a regular file"]
 
 
@@ -88,7 +88,7 @@ def test_a_file_without_permission_keeps_its_place_and_a_reason(
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("cache.digest_memo.digest_file", refuse)
-    listing = identify(find_images(tmp_path), SeenFiles(tmp_path / "s.h5"))["train"]
+    listing = identify(find_images(tmp_path), DigestMemo(tmp_path / "s.h5"))["train"]
     assert (listing.digests, listing.reasons) == ([None], ["cannot be read: Permission denied"])
 
 

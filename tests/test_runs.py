@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sparse
-from conftest import PROVENANCE, reported, write_store
+from conftest import PROVENANCE, make_store, reported
 
 from cache.support.errors import UserError
 from eval.editions import find_edition
@@ -45,7 +45,7 @@ def place(tmp_path: Path) -> Path:
             write_labels(tmp_path / "data" / f"{split}_concepts.csv", dict(zip(ids, shown, strict=True)))
             manual = {id: tuple(c for c in each if c != "C7") for id, each in zip(ids, shown, strict=True)}
             write_labels(tmp_path / "data" / f"{split}_concepts_manual.csv", manual)
-    write_store(
+    make_store(
         tmp_path / "s.h5", splits, unreadable={"train_001": "empty file", "valid_002": "damaged", "test_003": "damaged"}
     )
     return tmp_path
@@ -243,11 +243,11 @@ def test_one_of_several_poolings_may_be_learnt_from(place: Path) -> None:
     both = replace(PROVENANCE, pooling="avg,gem")
     random = np.random.default_rng(0)
     splits = {split: {id: random.normal(size=4) for id in ids} for split, ids in ids_of(place)}
-    write_store(place / "s.h5", splits, provenance=both)
+    make_store(place / "s.h5", splits, provenance=both)
     assert fit(place, options={"pooling": "gem"})[0]["pooling"] == "gem"
     assert Run.load(place / "run").head.n_features_in_ == 2
     assert "10 images" in predict(place)[-1]
-    write_store(place / "s.h5", {name: {id: x[2:] for id, x in rows.items()} for name, rows in splits.items()},
+    make_store(place / "s.h5", {name: {id: x[2:] for id, x in rows.items()} for name, rows in splits.items()},
                 provenance=replace(PROVENANCE, pooling="gem"))  # fmt: skip
     assert "10 images" in predict(place)[-1]
     with pytest.raises(UserError, match="no embeddings of pooling 'max'; there are gem"):
@@ -256,7 +256,7 @@ def test_one_of_several_poolings_may_be_learnt_from(place: Path) -> None:
 
 def test_a_store_of_maps_is_refused(place: Path) -> None:
     maps = {split: {id: np.ones((2, 2, 3)) for id in ids} for split, ids in ids_of(place)}
-    write_store(place / "s.h5", maps, provenance=replace(PROVENANCE, pooling="none"))
+    make_store(place / "s.h5", maps, provenance=replace(PROVENANCE, pooling="none"))
     with pytest.raises(UserError, match=r"holds maps after relu \(POOLING=none\), expected embeddings.*HEAD=tail"):
         fit(place)
 
@@ -277,7 +277,7 @@ def test_any_other_request_trains_again_and_says_what_it_replaces(place: Path, c
         rows = (place / "data" / "train_concepts.csv").read_text().splitlines()
         (place / "data" / "train_concepts.csv").write_text("\n".join([*rows[:-1], rows[-1] + ";C9"]))
     if change == "store":
-        write_store(
+        make_store(
             place / "s.h5", {split: {id: np.arange(4) + n for n, id in enumerate(ids)} for split, ids in ids_of(place)}
         )
     name = "prior" if change == "head" else "logistic"
@@ -365,7 +365,7 @@ def test_without_a_list_of_ids_the_store_decides(place: Path) -> None:
 
 def test_other_features_than_those_trained_on_are_refused(place: Path) -> None:
     fit(place)
-    write_store(place / "s.h5", {"test": {"test_000": np.ones(4)}}, provenance=replace(PROVENANCE, size=255))
+    make_store(place / "s.h5", {"test": {"test_000": np.ones(4)}}, provenance=replace(PROVENANCE, size=255))
     with pytest.raises(UserError, match=r"was trained on other features than .*size 224, not 255"):
         predict(place)
 
@@ -404,7 +404,7 @@ def test_missing_labels_are_named(place: Path) -> None:
 
 
 def test_without_valid_a_fixed_decoder_works_and_a_tuned_one_is_refused(place: Path) -> None:
-    write_store(place / "s.h5", {"train": {f"train_{n:03d}": np.arange(4) + n for n in range(80)}})
+    make_store(place / "s.h5", {"train": {f"train_{n:03d}": np.arange(4) + n for n in range(80)}})
     metrics, told = fit(place)
     assert metrics["valid"] is None
     assert "no image of valid to score on" in told[-1]
@@ -561,7 +561,7 @@ def test_a_manual_file_that_cannot_be_scored_costs_the_secondary_score_alone(
 def test_images_that_the_evaluator_passes_over_are_passed_over_and_told(place: Path) -> None:
     ids = [f"PID_{number}" for number in range(4)] + ["valid_b"]
     random = np.random.default_rng(1)
-    write_store(
+    make_store(
         place / "s.h5",
         {
             "train": {f"train_{n:03d}": random.normal(size=4) for n in range(80)},

@@ -11,7 +11,7 @@ import pytest
 from conftest import reported
 
 from cache.__main__ import main
-from cache.digest_memo import SeenFiles
+from cache.digest_memo import DigestMemo
 from cache.status import describe_store
 from featurize.pipeline import make_features
 
@@ -99,11 +99,11 @@ def age(path: Path) -> None:
 def test_a_file_that_is_as_it_was_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cache.digest_memo.QUIET_NS", -(10**18))
     (tmp_path / "a.jpg").write_bytes(b"a")
-    seen = SeenFiles(tmp_path / "s.h5")
+    seen = DigestMemo(tmp_path / "s.h5")
     expected = seen.digest(tmp_path / "a.jpg")
     seen.save()
     monkeypatch.setattr("cache.digest_memo.digest_file", lambda path: pytest.fail("read again"))
-    assert SeenFiles(tmp_path / "s.h5").digest(tmp_path / "a.jpg") == expected
+    assert DigestMemo(tmp_path / "s.h5").digest(tmp_path / "a.jpg") == expected
 
 
 def test_a_file_of_the_same_size_and_time_that_changed_is_read_again(
@@ -113,7 +113,7 @@ def test_a_file_of_the_same_size_and_time_that_changed_is_read_again(
     path = tmp_path / "a.jpg"
     path.write_bytes(b"a")
     age(path)
-    seen = SeenFiles(tmp_path / "s.h5")
+    seen = DigestMemo(tmp_path / "s.h5")
     first = seen.digest(path)
     path.write_bytes(b"b")
     age(path)
@@ -122,7 +122,7 @@ def test_a_file_of_the_same_size_and_time_that_changed_is_read_again(
 
 def test_a_file_that_has_just_changed_is_not_remembered(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"a")
-    seen = SeenFiles(tmp_path / "s.h5")
+    seen = DigestMemo(tmp_path / "s.h5")
     seen.digest(tmp_path / "a.jpg")
     seen.save()
     assert not (tmp_path / ".s.h5.seen.json").exists()
@@ -132,19 +132,19 @@ def test_a_file_that_has_just_changed_is_not_remembered(tmp_path: Path) -> None:
 def test_a_damaged_memo_is_forgotten(tmp_path: Path, content: str) -> None:
     (tmp_path / ".s.h5.seen.json").write_text(content)
     (tmp_path / "a.jpg").write_bytes(b"a")
-    assert len(SeenFiles(tmp_path / "s.h5").digest(tmp_path / "a.jpg")) == 32
+    assert len(DigestMemo(tmp_path / "s.h5").digest(tmp_path / "a.jpg")) == 32
 
 
 def test_a_memo_of_something_else_than_digests_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cache.digest_memo.QUIET_NS", -(10**18))
     (tmp_path / "a.jpg").write_bytes(b"a")
-    seen = SeenFiles(tmp_path / "s.h5")
+    seen = DigestMemo(tmp_path / "s.h5")
     expected = seen.digest(tmp_path / "a.jpg")
     seen.save()
     memo = tmp_path / ".s.h5.seen.json"
     for wrong in ("zz" * 32, "00"):
         memo.write_text(memo.read_text().replace(expected.hex(), wrong))
-        assert SeenFiles(tmp_path / "s.h5").digest(tmp_path / "a.jpg") == expected
+        assert DigestMemo(tmp_path / "s.h5").digest(tmp_path / "a.jpg") == expected
 
 
 def test_a_run_that_would_be_refused_says_so(place: Path) -> None:

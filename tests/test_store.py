@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import PROVENANCE, RECORD, digest, make_rows, write_store
+from conftest import PROVENANCE, RECORD, digest, make_rows, make_store
 
 from cache.images import Listing
 from cache.parts import Parts
@@ -16,11 +16,11 @@ from cache.provenance import Provenance
 from cache.store import FeatureStore
 from cache.support.errors import UserError
 from cache.support.files import replacing
-from cache.writer import pack_store
+from cache.writer import write_store
 
 
 def test_a_store_gives_back_what_was_packed(tmp_path: Path) -> None:
-    write_store(
+    make_store(
         tmp_path / "s.h5", {"train": {"a": np.array([1, 2]), "ä": np.array([3, 4])}, "test": {"c": np.array([5, 6])}}
     )
     store = FeatureStore(tmp_path / "s.h5")
@@ -32,7 +32,7 @@ def test_a_store_gives_back_what_was_packed(tmp_path: Path) -> None:
 
 
 def test_embeddings_are_mapped_not_copied(tmp_path: Path) -> None:
-    write_store(tmp_path / "s.h5", {"train": {"a": np.array([1, 2])}})
+    make_store(tmp_path / "s.h5", {"train": {"a": np.array([1, 2])}})
     embeddings = FeatureStore(tmp_path / "s.h5").split("train").embeddings
     assert isinstance(embeddings, np.memmap)
     assert not embeddings.flags.writeable
@@ -43,7 +43,7 @@ def test_rows_find_their_place_from_any_part_in_any_order(tmp_path: Path) -> Non
     listing = Listing(ids, [digest(number) for number in range(20)], [""] * 20)
     order = np.random.default_rng(0).permutation(20)
     parts = [make_rows(part.tolist(), np.c_[part, part]) for part in np.array_split(order, 3)]
-    pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, {"train": listing}, parts, (2,))
+    write_store(tmp_path / "s.h5", PROVENANCE, RECORD, {"train": listing}, parts, (2,))
     assert FeatureStore(tmp_path / "s.h5").split("train").embeddings[:, 0].tolist() == list(range(20))
 
 
@@ -52,7 +52,7 @@ def test_one_image_under_two_ids_is_stored_under_both(tmp_path: Path) -> None:
         "train": Listing(["a", "b"], [digest(1), digest(1)], ["", ""]),
         "test": Listing(["c"], [digest(1)], [""]),
     }
-    pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, listings, [make_rows([1], np.ones((1, 2)))], (2,))
+    write_store(tmp_path / "s.h5", PROVENANCE, RECORD, listings, [make_rows([1], np.ones((1, 2)))], (2,))
     store = FeatureStore(tmp_path / "s.h5")
     assert store.split("train").embeddings.tolist() == [[1, 1], [1, 1]]
     assert store.split("test").embeddings.tolist() == [[1, 1]]
@@ -60,7 +60,7 @@ def test_one_image_under_two_ids_is_stored_under_both(tmp_path: Path) -> None:
 
 def test_unreadable_images_keep_their_row_and_reason(tmp_path: Path) -> None:
     rows = {id: np.ones(2) for id in "abc"}
-    write_store(tmp_path / "s.h5", {"train": rows}, unreadable={"b": "damaged: truncated"})
+    make_store(tmp_path / "s.h5", {"train": rows}, unreadable={"b": "damaged: truncated"})
     split = FeatureStore(tmp_path / "s.h5").split("train")
     assert split.readable.tolist() == [True, False, True]
     assert np.isnan(split.embeddings[1]).all()
@@ -69,21 +69,21 @@ def test_unreadable_images_keep_their_row_and_reason(tmp_path: Path) -> None:
 
 def test_a_file_without_bytes_keeps_its_row(tmp_path: Path) -> None:
     listing = Listing(["a", "b"], [digest(1), None], ["", "cannot be read: Permission denied"])
-    pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, {"train": listing}, [make_rows([1], np.ones((1, 2)))], (2,))
+    write_store(tmp_path / "s.h5", PROVENANCE, RECORD, {"train": listing}, [make_rows([1], np.ones((1, 2)))], (2,))
     assert FeatureStore(tmp_path / "s.h5").split("train").unreadable() == ["b: cannot be read: Permission denied"]
 
 
 def test_an_image_in_no_source_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     listing = Listing(["a", "b"], [digest(1), digest(2)], ["", ""])
     with pytest.raises(UserError, match=r"1 images changed or vanished while they were being embedded \(b\)"):
-        pack_store(tmp_path / "s.h5", PROVENANCE, RECORD, {"train": listing}, [make_rows([1], np.ones((1, 2)))], (2,))
+        write_store(tmp_path / "s.h5", PROVENANCE, RECORD, {"train": listing}, [make_rows([1], np.ones((1, 2)))], (2,))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_content_changes_with_ids_and_embeddings_but_not_with_the_record(tmp_path: Path) -> None:
     contents = []
     for id, value in (("a", 1), ("a", 1), ("b", 1), ("a", 2)):
-        write_store(tmp_path / "s.h5", {"train": {id: np.array([value])}})
+        make_store(tmp_path / "s.h5", {"train": {id: np.array([value])}})
         contents.append(FeatureStore(tmp_path / "s.h5").content)
     assert contents[0] == contents[1]
     assert len(set(contents)) == 3
@@ -155,22 +155,22 @@ def shorten(path: Path) -> None:
 )
 def test_what_is_not_a_finished_store_is_refused(tmp_path: Path, damage: object, message: str) -> None:
     path = tmp_path / "s.h5"
-    write_store(path, {"train": {"a": np.ones(2), "b": np.ones(2)}})
+    make_store(path, {"train": {"a": np.ones(2), "b": np.ones(2)}})
     damage(path)  # type: ignore[operator]
     with pytest.raises(UserError, match=message):
         FeatureStore(path)
 
 
 def test_an_unknown_split_lists_those_that_exist(tmp_path: Path) -> None:
-    write_store(tmp_path / "s.h5", {"train": {"a": np.ones(2)}})
+    make_store(tmp_path / "s.h5", {"train": {"a": np.ones(2)}})
     with pytest.raises(UserError, match="no split 'test'; it holds train"):
         FeatureStore(tmp_path / "s.h5").split("test")
 
 
 def test_a_reader_is_not_given_another_file_by_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "s.h5"
-    write_store(path, {"train": {"a": np.array([1, 2]), "b": np.array([3, 4])}})
-    write_store(tmp_path / "new.h5", {"train": {"b": np.array([3, 4]), "a": np.array([1, 2])}})
+    make_store(path, {"train": {"a": np.array([1, 2]), "b": np.array([3, 4])}})
+    make_store(tmp_path / "new.h5", {"train": {"b": np.array([3, 4]), "a": np.array([1, 2])}})
     memmap = np.memmap
 
     def replace_and_map(*args: object, **kwargs: object) -> np.memmap:

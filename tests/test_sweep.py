@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import reported, write_store
+from conftest import make_store, reported
 
 from cache.support.errors import UserError
 from heads.runs.builder import Maker
@@ -32,7 +32,7 @@ def place(tmp_path: Path) -> Path:
             for id, row in zip(ids, shown, strict=True)
         ]
         (tmp_path / "data" / f"{split}_concepts.csv").write_text("ID,CUIs\n" + "".join(rows))
-    write_store(tmp_path / "s.h5", splits)
+    make_store(tmp_path / "s.h5", splits)
     return tmp_path
 
 
@@ -132,7 +132,7 @@ def test_a_bad_grid_is_refused_before_anything_is_fitted(place: Path, grid: dict
 
 
 def test_without_valid_folds_must_decide(place: Path) -> None:
-    write_store(place / "s.h5", {"train": {f"train_{n:03d}": np.arange(4) + n for n in range(80)}})
+    make_store(place / "s.h5", {"train": {f"train_{n:03d}": np.arange(4) + n for n in range(80)}})
     with pytest.raises(UserError, match="no split 'valid' to choose by; choose by folds"):
         sweep(place, GRID)
     assert "valid" not in sweep(place, GRID, by="folds")[0][0]

@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import write_store
+from conftest import make_store
 
 from cache.__main__ import main
 from cache.block_digests import BLOCK_BYTES, append_digests, find_damage
@@ -18,7 +18,7 @@ from cache.verify import verify_store
 def store(tmp_path: Path) -> Path:
     """A store of several blocks."""
     random = np.random.default_rng(0)
-    write_store(
+    make_store(
         tmp_path / "s.h5",
         {split: {f"{split}{n}": random.random(300) for n in range(120)} for split in ("train", "test")},
     )

@@ -144,7 +144,7 @@ def _ensemble(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from heads.runs.submission import predict_run
+    from heads.ensembles.prediction import predict_run
 
     predict_run(args.run, args.store, args.data, args.split, find_edition(args.edition))
 

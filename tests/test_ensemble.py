@@ -18,8 +18,8 @@ from eval.scored_file import score_files
 from heads.ensembles.blend import fit_stack, fit_weights, mix, stack
 from heads.ensembles.builder import make_ensemble
 from heads.ensembles.ensemble import HOWS, Ensemble
+from heads.ensembles.prediction import predict_run
 from heads.runs.fit import fit_run
-from heads.runs.submission import predict_run
 
 CONCEPTS = np.array(["C1", "C2", "C3", "C4"])
 

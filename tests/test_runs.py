@@ -15,11 +15,11 @@ from cache.support.errors import UserError
 from eval.editions import find_edition
 from eval.scored_file import score_files
 from heads.data.store import LabelledStore
+from heads.ensembles.prediction import predict_run
 from heads.estimators.logistic import LogisticHead
 from heads.runs.fit import fit_run
 from heads.runs.request import OPEN
 from heads.runs.run import FORMAT, Run, usual_set
-from heads.runs.submission import predict_run
 
 CONCEPTS = ["C0040405", "C1306645", "C0817096", "C7"]
 

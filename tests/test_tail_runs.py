@@ -15,11 +15,11 @@ from eval.editions import find_edition
 from featurize.decoding.image import decode
 from featurize.pipeline import make_features
 from heads.ensembles.builder import make_ensemble
+from heads.ensembles.prediction import predict_run
 from heads.runs.fit import fit_run
 from heads.runs.keras_model import export_run
 from heads.runs.predictor import StoredRun
 from heads.runs.run import Run
-from heads.runs.submission import predict_run
 from heads.selection.sweep import sweep_runs
 
 SIZE = 32

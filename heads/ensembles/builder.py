@@ -13,7 +13,7 @@ from cache.support.reporting import report
 from eval.editions import find_edition
 from eval.submission import render_submission, write_submission
 from heads.data.store import LabelledStore
-from heads.ensembles.ensemble import HOWS, MEMBERS, MIXED, Ensemble
+from heads.ensembles.ensemble import HOWS, MIXED, Ensemble
 from heads.ensembles.held_out import ENSEMBLE, Making
 from heads.estimators.storage import ARRAYS, PARAMETERS
 from heads.evaluation.official_score import describe
@@ -24,6 +24,7 @@ from heads.runs.run import (
     ASKED,
     DECODER,
     FORMAT,
+    MEMBERS,
     METRICS,
     VALID,
     VOCABULARY,

@@ -14,17 +14,14 @@ from cache.support.errors import UserError
 from eval.editions import MAX_CONCEPTS
 from heads.decoders.base import Decoder
 from heads.ensembles.blend import mix, stack
-from heads.runs.predictor import StoredRun
-from heads.runs.run import load_decoded, name_columns, read_metrics
+from heads.runs.predictor import Predictor, StoredRun
+from heads.runs.run import MEMBERS, load_decoded, name_columns, read_metrics
 
 HOWS = ("mean", "weighted", "stack", "union", "intersection", "vote")
 """Ways to join runs. The first three mix scores, which a decoder turns into sets; the others join the sets that each
 run's own decoder gives."""
 
 MIXED = HOWS[:3]
-
-MEMBERS = "members"
-"""Folder of copies of the runs, so that an ensemble needs nothing beside itself and the stores."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +142,21 @@ class Ensemble:
         wide = np.zeros((named.shape[0], len(self.vocabulary)), np.int16)
         wide[:, columns] = named.toarray()
         return wide
+
+
+def open_predictor(folder: Path, store_path: Path | None) -> Predictor:
+    """Open a run, which needs a store, or an ensemble, which remembers its stores.
+
+    Raises
+    ------
+    UserError
+        The folder holds neither, or a store is missing.
+    """
+    if "members" in read_metrics(folder):
+        return Ensemble.load(folder)
+    if store_path is None:
+        raise UserError(f"{folder}: needs the store that it was trained on; name it with --store")
+    return StoredRun(folder, store_path)
 
 
 def place_columns(part: Sequence[str], whole: Sequence[str]) -> NDArray[np.int64]:

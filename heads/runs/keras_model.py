@@ -12,12 +12,11 @@ from cache.support.errors import UserError
 from cache.support.files import digest_file, replacing, write_text
 from cache.support.reporting import report, warn
 from heads.data.maps import Maps
-from heads.ensembles.ensemble import MEMBERS
 from heads.networks.backend import import_keras
 from heads.networks.layers import HEAD
 from heads.networks.stored import KeptNetwork, load_model
 from heads.runs.predictor import StoredRun
-from heads.runs.run import EXPORTED, load_decoded, read_asked, read_metrics
+from heads.runs.run import EXPORTED, MEMBERS, load_decoded, read_asked, read_metrics
 
 FORMAT = 1
 """Version of the description beside a model: raise it when what is written changes."""

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.store import FeatureStore, Split
-from cache.support.errors import UserError
 from heads.data.split import take_features
 from heads.runs.run import Run, read_metrics, refuse_other_store
 
@@ -85,20 +84,3 @@ class StoredRun:
     def name(self, split: str) -> list[list[str]]:
         """The sorted concepts of each image of a split."""
         return self.run.name_concepts(self.scores(split), self.split(split).readable)
-
-
-def open_predictor(folder: Path, store_path: Path | None) -> Predictor:
-    """Open a run, which needs a store, or an ensemble, which knows its own.
-
-    Raises
-    ------
-    UserError
-        The folder holds neither, or a store is missing.
-    """
-    from heads.ensembles.ensemble import Ensemble
-
-    if "members" in read_metrics(folder):
-        return Ensemble.load(folder)
-    if store_path is None:
-        raise UserError(f"{folder}: needs the store that it was trained on; name it with --store")
-    return StoredRun(folder, store_path)

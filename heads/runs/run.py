@@ -38,6 +38,9 @@ VALID, SUBMISSION, SUBMISSION_ZIP, SUBMISSION_RECORD = (
 EXPORTED = "model.keras"
 """The run as a Keras model, from images on; its description stands beside, with ``.json``."""
 
+MEMBERS = "members"
+"""Folder of an ensemble with copies of its runs, so that it needs nothing else but the stores."""
+
 RESULTS = (
     METRICS, f"{EXPORTED}.json", EXPORTED, SUBMISSION_RECORD, SUBMISSION, SUBMISSION_ZIP, VALID, DECODER, VOCABULARY,
     PARAMETERS, ARRAYS, SCORES, VALID_SCORES,

@@ -16,28 +16,22 @@ from eval.editions import Edition
 from eval.evaluator_files import is_skipped
 from eval.labels import find_label_file, image_id, read_ids
 from eval.submission import render_submission, write_submission
-from heads.runs.predictor import open_predictor
+from heads.runs.predictor import Predictor
 from heads.runs.run import SUBMISSION, SUBMISSION_RECORD, SUBMISSION_ZIP, read_metrics
 
 
-def predict_run(
-    folder: Path,
-    store_path: Path | None,
-    data: Path | None,
-    split: str,
-    edition: Edition,
-) -> Path:
-    """Write a run's submission for a split.
+def write_predictions(predictor: Predictor, folder: Path, data: Path | None, split: str, edition: Edition) -> Path:
+    """Write the submission of a run or an ensemble for a split.
 
     Every id of the official list gets its row, spelt and ordered as there; an image that is missing or cannot be read
     gets the one set of concepts that scores best on all training images.
 
     Parameters
     ----------
+    predictor : Predictor
+        The run with its store, or the ensemble.
     folder : Path
-        The run, or an ensemble.
-    store_path : Path, optional
-        A store with the features that the run was trained on; an ensemble knows those of its members.
+        Its folder.
     data : Path, optional
         The data folder; its list of ids, if it has one, decides rows and order. Otherwise the store does.
     split : str
@@ -51,9 +45,9 @@ def predict_run(
     Raises
     ------
     UserError
-        The run, the store or the list of ids is at fault.
+        The list of ids is at fault, or the submission would be refused.
     """
-    metrics, predictor = read_metrics(folder), open_predictor(folder, store_path)
+    metrics = read_metrics(folder)
     held, can_read = predictor.images(split)
     ids, place = _official_ids(held, data, split)
     path = folder / (SUBMISSION if split == "test" else f"submission_{split}.csv")

@@ -10,14 +10,12 @@ from types import ModuleType
 from typing import Any
 
 from cache.provenance import NO_POOLING
+from cache.support.devices import POLICIES
 from cache.support.errors import UserError
 from featurize.weights import digest_weights, load_weights
 
 POOLINGS = ("avg", "max", "gem")
 """How an output map becomes one vector. Several stand side by side in one embedding: ``avg,gem``."""
-
-POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-"""Keras' name for computing in a precision while the weights stay as they are."""
 
 GEM_POWER, GEM_LEAST = 3.0, 1e-6
 """Exponent of the generalised mean, and what smaller values are raised to: Radenović et al., Fine-tuning CNN Image
@@ -101,7 +99,7 @@ class Backbone:
         Parameters
         ----------
         precision : str
-            The arithmetic of its layers, one of `POLICIES`; weights are the same in each.
+            The arithmetic of its layers, one of `cache.support.devices.POLICIES`; weights are the same in each.
 
         Raises
         ------

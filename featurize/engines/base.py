@@ -20,6 +20,7 @@ from joblib import cpu_count
 from numpy.typing import NDArray
 
 from cache.support.command import muted_imports
+from cache.support.devices import find_fastest_precision, has_nvidia_device
 from cache.support.errors import UserError
 
 ENGINES = ("auto", "openvino", "tensorflow")
@@ -172,7 +173,7 @@ def find_gpus() -> list[str]:
 
     Where the system has no device of that kind TensorFlow is not asked: it takes seconds to load.
     """
-    if not any(Path("/dev").glob("nvidia[0-9]*")):
+    if not has_nvidia_device():
         return []
     with muted_imports():
         import tensorflow as tf
@@ -181,12 +182,11 @@ def find_gpus() -> list[str]:
 
 
 def _gpu_precision() -> str:
-    """The fastest arithmetic that every GPU has: tensor cores compute in bfloat16 from 8.0 on, in float16 from 7.0."""
+    """The fastest arithmetic that every GPU has."""
     import tensorflow as tf
 
     details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
-    least = min((each.get("compute_capability", (0, 0)) for each in details), default=(0, 0))
-    return "bfloat16" if least >= (8, 0) else "float16" if least >= (7, 0) else "float32"
+    return find_fastest_precision(each.get("compute_capability", (0, 0)) for each in details)
 
 
 def _compiled(infer: Callable[[Any], Any], model: Any, batch_size: int, jit_compile: bool = False) -> Any:

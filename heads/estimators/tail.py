@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from cache.support.devices import POLICIES
 from heads.data.maps import Maps
 from heads.estimators.base import State, Trial, check_number, positive_rate
 from heads.estimators.dense import DenseHead
@@ -21,7 +22,7 @@ from heads.networks.backend import import_keras, seeded, start_as_prior
 from heads.networks.checkpoint import Checkpoint, number, numbered
 from heads.networks.early_stopping import BestEpoch
 from heads.networks.layers import head_model
-from heads.networks.precision import POLICIES, choose_precision, on_all_devices
+from heads.networks.precision import choose_precision, on_all_devices
 from heads.networks.serialization import to_text
 from heads.networks.stored import load_model
 from heads.networks.tail import PooledTail

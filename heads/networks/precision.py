@@ -4,25 +4,16 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from cache.support.command import muted_imports
-
-POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-"""Keras' name for computing in a precision while weights and their steps stay float32."""
-
-BFLOAT16_FROM, FLOAT16_FROM = (8, 0), (7, 0)
-"""Compute capabilities from which a GPU has matrix units for these types: NVIDIA's mixed precision guide."""
+from cache.support.devices import find_fastest_precision
 
 
-def choose_precision(asked: str) -> str:
-    """The precision that was asked for, or the fastest that every device has for ``auto``."""
-    if asked != "auto":
-        return asked
+def choose_precision(requested: str) -> str:
+    """The requested precision, or for ``auto`` the fastest that every device has."""
+    if requested != "auto":
+        return requested
     with muted_imports():
         import tensorflow as tf
-    gpus = tf.config.list_physical_devices("GPU")
-    least = min((_capability(tf, gpu) for gpu in gpus), default=(0, 0))
-    if least >= BFLOAT16_FROM:
-        return "bfloat16"
-    return "float16" if least >= FLOAT16_FROM else "float32"
+    return find_fastest_precision(_capability(tf, gpu) for gpu in tf.config.list_physical_devices("GPU"))
 
 
 def _capability(tf: Any, gpu: Any) -> tuple[int, int]:

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.support.command import muted_imports
+from cache.support.devices import POLICIES
 from heads.data.maps import Maps, in_order
 from heads.networks.backend import import_keras
-from heads.networks.precision import POLICIES
 from heads.networks.serialization import from_text
 
 POOLED_IMAGES = 32
@@ -25,7 +25,7 @@ class PooledTail:
         Its layers, from `heads.networks.serialization.to_text`.
     weights : sequence of ndarray
     precision : str
-        Arithmetic of its layers, one of `heads.networks.precision.POLICIES`.
+        Arithmetic of its layers, one of `cache.support.devices.POLICIES`.
 
     Attributes
     ----------

@@ -7,7 +7,6 @@ imported where there is a GPU and not otherwise.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from cache.support.command import muted_imports
+from cache.support.devices import has_nvidia_device
 
 ROWS = 16_384
 """Rows a product: 16 MiB of scores for 256 concepts."""
@@ -25,7 +25,7 @@ def find_gpu() -> str | None:
 
     Where the system has no device of that kind TensorFlow is not asked: it takes seconds to load.
     """
-    if not any(Path("/dev").glob("nvidia[0-9]*")):
+    if not has_nvidia_device():
         return None
     return "/GPU:0" if _tensorflow().config.list_physical_devices("GPU") else None
 

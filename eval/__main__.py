@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 def _score(args: argparse.Namespace) -> None:
     from eval.bootstrap import find_interval
     from eval.breakdown import break_down, write_breakdown
-    from eval.comparison import find_submission
+    from eval.run_folder import find_submission
     from eval.scored_file import score_files
 
     submission = find_submission(args.submission)
@@ -155,7 +155,8 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from eval.comparison import compare_scored, find_submission
+    from eval.comparison import compare_scored
+    from eval.run_folder import find_submission
     from eval.scored_file import score_files
 
     edition, paths = find_edition(args.edition), [find_submission(path) for path in (args.first, args.second)]

@@ -1,17 +1,12 @@
 """Whether two runs or submissions differ, said with an interval and a p-value."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from cache.support.errors import UserError
 from eval.bootstrap import N_RESAMPLES, Difference, compare_scores, find_interval
 from eval.editions import Edition
 from eval.f1 import ImageF1, mean_f1
 from eval.scored_file import Scored
-
-VALID = "valid.csv"
-"""The submission that stands in a run's folder."""
 
 
 @dataclass(frozen=True)
@@ -73,21 +68,6 @@ def compare_scored(first: Scored, second: Scored, edition: Edition, n_resamples:
     if first.secondary_f1 is not None and second.secondary_f1 is not None and edition.allowed is not None:
         compared.append(_compare("secondary F1", first.secondary_f1, second.secondary_f1, n_resamples))
     return compared
-
-
-def find_submission(path: Path) -> Path:
-    """The submission that a path stands for: itself, or that of a run's folder.
-
-    Raises
-    ------
-    UserError
-        A folder without one.
-    """
-    if not path.is_dir():
-        return path
-    if not (path / VALID).is_file():
-        raise UserError(f"{path}: no {VALID} in it; name a finished run (`make head RUN={path}`) or a submission")
-    return path / VALID
 
 
 def _compare(name: str, first: ImageF1, second: ImageF1, n_resamples: int) -> Compared:

@@ -1,18 +1,13 @@
 """Traps of the official score: what it does in silence, and what that cost a submission."""
 
-import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from cache.support.errors import UserError
 from cache.support.messages import count, quote
 from eval.evaluator_files import ConceptSets
 from eval.f1 import mean_f1, primary_f1
-from eval.files import read_file
+from eval.run_folder import read_vocabulary
 from eval.scored_file import Scored
-
-VOCABULARY = "vocabulary.json"
-"""Where a run keeps its vocabulary, beside its submission."""
 
 NO_CONCEPT = frozenset({""})
 
@@ -54,11 +49,7 @@ def find_vocabulary(submission: Path, train: Path | None) -> frozenset[str] | No
         from eval.labels import read_concepts  # loads pandas
 
         return frozenset(concept for each in read_concepts(train) for concept in each)
-    try:
-        kept = json.loads(read_file(submission.parent / VOCABULARY))["vocabulary"]
-        return frozenset(str(concept).upper() for concept in kept)
-    except (UserError, OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+    return read_vocabulary(submission)
 
 
 def _passed_over(scored: Scored) -> Iterator[str]:

@@ -82,7 +82,7 @@ def test_a_folder_without_a_submission_is_refused(
     status, out, err = call(capsys, "compare", tmp_path, truth, "--truth", truth)
     assert (status, out) == (1, "")
     assert err == (
-        f"eval: error: {tmp_path}: no valid.csv in it; name a finished run (`make head RUN={tmp_path}`) or a submission\n"
+        f"eval: error: {tmp_path}: no valid.csv in it; give a finished run (`make head RUN={tmp_path}`) or a submission\n"
     )
 
 

@@ -12,8 +12,9 @@ import scipy.sparse
 from conftest import PROVENANCE, make_store, reported
 
 from cache.support.errors import UserError
-from eval.comparison import compare_scored, find_submission
+from eval.comparison import compare_scored
 from eval.editions import find_edition
+from eval.run_folder import find_submission
 from eval.scored_file import score_files
 from heads.ensembles.blend import fit_stack, fit_weights, mix, stack
 from heads.ensembles.builder import make_ensemble

@@ -11,10 +11,7 @@ from sklearn.base import BaseEstimator
 
 from cache.support.errors import ParameterError
 from eval.editions import MAX_CONCEPTS
-from heads.decoders.calibration import Scores
-
-Counts = NDArray[np.int64] | None
-Groups = NDArray[Any] | None
+from heads.data.types import Counts, Groups, Scores
 
 ROWS = 2048
 """Images that are decoded at a time: what is sorted stays small."""

@@ -7,8 +7,9 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from heads.decoders.base import Counts, Decoder, Groups
-from heads.decoders.calibration import Calibration, Scores
+from heads.data.types import Counts, Groups, Scores
+from heads.decoders.base import Decoder
+from heads.decoders.calibration import Calibration
 
 
 class Calibrated(Decoder):

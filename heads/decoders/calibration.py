@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.base import BaseEstimator
 
-Scores = NDArray[np.float32]
+from heads.data.types import Scores
 
 LEAST = 1e-4
 """Nearest to 0 and 1 that a score is taken for: votes, and scores that were cut to [0, 1], say no more, and their

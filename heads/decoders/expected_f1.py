@@ -8,8 +8,8 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from eval.editions import MAX_CONCEPTS
-from heads.decoders.base import Counts, Decoder, Groups
-from heads.decoders.calibration import Scores
+from heads.data.types import Counts, Groups, Scores
+from heads.decoders.base import Decoder
 from heads.decoders.top_k import most_probable
 
 LIKELY = 32

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from heads.decoders.calibration import Scores
+from heads.data.types import Scores
 
 
 @dataclass

@@ -10,8 +10,8 @@ from sklearn.utils import check_scalar
 
 from cache.support.errors import ParameterError
 from heads.data.folds import count_folds, split_folds
-from heads.decoders.base import Counts, Decoder, Groups
-from heads.decoders.calibration import Scores
+from heads.data.types import Counts, Groups, Scores
+from heads.decoders.base import Decoder
 from heads.decoders.threshold_search import Candidates
 from heads.decoders.top_k import rank
 

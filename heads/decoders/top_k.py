@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from cache.support.errors import ParameterError
 from eval.editions import MAX_CONCEPTS
-from heads.decoders.base import ROWS, Counts, Decoder, Groups
-from heads.decoders.calibration import Scores
+from heads.data.types import Counts, Groups, Scores
+from heads.decoders.base import ROWS, Decoder
 
 
 class TopK(Decoder):

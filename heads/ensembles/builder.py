@@ -11,6 +11,7 @@ from cache.support.errors import UserError
 from cache.support.files import write_text
 from cache.support.reporting import report
 from eval.editions import find_edition
+from eval.run_folder import VALID, VOCABULARY
 from eval.submission import render_submission, write_submission
 from heads.data.store import LabelledStore
 from heads.ensembles.ensemble import HOWS, MIXED, Ensemble
@@ -26,8 +27,6 @@ from heads.runs.run import (
     FORMAT,
     MEMBERS,
     METRICS,
-    VALID,
-    VOCABULARY,
     finished,
     prepare_folder,
     read_asked,

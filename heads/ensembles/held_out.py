@@ -15,8 +15,8 @@ from eval.f1 import ImageF1, image_f1
 from heads.data.folds import VALID_SCORES, load_scores, save_scores, score_out_of_fold, split_folds
 from heads.data.split import LabelledSplit, indicator
 from heads.data.store import LabelledStore
-from heads.decoders.base import Decoder, Groups
-from heads.decoders.calibration import Scores
+from heads.data.types import Groups, Scores
+from heads.decoders.base import Decoder
 from heads.ensembles.blend import fit_stack, fit_weights
 from heads.ensembles.ensemble import MIXED, Ensemble, align_rows
 from heads.evaluation.cross_validation import summarise

@@ -10,8 +10,8 @@ from sklearn.base import clone
 from eval.bootstrap import find_interval
 from eval.f1 import ImageF1, image_f1, mean_f1
 from heads.data.folds import score_out_of_fold, split_folds
-from heads.decoders.base import Counts, Decoder, Groups
-from heads.decoders.calibration import Scores
+from heads.data.types import Counts, Groups, Scores
+from heads.decoders.base import Decoder
 from heads.estimators.base import Head
 
 

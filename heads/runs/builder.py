@@ -15,18 +15,19 @@ from cache.support.files import write_text
 from cache.support.reporting import report, warn
 from cache.support.versions import installed_versions
 from eval.editions import MAX_CONCEPTS, find_edition
+from eval.run_folder import VALID
 from eval.submission import render_submission, write_submission
 from heads.data.folds import VALID_SCORES, save_scores, score_out_of_fold
 from heads.data.split import indicator, join_features
 from heads.data.store import LabelledStore
-from heads.decoders.base import Counts, Decoder, Groups
-from heads.decoders.calibration import Scores
+from heads.data.types import Counts, Groups, Scores
+from heads.decoders.base import Decoder
 from heads.estimators.base import Head
 from heads.evaluation.cross_validation import estimate, estimate_decoder, summarise
 from heads.evaluation.official_score import describe, score_valid
 from heads.runs.progress import Clock, watching
 from heads.runs.request import BOTH, FOLDS, TRAIN, VALID_SPLIT, Asked
-from heads.runs.run import FORMAT, METRICS, VALID, Run, prepare_folder, usual_set
+from heads.runs.run import FORMAT, METRICS, Run, prepare_folder, usual_set
 
 VERSIONS = ("h5py", "keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow", "tensorflow-cpu")
 HeldOut = tuple[Scores, scipy.sparse.csr_matrix, Counts, Groups]

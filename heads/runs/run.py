@@ -18,6 +18,7 @@ from cache.provenance import Provenance
 from cache.store import FeatureStore
 from cache.support.errors import UserError
 from cache.support.files import write_text
+from eval.run_folder import VALID, VOCABULARY
 from heads.data.folds import SCORES, VALID_SCORES
 from heads.decoders.base import Decoder
 from heads.estimators.base import Head
@@ -27,13 +28,8 @@ from heads.registry import make_decoder
 FORMAT = 3
 """Version of a run's files and of what a head makes of its parameters: raise it when results change."""
 
-ASKED, METRICS, DECODER, VOCABULARY = "run.json", "metrics.json", "decoder.json", "vocabulary.json"
-VALID, SUBMISSION, SUBMISSION_ZIP, SUBMISSION_RECORD = (
-    "valid.csv",
-    "submission.csv",
-    "submission.zip",
-    "submission.json",
-)
+ASKED, METRICS, DECODER = "run.json", "metrics.json", "decoder.json"
+SUBMISSION, SUBMISSION_ZIP, SUBMISSION_RECORD = "submission.csv", "submission.zip", "submission.json"
 
 EXPORTED = "model.keras"
 """The run as a Keras model, from images on; its description stands beside, with ``.json``."""

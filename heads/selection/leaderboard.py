@@ -14,8 +14,8 @@ from eval.f1 import ImageF1, image_f1, mean_f1
 from heads.data.folds import score_out_of_fold
 from heads.data.split import indicator
 from heads.data.store import LabelledStore
+from heads.data.types import Scores
 from heads.decoders.base import Decoder
-from heads.decoders.calibration import Scores
 from heads.estimators.base import Head
 from heads.evaluation.cross_validation import estimate_decoder
 from heads.evaluation.official_score import score_valid, with_interval

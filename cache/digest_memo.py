@@ -1,9 +1,9 @@
-"""Digests that need not be computed again: of files that are as they were when they were last read.
+"""Digests of files that have not changed since they were last read, so that they need not be read again.
 
-A file counts as unchanged if size, times of change and inode are; git's index decides in the same way. The time of
-last change (ctime) cannot be set by ordinary means, and a file that changed within two seconds of being read is
-read again next time, because a clock's tick may hide a second change. The memo may be lost at any time: it saves
-reading, and decides nothing.
+A file counts as unchanged if its size, times and inode are; git's index decides in the same way. The time of the last
+change (ctime) cannot be set by ordinary means. A file that changed within two seconds of being read is read again next
+time, because the clock may be too coarse to show a second change. The memo may be lost at any time: it only saves
+reading.
 """
 
 import json
@@ -20,7 +20,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class DigestMemo:
-    """Digests of files by path, kept beside a store.
+    """Digests of files by path, saved beside a store.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class DigestMemo:
     def __init__(self, store: Path) -> None:
         self._path = store.with_name(f".{store.name}.seen.json")
         self._known: dict[str, list[object]] = {}
-        self._asked: set[str] = set()
+        self._used: set[str] = set()
         self._changed = False
         try:
             known = json.loads(self._path.read_text(encoding="utf-8"))
@@ -40,7 +40,7 @@ class DigestMemo:
             pass
 
     def digest(self, path: Path) -> bytes:
-        """SHA-256 of a file's bytes, remembered or computed.
+        """SHA-256 of a file's bytes (32 bytes), remembered or computed.
 
         Raises
         ------
@@ -50,7 +50,7 @@ class DigestMemo:
         state = path.stat()
         marks = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_dev, state.st_ino]
         key = str(path.absolute())
-        self._asked.add(key)
+        self._used.add(key)
         known = self._known.get(key)
         if isinstance(known, list) and known[1:] == marks and _DIGEST.fullmatch(str(known[0])):
             return bytes.fromhex(str(known[0]))
@@ -61,12 +61,12 @@ class DigestMemo:
         return digest
 
     def save(self) -> None:
-        """Keep what is new, where the folder can be written to."""
+        """Save new digests, if the folder can be written to."""
         if not self._changed:
             return
         try:
-            # Files that nobody asked for are gone, or of another folder.
-            write_text(self._path, json.dumps({key: self._known[key] for key in self._asked if key in self._known}))
+            # Files whose digest was not used are gone, or belong to another folder.
+            write_text(self._path, json.dumps({key: self._known[key] for key in self._used if key in self._known}))
         except OSError:
-            return  # a store on a read-only file system is read all the same
+            return  # a store on a read-only file system can still be used
         self._changed = False

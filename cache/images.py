@@ -1,7 +1,7 @@
-"""Find the images of a data folder and identify each by the digest of its bytes.
+"""Find the images of a data folder, and identify each by the digest of its bytes.
 
 The layout is the official one: ``<split>/<ID>.jpg`` or ``<split>_images/<ID>.jpg``, with splits train, valid
-and test. An image's id is its file name without the ending.
+and test. The id of an image is its file name without the ending.
 """
 
 import os
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from cache.digest_memo import DigestMemo
 from cache.rows import DIGEST_BYTES
-from cache.support.errors import UserError
-from cache.support.messages import some
+from cache.support.errors import DataError
+from cache.support.messages import count, some
 from cache.support.reporting import warn
 
 SPLITS = ("train", "valid", "test")
@@ -26,7 +26,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", 
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 
 HASH_THREADS = 4
-"""SHA-256 lets go of the interpreter's lock, and reading waits for the disk: threads help both."""
+"""Threads that read and digest images. SHA-256 releases the interpreter's lock, and reading waits for the disk."""
 
 
 @dataclass(frozen=True)
@@ -37,36 +37,40 @@ class Image:
     path: Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Listing:
-    """What one split must hold: its images in order.
+    """The images of one split, in the order of the rows that a store must have.
 
     Parameters
     ----------
-    ids : list of str
-        Image ids, no two alike.
-    digests : list of bytes or None
-        SHA-256 of each image's bytes, None where the bytes cannot be had.
-    reasons : list of str
-        Why they cannot; empty where they can.
+    ids : list of str, length n_images
+        Image ids, each once.
+    digests : list of bytes or None, length n_images
+        SHA-256 of each image's bytes, None where the bytes cannot be read.
+    reasons : list of str, length n_images
+        Why they cannot be read; empty where they can.
     """
 
     ids: list[str]
     digests: list[bytes | None]
     reasons: list[str]
 
+    def __repr__(self) -> str:
+        n_unreadable = sum(digest is None for digest in self.digests)
+        return f"Listing({count(len(self.ids), 'image')}, {n_unreadable:,} cannot be read)"
+
     def digest_array(self) -> NDArray[np.uint8]:
-        """The digests as stored, shape (n_images, 32): zeros for None."""
+        """The digests as a store holds them, shape (n_images, 32): zeros instead of None."""
         joined = b"".join(digest or bytes(DIGEST_BYTES) for digest in self.digests)
         return np.frombuffer(joined, np.uint8).reshape(-1, DIGEST_BYTES)
 
 
-def find_images(data: Path) -> dict[str, list[Image]]:
+def find_images(data: str | os.PathLike[str]) -> dict[str, list[Image]]:
     """Find every image of a data folder.
 
     Parameters
     ----------
-    data : Path
+    data : path-like
         The data folder.
 
     Returns
@@ -76,11 +80,18 @@ def find_images(data: Path) -> dict[str, list[Image]]:
 
     Raises
     ------
-    UserError
-        The folder is missing or holds no image, or an id stands for two files.
+    DataError
+        The folder is missing or has no image, a part of it cannot be read, two images have the same id, or a file
+        name is not UTF-8.
+
+    Warns
+    -----
+    DataWarning
+        A split has no image, or files are left out because their ending is not that of an image.
     """
+    data = Path(data)
     if not data.is_dir():
-        raise UserError(f"{data}: no such folder; expected DATA with train/, valid/ and test/ in it")
+        raise DataError(f"{data}: no such folder; expected a folder with train/, valid/ and test/ in it")
     splits: dict[str, list[Image]] = {}
     for split in SPLITS:
         folders = [folder for folder in (data / split, data / f"{split}_images") if folder.is_dir()]
@@ -90,7 +101,7 @@ def find_images(data: Path) -> dict[str, list[Image]]:
         elif folders:
             warn(f"{folders[0]}: no image in it; split '{split}' is left out")
     if not splits:
-        raise UserError(
+        raise DataError(
             f"{data}: no image found; expected <split>/<ID>.jpg or <split>_images/<ID>.jpg, "
             f"with splits {', '.join(SPLITS)} and endings {', '.join(sorted(SUFFIXES))}"
         )
@@ -98,14 +109,26 @@ def find_images(data: Path) -> dict[str, list[Image]]:
     return splits
 
 
-def identify(splits: Mapping[str, list[Image]], seen: DigestMemo) -> dict[str, Listing]:
-    """Digest every image's bytes; where they cannot be read, keep the reason instead."""
+def identify(splits: Mapping[str, list[Image]], memo: DigestMemo) -> dict[str, Listing]:
+    """Digest the bytes of every image; where they cannot be read, note the reason instead.
+
+    Parameters
+    ----------
+    splits : mapping of str to list of Image
+        What `find_images` found.
+    memo : DigestMemo
+        Digests of files that have not changed since they were last read.
+
+    Returns
+    -------
+    dict of str to Listing
+    """
 
     def digest_or_reason(image: Image) -> tuple[bytes | None, str]:
         try:
             if not stat.S_ISREG(image.path.stat().st_mode):
-                return None, "cannot be read: not a regular file"  # a pipe would be waited for without end
-            return seen.digest(image.path), ""
+                return None, "cannot be read: not a regular file"  # reading a pipe would never end
+            return memo.digest(image.path), ""
         except OSError as error:
             return None, f"cannot be read: {error.strerror}"
 
@@ -123,26 +146,27 @@ def _walk(folder: Path) -> list[Image]:
     for root, folders, names in os.walk(folder, onerror=_refuse_unreadable, followlinks=True):
         here = os.stat(root)
         if (here.st_dev, here.st_ino) in walked:
-            folders.clear()  # a link that leads back
+            folders.clear()  # a link that points back
             continue
         walked.add((here.st_dev, here.st_ino))
         for name in names:
             path = Path(root, name)
             if name.startswith("."):
-                continue  # what file managers and archive tools leave behind
+                continue  # left behind by file managers and archive tools
             if path.suffix.lower() in SUFFIXES:
                 _refuse_odd_name(path)
                 images.append(Image(path.stem, path))
             elif path.suffix.lower() != ".csv":
                 others.append(str(path.relative_to(folder)))
     if others:
-        warn(f"{folder}: {len(others):,} files are not images by their ending and are left out: {some(sorted(others))}")
+        warn(f"{folder}: left out {count(len(others), 'file')} without the ending of an image: {some(sorted(others))}")
     return images
 
 
 def _refuse_unreadable(error: OSError) -> None:
-    raise UserError(
-        f"{error.filename}: cannot be read ({error.strerror}); its images would be missed: mend or remove it"
+    raise DataError(
+        f"{error.filename}: cannot be read ({error.strerror}), so its images would be missing; "
+        "make it readable, or remove it"
     )
 
 
@@ -150,8 +174,8 @@ def _refuse_odd_name(path: Path) -> None:
     try:
         path.name.encode("utf-8")
     except UnicodeEncodeError:
-        shown = os.fsencode(path).decode("utf-8", errors="backslashreplace")
-        raise UserError(f"{shown}: its name is not UTF-8, an id must be; rename it") from None
+        printable = os.fsencode(path).decode("utf-8", errors="backslashreplace")
+        raise DataError(f"{printable}: its name is not UTF-8, which an id must be; rename it") from None
 
 
 def _refuse_repeated(data: Path, splits: Mapping[str, list[Image]]) -> None:
@@ -162,7 +186,8 @@ def _refuse_repeated(data: Path, splits: Mapping[str, list[Image]]) -> None:
     paths = [
         str(image.path.relative_to(data)) for images in splits.values() for image in images if image.id == repeated[0]
     ]
-    raise UserError(
-        f"{data}: {len(repeated):,} ids stand for more than one image ({some(repeated)}; "
-        f"{repeated[0]} is {' and '.join(paths[:2])}); an id may be in one split once: rename or remove one of each"
+    raise DataError(
+        f"{data}: {count(len(repeated), 'id')} used by more than one image ({some(repeated)}; "
+        f"{repeated[0]} is {' and '.join(paths[:2])}); expected ids that are unique over all splits: "
+        "rename or remove one of each"
     )

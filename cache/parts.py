@@ -1,7 +1,7 @@
-"""Part files: what a store holds while it is being made.
+"""Part files: the finished work units of a store that is not finished yet.
 
-Each finished work unit is a file of its own in ``STORE.parts/FINGERPRINT/``, so a killed run loses at most the
-units that were under way. A part is there in full or not at all.
+Each unit is a file of its own in ``STORE.parts/FINGERPRINT/``, so a killed run loses at most the units that were
+under way. A part file is complete or absent.
 """
 
 import contextlib
@@ -9,17 +9,21 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
 from cache.provenance import Provenance
 from cache.rows import Rows, pack_reasons, unpack_reasons
 from cache.support.files import replacing, write_text, writing
 
-FACTS = "provenance.json"
+PROVENANCE_FILE = "provenance.json"
+
+_T = TypeVar("_T")
 
 
 class Parts:
@@ -30,7 +34,8 @@ class Parts:
     store : Path
         The store that the parts are for.
     provenance : Provenance
-        The declared facts. Parts made under other facts stand in another folder, and are neither used nor lost.
+        The facts that decide the embeddings. Parts with other facts are in another folder; they are neither used nor
+        removed.
     """
 
     def __init__(self, store: Path, provenance: Provenance) -> None:
@@ -40,40 +45,60 @@ class Parts:
         self._provenance = provenance
 
     def start(self, record: Mapping[str, Any]) -> None:
-        """Make the folder and note what it is for."""
-        facts = {"provenance": json.loads(self._provenance.to_json()), "record": dict(record)}
-        with writing(self.folder):
-            write_text(self.folder / FACTS, json.dumps(facts, indent=1))
-
-    def add(self, rows: Rows) -> None:
-        """Write one finished unit. The name is the digest of what it holds, so doing it twice changes nothing.
+        """Make the folder, and write down what it is for.
 
         Raises
         ------
-        UserError
+        StoreError
+            The disk is full or cannot be written to.
+        """
+        facts = {"provenance": json.loads(self._provenance.to_json()), "record": dict(record)}
+        with writing(self.folder):
+            write_text(self.folder / PROVENANCE_FILE, json.dumps(facts, indent=1))
+
+    def add(self, rows: Rows) -> None:
+        """Write one finished unit. Its name is the digest of its images, so writing it twice changes nothing.
+
+        Raises
+        ------
+        StoreError
             The disk is full or cannot be written to.
         """
         name = hashlib.sha256(rows.digests.tobytes()).hexdigest()[:32]
         numbers, texts = pack_reasons(rows.reasons)
         arrays = {"digests": rows.digests, "status": rows.status, "embeddings": rows.embeddings}
-        # Built in memory: HDF5 on a full disk can neither write nor close.
+        # Built in memory: on a full disk HDF5 can neither write nor close.
         image = io.BytesIO()
         with h5py.File(image, "w") as file:
             for key, array in (arrays | {"reason_rows": numbers, "reasons": texts}).items():
-                checked = array.size > 0  # HDF5 has no chunks of nothing
+                checked = array.size > 0  # an empty data set has no chunks, and so no checksum
                 file.create_dataset(key, data=array, chunks=array.shape if checked else None, fletcher32=checked)
         path = self.folder / f"{name}.h5"
         with writing(path), replacing(path) as temporary:
             temporary.write_bytes(image.getbuffer())
 
     def __iter__(self) -> Iterator[Rows]:
-        """Read the parts; a damaged one is passed over, so that its images are embedded again."""
+        """Read the parts. A damaged one is skipped, so that its images are embedded again."""
+        return self._read_each(_read_rows)
+
+    def digests(self) -> Iterator[NDArray[np.uint8]]:
+        """Read only the digests of each part, shape (n_images, 32).
+
+        Embeddings take a hundred times as much, or more. They are not checked here: a part may be counted that
+        iteration skips.
+        """
+        return self._read_each(lambda file: file["digests"][:])
+
+    def _read_each(self, read: Callable[[h5py.File], _T]) -> Iterator[_T]:
         for path in sorted(self.folder.glob("*.h5")):
-            rows = None
-            with contextlib.suppress(OSError, KeyError, ValueError, RuntimeError):
-                rows = _read(path)
-            if rows is not None:
-                yield rows
+            found = None
+            with (
+                contextlib.suppress(OSError, KeyError, ValueError, RuntimeError),
+                h5py.File(path, "r", locking=False) as file,
+            ):
+                found = read(file)
+            if found is not None:
+                yield found
 
     def remove(self) -> None:
         """Remove these parts once the store holds them, and the folder around them if nothing else is in it."""
@@ -88,23 +113,22 @@ def find_root(store: Path) -> Path:
 
 
 def find_unfinished(store: Path) -> list[Parts]:
-    """The parts of every unfinished run beside a store, whatever features it made."""
+    """The parts of every unfinished run beside a store, with whatever fingerprint."""
     found = []
-    for path in sorted(find_root(store).glob(f"*/{FACTS}")):
+    for path in sorted(find_root(store).glob(f"*/{PROVENANCE_FILE}")):
         try:
             facts = json.loads(path.read_text(encoding="utf-8"))["provenance"]
             found.append(Parts(store, Provenance.from_json(json.dumps(facts))))
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # of another version, whose business it is
+            continue  # written by another version
     return found
 
 
-def _read(path: Path) -> Rows:
-    with h5py.File(path, "r", locking=False) as file:
-        digests = file["digests"][:]
-        return Rows(
-            digests=digests,
-            status=file["status"][:],
-            reasons=unpack_reasons(len(digests), file["reason_rows"][:], file["reasons"][:]),
-            embeddings=file["embeddings"][:],
-        )
+def _read_rows(file: h5py.File) -> Rows:
+    digests = file["digests"][:]
+    return Rows(
+        digests=digests,
+        status=file["status"][:],
+        reasons=unpack_reasons(len(digests), file["reason_rows"][:], file["reasons"][:]),
+        embeddings=file["embeddings"][:],
+    )

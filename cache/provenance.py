@@ -1,7 +1,7 @@
-"""Where embeddings come from: the declared facts, whose digest is a store's fingerprint.
+"""Provenance: the facts that decide the embeddings of a store. Their digest is the store's fingerprint.
 
-Two stores with the same fingerprint hold interchangeable rows. Library versions and file names are recorded
-beside the facts but are not among them: upgrading a library does not make a store stale.
+Rows of two stores with the same fingerprint are interchangeable. Library versions and file names are recorded beside
+the facts but are not among them: upgrading a library does not make a store stale.
 """
 
 import hashlib
@@ -9,43 +9,48 @@ import json
 from dataclasses import asdict, dataclass, fields
 
 NO_POOLING = "none"
-"""The pooling of a store that holds maps, for what follows the cut."""
+"""The pooling of a store that holds maps, for the rest of a cut network."""
 
 SCHEMA = 1
 """Version of the store's layout; a reader refuses any other."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Provenance:
     """The facts that decide the numbers in a store.
 
     Parameters
     ----------
     backbone : str
-        Keras application, in lower case: ``densenet121``.
+        Name of a Keras application, in lower case: ``densenet121``.
     weights : str
-        SHA-256 of the weights' values, whatever file they came in.
+        SHA-256 of the values of the weights, whatever file they came from.
     layer : str
-        Name of the layer whose output is taken.
+        Name of the layer whose output is used.
     pooling : str
-        How that output's map becomes one vector, or ``none`` where it stays a map. Of several (``avg,gem``) the
-        vectors stand side by side.
+        How the map that this layer gives is pooled to one vector, or ``none`` if it stays a map. With several
+        poolings (``avg,gem``) their vectors are side by side.
     size : int
-        Side of the square image that the network sees, in pixels.
+        Side of the square image that the network receives, in pixels.
     decoding : str
         Version of the decoder: how a file becomes pixels.
     resizing : str
-        How pixels become a square of `size`.
+        How the image is resized to a square of `size`.
     preprocessing : str
         The Keras module whose ``preprocess_input`` is applied.
     engine : str
-        What executes the network: ``openvino`` or ``tensorflow``.
+        What runs the network: ``openvino`` or ``tensorflow``.
     precision : str
-        The arithmetic inside the engine: ``float32`` or ``bfloat16``.
+        Arithmetic inside the engine: ``float32`` or ``bfloat16``.
     dtype : str
-        How embeddings are stored: ``float32`` or ``float16``.
+        Type in which embeddings are stored: ``float32`` or ``float16``.
     schema : int
         Version of the store's layout.
+
+    Examples
+    --------
+    >>> Provenance("densenet121", "00", "relu", "avg", 224, "1", "bilinear", "densenet", "openvino", "float32")
+    Provenance(densenet121, layer relu, pooling avg, 224 px, openvino, float32; fingerprint 3ddb30d966c34636)
     """
 
     backbone: str
@@ -61,13 +66,19 @@ class Provenance:
     dtype: str = "float32"
     schema: int = SCHEMA
 
+    def __repr__(self) -> str:
+        return (
+            f"Provenance({self.backbone}, layer {self.layer}, pooling {self.pooling}, {self.size} px, {self.engine}, "
+            f"{self.precision}; fingerprint {self.fingerprint[:16]})"
+        )
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the facts, as hexadecimal digits."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
-        """The facts as JSON with sorted keys, the form that the fingerprint digests."""
+        """The facts as JSON with sorted keys; the fingerprint is the digest of this text."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
@@ -77,12 +88,12 @@ class Provenance:
         Raises
         ------
         ValueError
-            The text is not JSON, or holds other facts than this version knows.
+            The text is not JSON, or has other facts than this version knows.
         """
         facts = json.loads(text)
         names = {field.name for field in fields(cls)}
         if not isinstance(facts, dict) or set(facts) != names:
-            raise ValueError(f"provenance must hold {', '.join(sorted(names))}")
+            raise ValueError(f"a provenance needs exactly {', '.join(sorted(names))}")
         kinds = {field.name: int if field.type is int or field.type == "int" else str for field in fields(cls)}
         odd = [name for name, value in facts.items() if type(value) is not kinds[name]]
         if odd:
@@ -90,8 +101,10 @@ class Provenance:
         return cls(**facts)
 
     def differences(self, other: "Provenance") -> list[str]:
-        """Name each fact in which two provenances differ, with both values.
+        """Each fact in which two provenances differ, with both values.
 
+        Examples
+        --------
         >>> a = Provenance("densenet121", "00", "relu", "avg", 224, "1", "bilinear", "densenet", "openvino", "float32")
         >>> b = Provenance("densenet121", "00", "relu", "avg", 255, "1", "bilinear", "densenet", "openvino", "float32")
         >>> a.differences(b)

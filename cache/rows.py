@@ -1,6 +1,7 @@
-"""Rows: what is known of some images, keyed by the digest of their bytes."""
+"""Rows: what a store knows about some images, keyed by the digest of their bytes."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,38 +9,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.support.errors import ParameterError
+from cache.support.messages import count, describe_shape
 
 DIGEST_BYTES = 32
 """Length of an image's SHA-256."""
 
 OK, UNREADABLE = 0, 1
-"""Status of a row: it holds an embedding, or there is a reason why not."""
+"""Status of a row: it has an embedding, or a reason why it has none."""
 
 REASON_BYTES = 200
-"""How much is kept of why an image cannot be read."""
-
+"""Longest stored reason; the rest is cut off."""
 
 BLOCK_BYTES = 16 * 2**20
-"""How much is handled at a time where a whole split need not be in memory."""
+"""How much is read at a time where a whole split need not be in memory."""
 
 Embeddings = NDArray[np.float32] | NDArray[np.float16]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rows:
     """Some images and their embeddings.
 
     Parameters
     ----------
     digests : ndarray of uint8, shape (n_images, 32)
-        SHA-256 of each image's bytes; zeros where the bytes could not be had.
+        SHA-256 of each image's bytes; zeros where the bytes could not be read.
     status : ndarray of uint8, shape (n_images,)
         `OK` or `UNREADABLE`.
     reasons : list of str, length n_images
-        Why an image is unreadable; empty where it is not.
+        Why an image is unreadable; empty where it is readable.
     embeddings : ndarray of float32 or float16, shape (n_images, n_features) or (n_images, height, width, n_features)
         Vectors, or the maps of a network that was cut before its end.
-        NaN where the image is unreadable, so that nothing can take such a row for an embedding.
+        NaN where the image is unreadable, so that such a row is never mistaken for an embedding.
     """
 
     digests: NDArray[np.uint8]
@@ -47,8 +48,24 @@ class Rows:
     reasons: list[str]
     embeddings: Embeddings
 
+    def __repr__(self) -> str:
+        n_unreadable = int((self.status != OK).sum())
+        return (
+            f"Rows({count(len(self.status), 'image')}, {n_unreadable:,} unreadable, "
+            f"embeddings {describe_shape(self.embeddings.shape)} {self.embeddings.dtype})"
+        )
+
     def astype(self, dtype: str) -> "Rows":
-        """These rows with the embeddings in the type that a store keeps: ``float32`` or ``float16``.
+        """Convert the embeddings to the type in which they are stored.
+
+        Parameters
+        ----------
+        dtype : str
+            ``float32`` or ``float16``.
+
+        Returns
+        -------
+        Rows
 
         Raises
         ------
@@ -68,22 +85,50 @@ class Rows:
 
 
 def pack_reasons(reasons: list[str]) -> tuple[NDArray[np.int64], NDArray[np.bytes_]]:
-    """Keep only the rows that have a reason: their numbers and their texts as fixed-width bytes."""
+    """Select the rows that have a reason: their numbers, and their texts as bytes of fixed width."""
     rows = np.array([row for row, reason in enumerate(reasons) if reason], dtype=np.int64)
     texts = [reasons[row].encode()[:REASON_BYTES] for row in rows]
     return rows, np.array(texts, dtype=f"S{REASON_BYTES}")
 
 
 def unpack_reasons(n_rows: int, rows: NDArray[np.int64], texts: NDArray[np.bytes_]) -> list[str]:
-    """Undo `pack_reasons`."""
+    """Undo `pack_reasons`.
+
+    Raises
+    ------
+    ValueError
+        A reason belongs to a row that does not exist.
+    """
     reasons = [""] * n_rows
     if len(rows) and not 0 <= rows.min() <= rows.max() < n_rows:
-        raise ValueError("a reason is for a row that there is not")
+        raise ValueError("a reason belongs to a row that does not exist")
     for row, text in zip(rows, texts, strict=True):
         reasons[row] = bytes(text).decode(errors="replace")
     return reasons
 
 
-def block_rows(array: Any) -> int:
-    """How many rows of an array, or of an HDF5 data set, are `BLOCK_BYTES`; at least one."""
-    return max(1, BLOCK_BYTES // max(1, math.prod(array.shape[1:]) * array.dtype.itemsize))
+def row_slices(n_rows: int, size: int) -> Iterator[slice]:
+    """Slices of `size` rows each that cover all rows in order; the last one may be shorter.
+
+    >>> [(part.start, part.stop) for part in row_slices(5, 2)]
+    [(0, 2), (2, 4), (4, 5)]
+    """
+    return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
+
+
+def row_blocks(array: Any, n_rows: int | None = None) -> Iterator[slice]:
+    """Slices of about `BLOCK_BYTES` each that cover the rows of an array.
+
+    Parameters
+    ----------
+    array : ndarray or h5py.Dataset
+        Its shape and type decide how many rows make a block; at least one does.
+    n_rows : int, optional
+        How many rows to cover, where only some of the array's rows are wanted. All by default.
+
+    Yields
+    ------
+    slice
+    """
+    row_bytes = math.prod(array.shape[1:]) * array.dtype.itemsize
+    return row_slices(len(array) if n_rows is None else n_rows, max(1, BLOCK_BYTES // max(1, row_bytes)))

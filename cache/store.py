@@ -1,11 +1,12 @@
 """The feature store: for each split the ids, image digests, status and embeddings, row by row.
 
-One surprise: embeddings are not read through HDF5. The packed file keeps them contiguous, so they are mapped
-from the file at their offset: opening costs nothing and any number of processes share the pages.
+One surprise: embeddings are not read through HDF5. The file stores them contiguously, so they are mapped into memory
+from their offset: opening costs nothing, and any number of processes share the pages.
 """
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,53 +17,69 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.provenance import NO_POOLING, SCHEMA, Provenance
-from cache.rows import DIGEST_BYTES, OK, Embeddings, Rows, block_rows, unpack_reasons
+from cache.rows import DIGEST_BYTES, OK, Embeddings, Rows, row_blocks, unpack_reasons
 from cache.safe_hdf5 import UnsafeFileError, open_dataset, open_group, read_array, read_text
-from cache.support.errors import UserError
-from cache.support.messages import some
+from cache.support.errors import ParameterError, StoreError
+from cache.support.messages import count, describe_error, describe_shape, some
 
-MOST_ID_BYTES = 512
-"""File names are shorter on every file system."""
+MAX_ID_BYTES = 512
+"""Longest id that is read. File names are shorter on every file system."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Split:
     """The rows of one split, all in the same order.
 
     Parameters
     ----------
     ids : list of str, length n_images
-        Image ids, no two alike.
+        Image ids, each once.
     rows : Rows
         Digests, status, reasons and embeddings; the embeddings are a read-only memory map.
     poolings : tuple of str
-        How maps became embeddings; several stand side by side, each as wide as the others.
+        How maps were pooled to embeddings: ``("avg",)``. With several, their vectors are side by side, all of the same
+        width.
     """
 
     ids: list[str]
     rows: Rows
     poolings: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return (
+            f"Split({count(len(self.ids), 'image')}, {int((~self.readable).sum()):,} unreadable, embeddings "
+            f"{describe_shape(self.embeddings.shape)} {self.embeddings.dtype}, pooling {','.join(self.poolings)})"
+        )
+
     @property
     def embeddings(self) -> Embeddings:
         """Embeddings, shape (n_images, n_features), those of all poolings side by side; NaN where unreadable.
 
-        Maps, shape (n_images, height, width, n_features), where the one pooling is ``none``.
+        Maps, shape (n_images, height, width, n_features), where the only pooling is ``none``.
         """
         return self.rows.embeddings
 
     def pooled(self, pooling: str) -> Embeddings:
-        """Embeddings of one pooling of several, or of all of them (``avg,gem``), with no copy.
+        """Embeddings of one pooling, or of all of them (``avg,gem``), without a copy.
+
+        Parameters
+        ----------
+        pooling : str
+            ``avg``, ``max`` or ``gem``, or all that the store has, separated by commas.
+
+        Returns
+        -------
+        ndarray of float32 or float16, shape (n_images, n_features)
 
         Raises
         ------
-        UserError
-            There are none of that pooling.
+        ParameterError
+            The store has no embeddings of this pooling.
         """
         if set(pooling.split(",")) == set(self.poolings):
             return self.embeddings
         if pooling not in self.poolings:
-            raise UserError(f"no embeddings of pooling '{pooling}'; there are {', '.join(self.poolings)}")
+            raise ParameterError(f"no embeddings of pooling '{pooling}'; there are {', '.join(self.poolings)}")
         width = self.embeddings.shape[1] // len(self.poolings)
         start = self.poolings.index(pooling) * width
         return self.embeddings[:, start : start + width]
@@ -70,59 +87,76 @@ class Split:
     @property
     def readable(self) -> NDArray[np.bool_]:
         """Whether each image has an embedding, shape (n_images,)."""
-        return self.rows.status == OK
+        readable: NDArray[np.bool_] = self.rows.status == OK
+        return readable
 
-    def unreadable(self) -> list[str]:
-        """Each image without an embedding as ``id: reason``."""
+    def describe_unreadable(self) -> list[str]:
+        """Each image without an embedding, as ``id: reason``."""
         return [f"{self.ids[row]}: {self.rows.reasons[row]}" for row in np.flatnonzero(~self.readable)]
 
 
 class FeatureStore:
-    """A finished store, opened for reading.
+    """A finished feature store, opened for reading.
 
-    A stranger's file may be opened: nothing of it is executed, nothing outside it is read, and no size that it
+    The file may come from a stranger: nothing in it is executed, nothing outside it is read, and no size that it
     declares is believed.
 
     Parameters
     ----------
-    path : Path
-        The HDF5 file.
+    path : path-like
+        The HDF5 file that ``python -m featurize`` makes.
 
     Attributes
     ----------
+    path : Path
     provenance : Provenance
-        The declared facts.
+        The facts that decide the embeddings.
     record : dict
-        What is recorded beside the facts: where the weights came from, library versions, date.
+        What is recorded beside these facts: the source of the weights, library versions, date.
     content : str
-        Digest of everything that the store says; changes whenever an id, an image or an embedding does.
+        Digest of ids, images and embeddings; it changes whenever one of them does.
     splits : dict of str to Split
 
     Raises
     ------
-    UserError
-        There is no such file, it is not a finished store, or its layout is of another version.
+    StoreError
+        There is no such file, it is not a finished store, or its layout has another version.
+
+    Examples
+    --------
+    Open a store, and take the ids and the embeddings of one split::
+
+        store = FeatureStore("data/my_images.densenet121.h5")
+        train = store.split("train")
+        ids, X = train.ids, train.embeddings  # X: shape (n_images, n_features), NaN where an image is unreadable
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise UserError(f"{path}: no such store; make it with `make features` or name another STORE")
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = require_store(path)
         try:
             # Readers take no lock: a store on a read-only or network file system must open.
-            # And one descriptor serves HDF5 and the map: by name, a writer could put another file between them.
+            # One descriptor serves HDF5 and the memory map: between two openings by name, a writer could replace the
+            # file.
             with open(self.path, "rb") as raw, h5py.File(raw, "r") as file:
                 self._read(file, raw)
         except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
-            raise UserError(
-                f"{path}: not a finished feature store ({' '.join(str(error).split())}); expected the file that "
+            raise StoreError(
+                f"{path}: not a finished feature store ({describe_error(error)}); expected the file that "
                 "`python -m featurize` makes; move it away and run `make features` again"
             ) from error
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(split.ids):,} {name}" for name, split in self.splits.items())
+        shape = next(iter(self.splits.values())).embeddings.shape[1:]
+        return (
+            f"FeatureStore('{self.path}': {counts} images of {describe_shape(shape)} features, "
+            f"fingerprint {self.fingerprint[:16]})"
+        )
 
     def _read(self, file: h5py.File, raw: BinaryIO) -> None:
         schema = read_text(file, "schema")
         if schema != str(SCHEMA):
-            raise UserError(
+            raise StoreError(
                 f"{self.path}: layout version {schema}, expected {SCHEMA}; "
                 "use the version of this software that made it, or make it again under another name"
             )
@@ -143,8 +177,8 @@ class FeatureStore:
         n_rows = len(stored)
         if digests.shape != (n_rows, DIGEST_BYTES) or status.shape != (n_rows,) or names.shape != (n_rows,):
             raise UnsafeFileError(f"ids, digests, status and embeddings of {group.name} differ in length")
-        if names.dtype.itemsize > MOST_ID_BYTES:
-            raise UnsafeFileError(f"ids of {group.name} are longer than {MOST_ID_BYTES} bytes")
+        if names.dtype.itemsize > MAX_ID_BYTES:
+            raise UnsafeFileError(f"ids of {group.name} are longer than {MAX_ID_BYTES} bytes")
         ids = [id.decode("utf-8") for id in names[...].tolist()]
         if len(set(ids)) != n_rows or not all(id.isprintable() for id in ids):
             raise UnsafeFileError(f"ids of {group.name} are not unique, or not printable")
@@ -161,47 +195,75 @@ class FeatureStore:
 
     @property
     def has_maps(self) -> bool:
-        """Whether it holds maps for what follows the cut, rather than vectors."""
+        """Whether the store holds maps for the rest of a cut network, instead of vectors."""
         return self.provenance.pooling == NO_POOLING
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the declared facts."""
+        """Digest of the provenance."""
         return self.provenance.fingerprint
 
     def split(self, name: str) -> Split:
-        """One split's rows.
+        """The rows of one split.
+
+        Parameters
+        ----------
+        name : str
+            ``train``, ``valid`` or ``test``.
+
+        Returns
+        -------
+        Split
 
         Raises
         ------
-        UserError
+        StoreError
             The store has no such split.
         """
         if name not in self.splits:
-            raise UserError(f"{self.path}: no split '{name}'; it holds {some(sorted(self.splits))}")
+            raise StoreError(f"{self.path}: no split '{name}'; it has {some(sorted(self.splits))}")
         return self.splits[name]
 
     def blocks(self) -> Iterator[Rows]:
-        """All rows, a block at a time, read anew: what is mapped would count as this process's memory."""
+        """Iterate over all rows, some at a time, read from the file instead of the map.
+
+        Pages of the map that were read would count as memory of this process.
+
+        Yields
+        ------
+        Rows
+        """
         for split in self.splits.values():
             rows = split.rows
             stored = rows.embeddings
             assert isinstance(stored, np.memmap)
-            step, row_bytes = block_rows(stored), math.prod(stored.shape[1:]) * stored.itemsize
-            for start in range(0, len(rows.digests), step):
-                part = slice(start, start + step)
-                shape, place = stored[part].shape, stored.offset + start * row_bytes
-                numbers: Any = np.fromfile(self.path, stored.dtype, math.prod(shape), offset=place)
+            row_bytes = math.prod(stored.shape[1:]) * stored.itemsize
+            for part in row_blocks(stored):
+                shape, offset = stored[part].shape, stored.offset + part.start * row_bytes
+                numbers: Any = np.fromfile(self.path, stored.dtype, math.prod(shape), offset=offset)
                 block = numbers.reshape(shape)
                 yield Rows(rows.digests[part], rows.status[part], rows.reasons[part], block)
 
 
+def require_store(path: str | os.PathLike[str]) -> Path:
+    """The path of a store, if there is a file.
+
+    Raises
+    ------
+    StoreError
+        There is none.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StoreError(f"{path}: no such store; make it with `make features`, or give the path of another STORE")
+    return path
+
+
 def _check_record(record: object) -> dict[str, Any]:
-    """What the project reads of a record is there and text."""
+    """Check that what the project reads of a record is there, and is text."""
     if not isinstance(record, dict) or not isinstance(asked := record.get("asked"), dict):
-        raise UnsafeFileError("its record does not say what was asked")
-    if not all(
-        isinstance(text, str) for text in (asked.get("weights"), asked.get("layer"), record.get("weights_source"))
-    ):
-        raise UnsafeFileError("its record does not say which weights and layer were asked for")
+        raise UnsafeFileError("its record does not say what was requested")
+    texts = (asked.get("weights"), asked.get("layer"), record.get("weights_source"))
+    if not all(isinstance(text, str) for text in texts):
+        raise UnsafeFileError("its record does not say which weights and layer were requested")
     return record

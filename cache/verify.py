@@ -1,5 +1,6 @@
-"""Check every byte of a store, and say what stands where one is wrong."""
+"""Check every byte of a store, and say which rows are damaged."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,26 +8,34 @@ import h5py
 import numpy as np
 
 from cache.block_digests import find_damage
-from cache.rows import block_rows
-from cache.store import FeatureStore
-from cache.support.errors import UserError
+from cache.rows import row_blocks
+from cache.store import FeatureStore, require_store
 
 
 @dataclass(frozen=True)
 class Defect:
-    """Something wrong: bytes from `start` up to `end`, and what stands there."""
+    """Something wrong in a store.
+
+    Parameters
+    ----------
+    start, end : int
+        The damaged bytes, from `start` up to, not including, `end`; both 0 where no byte is damaged.
+    where : str
+        The data sets and rows that these bytes belong to.
+    """
 
     start: int
     end: int
     where: str
 
 
-def verify_store(path: Path) -> list[Defect]:
-    """Check a store.
+def verify_store(path: str | os.PathLike[str]) -> list[Defect]:
+    """Check every byte of a store against its digest.
 
     Parameters
     ----------
-    path : Path
+    path : path-like
+        The HDF5 file.
 
     Returns
     -------
@@ -35,21 +44,20 @@ def verify_store(path: Path) -> list[Defect]:
 
     Raises
     ------
-    UserError
+    StoreError
         There is no such file, or its end is missing.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such store; make it with `make features` or name another STORE")
+    path = require_store(path)
     places = _find_places(path)
     defects = [
-        Defect(damage.start, damage.end, _say_where(damage.start, damage.end, places)) for damage in find_damage(path)
+        Defect(damage.start, damage.end, _locate(damage.start, damage.end, places)) for damage in find_damage(path)
     ]
-    return defects or _find_unfinite(path)
+    return defects or _find_not_finite(path)
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a data set stands in the file."""
+    """The bytes of a data set in the file."""
 
     name: str
     start: int
@@ -61,20 +69,20 @@ def _find_places(path: Path) -> list[_Place]:
     """The data sets that HDF5 can still find."""
     places: list[_Place] = []
 
-    def note(name: str, each: object) -> None:
+    def add(name: str, each: object) -> None:
         if isinstance(each, h5py.Dataset) and each.id.get_offset() is not None and len(each):
             start = each.id.get_offset()
             places.append(_Place(name, start, start + each.nbytes, each.nbytes // len(each)))
 
     try:
         with h5py.File(path, "r", locking=False) as file:
-            file.visititems(note)
+            file.visititems(add)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError):
-        pass  # the damage is in HDF5's own structure, and is located by its bytes alone
+        pass  # HDF5's own structure is damaged: the damage is reported by its bytes alone
     return places
 
 
-def _say_where(start: int, end: int, places: list[_Place]) -> str:
+def _locate(start: int, end: int, places: list[_Place]) -> str:
     found = []
     for place in places:
         low, high = max(start, place.start), min(end, place.end)
@@ -84,17 +92,14 @@ def _say_where(start: int, end: int, places: list[_Place]) -> str:
     return "; ".join(found) or "the file's structure or its digests"
 
 
-def _find_unfinite(path: Path) -> list[Defect]:
-    """Rows whose status says fine and whose embedding is not finite: written so, not damaged."""
+def _find_not_finite(path: Path) -> list[Defect]:
+    """Rows that are marked as readable and have an embedding that is not finite: a fault of the writer, not damage."""
     defects = []
     for name, split in FeatureStore(path).splits.items():
-        step = block_rows(split.embeddings)
-        for start in range(0, len(split.ids), step):
-            part = slice(start, start + step)
+        for part in row_blocks(split.embeddings):
             finite = np.isfinite(split.embeddings[part])
             bad = split.readable[part] & ~finite.all(axis=tuple(range(1, finite.ndim)))
-            defects += [
-                Defect(0, 0, f"splits/{name}/embeddings row {start + row:,} ({split.ids[start + row]}) is not finite")
-                for row in np.flatnonzero(bad)
-            ]
+            for row in part.start + np.flatnonzero(bad):
+                where = f"splits/{name}/embeddings row {row:,} ({split.ids[row]}) is not finite"
+                defects.append(Defect(0, 0, where))
     return defects

@@ -1,4 +1,4 @@
-"""Packing: rows keyed by digest, from parts and from an earlier store, become the one contiguous file."""
+"""Write a store: rows from parts and from an earlier store, keyed by digest, become one contiguous file."""
 
 import hashlib
 import json
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from cache.block_digests import append_digests
 from cache.images import Listing
 from cache.provenance import SCHEMA, Provenance
-from cache.rows import OK, UNREADABLE, Rows, block_rows, pack_reasons
-from cache.support.errors import UserError
+from cache.rows import OK, UNREADABLE, Rows, pack_reasons, row_blocks
+from cache.support.errors import DataError
 from cache.support.files import SteadyFile, replacing, writing
-from cache.support.messages import some
+from cache.support.messages import count, some
 
 
 def write_store(
@@ -28,27 +28,29 @@ def write_store(
     sources: Iterable[Rows],
     shape: tuple[int, ...],
 ) -> None:
-    """Write a finished store, whole or not at all.
+    """Write a finished store, completely or not at all.
 
     Parameters
     ----------
     path : Path
         The store. An earlier one stays as it is until the new one is complete.
     provenance : Provenance
-        The declared facts.
+        The facts that decide the embeddings.
     record : mapping
-        What is recorded beside them; anything JSON can hold.
+        What is recorded beside these facts; anything that JSON can represent.
     listings : mapping of str to Listing
         The rows that each split must have, in order.
     sources : iterable of Rows
-        Where embeddings come from; a digest that is in several is taken once.
+        The embeddings. Where several sources have the same digest, the first one counts.
     shape : tuple of int
-        Of one image's embedding: ``(n_features,)``, or ``(height, width, n_features)`` of a map.
+        Shape of one embedding: ``(n_features,)``, or ``(height, width, n_features)`` for a map.
 
     Raises
     ------
-    UserError
-        A listed image is in none of the sources, or the disk is full.
+    DataError
+        A listed image is in none of the sources.
+    StoreError
+        The disk is full or cannot be written to.
     """
     with writing(path), replacing(path) as temporary:
         with open(temporary, "w+b", buffering=0) as raw:
@@ -60,7 +62,7 @@ def write_store(
 
 
 def _checked(sources: Iterable[Rows], steady: SteadyFile) -> Iterator[Rows]:
-    """Stop at the first error of the file that the rows go to."""
+    """Stop at the first error of the file that the rows are written to."""
     for rows in sources:
         yield rows
         steady.check()
@@ -80,17 +82,17 @@ def _write(
     status, reasons = _fill(groups, listings, sources)
     content = hashlib.sha256(provenance.fingerprint.encode())
     for name, group in groups.items():
-        numbers, texts = pack_reasons(reasons[name])
-        for key, array in (("status", status[name]), ("reason_rows", numbers), ("reasons", texts)):
+        rows, why = pack_reasons(reasons[name])
+        for key, array in (("status", status[name]), ("reason_rows", rows), ("reasons", why)):
             group.create_dataset(key, data=array)
         content.update(name.encode() + _digest_group(group))
-    head = {
+    texts = {
         "schema": str(SCHEMA),
         "provenance": provenance.to_json(),
         "record": json.dumps(dict(record), sort_keys=True),
         "content": content.hexdigest(),
     }
-    for name, text in head.items():
+    for name, text in texts.items():
         file.create_dataset(name, data=np.frombuffer(text.encode(), np.uint8))
 
 
@@ -99,14 +101,14 @@ def _lay_out(file: h5py.File, name: str, listing: Listing, shape: tuple[int, ...
     group.create_dataset("ids", data=np.char.encode(np.array(listing.ids), "utf-8"))
     group.create_dataset("digests", data=listing.digest_array())
     group.create_dataset("embeddings", (len(listing.ids), *shape), dtype, fillvalue=np.nan)
-    group["embeddings"][0] = np.nan  # makes HDF5 allocate it, even if no image can be read
+    group["embeddings"][0] = np.nan  # so that HDF5 allocates it even if no image can be read
     return group
 
 
 def _fill(
     groups: Mapping[str, h5py.Group], listings: Mapping[str, Listing], sources: Iterable[Rows]
 ) -> tuple[dict[str, NDArray[np.uint8]], dict[str, list[str]]]:
-    """Copy each row to every place that its digest is listed at; return status and reasons a split."""
+    """Copy each row to every place where its digest is listed; returns status and reasons of each split."""
     places: dict[bytes, list[tuple[str, int]]] = defaultdict(list)
     for name, listing in listings.items():
         for row, digest in enumerate(listing.digests):
@@ -127,25 +129,25 @@ def _fill(
             _write_rows(stored[name], np.array(sorted(pairs)), rows)
     if places:
         missing = [listings[name].ids[row] for found in places.values() for name, row in found]
-        raise UserError(
-            f"{len(missing):,} images changed or vanished while they were being embedded ({some(missing)}); "
-            "run the same command again, it goes on from what is finished"
+        raise DataError(
+            f"{count(len(missing), 'image')} changed or vanished while being embedded ({some(missing)}); "
+            "run the same command again: it continues from what is finished"
         )
     return status, reasons
 
 
 def _write_rows(stored: h5py.Dataset, moves: NDArray[np.int64], rows: Rows) -> None:
-    """Write embeddings to their rows, a run of neighbours at a time; `moves` has rows and indices, shape (n, 2)."""
-    for run in np.split(moves, np.flatnonzero(np.diff(moves[:, 0]) != 1) + 1):
-        stored[run[0, 0] : run[-1, 0] + 1] = rows.embeddings[run[:, 1]]
+    """Write embeddings to their rows: `moves` has target rows, sorted, and indices into `rows`, shape (n, 2)."""
+    # Neighbouring rows are written together: HDF5 takes a slice much faster than row after row.
+    for stretch in np.split(moves, np.flatnonzero(np.diff(moves[:, 0]) != 1) + 1):
+        stored[stretch[0, 0] : stretch[-1, 0] + 1] = rows.embeddings[stretch[:, 1]]
 
 
 def _digest_group(group: h5py.Group) -> bytes:
-    """SHA-256 over a split's data sets."""
+    """SHA-256 over the data sets of a split."""
     digest = hashlib.sha256()
     for key in sorted(group):
         digest.update(key.encode())
-        step = block_rows(group[key])
-        for start in range(0, len(group[key]), step):
-            digest.update(group[key][start : start + step].tobytes())
+        for part in row_blocks(group[key]):
+            digest.update(group[key][part].tobytes())
     return digest.digest()

@@ -235,7 +235,7 @@ def _describe(store: FeatureStore) -> str:
 
 def _tell_unreadable(store: FeatureStore) -> None:
     for name, split in store.splits.items():
-        lines = split.unreadable()
+        lines = split.describe_unreadable()
         if lines:
             warn(
                 f"{name}: {len(lines):,} images cannot be read; their rows stay, without an embedding ({some(lines)}); "

@@ -33,7 +33,7 @@ def call(capsys: pytest.CaptureFixture[str]) -> Command:
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Relative names are of a folder of the test's own."""
+    """Relative paths lead to a folder of the test's own."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -73,7 +73,7 @@ def store(tmp_path: Path) -> Path:
         ("eval check {text} --ids nowhere.csv", "eval: error: nowhere.csv: no such file"),
     ],
 )
-def test_what_the_user_can_mend_is_one_line_and_status_1(
+def test_what_the_user_can_fix_is_one_line_and_status_1(
     call: Command, store: Path, phantoms: Path, tmp_path: Path, words: str, message: str
 ) -> None:
     text = tmp_path / "text.csv"
@@ -107,7 +107,7 @@ def test_wrong_usage_is_status_2(call: Command, words: str) -> None:
     assert err.startswith("usage: python -m ")
 
 
-def test_the_status_of_a_store_is_told_to_people_and_programs(call: Command, store: Path) -> None:
+def test_the_status_of_a_store_is_printed_as_text_and_as_json(call: Command, store: Path) -> None:
     status, out, _ = call("cache", "status", store)
     assert status == 0
     assert "train         2 rows of 2, 1 unreadable" in out
@@ -116,7 +116,7 @@ def test_the_status_of_a_store_is_told_to_people_and_programs(call: Command, sto
     assert json.loads(out)["splits"]["train"] == {"rows": 2, "features": 2, "unreadable": ["b: empty file"]}
 
 
-def test_a_score_is_told_to_people_and_programs(call: Command, tmp_path: Path) -> None:
+def test_a_score_is_printed_as_text_and_as_json(call: Command, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("ID,CUIs\na,C0040405;C1\nb,C1306645\n")
     (tmp_path / "s.csv").write_text("b,C1306645\na,C0040405\n")
     score = ("eval", "score", tmp_path / "s.csv", "--truth", tmp_path / "t.csv", "--manual", tmp_path / "t.csv")
@@ -126,10 +126,10 @@ def test_a_score_is_told_to_people_and_programs(call: Command, tmp_path: Path) -
     assert "secondary F1  1.0000  [1.0000, 1.0000]" in out
     assert "the form check of 2026 would refuse it: line 1: header" in err
     status, out, _ = call(*score, "--edition", 2024, "--json")
-    said = json.loads(out)
-    groups = {each["name"]: (each["n_true"], each["n_hits"]) for each in said.pop("breakdown")["group"]}
+    printed = json.loads(out)
+    groups = {each["name"]: (each["n_true"], each["n_hits"]) for each in printed.pop("breakdown")["group"]}
     assert groups == {"modality": (2, 2), "rest": (1, 0)}
-    assert said == {
+    assert printed == {
         "edition": 2024,
         "n_images": 2,
         "primary": pytest.approx(5 / 6),
@@ -141,7 +141,7 @@ def test_a_score_is_told_to_people_and_programs(call: Command, tmp_path: Path) -
     }
 
 
-def test_every_fault_of_a_submission_is_named_with_its_line(call: Command, tmp_path: Path) -> None:
+def test_every_fault_of_a_submission_is_printed_with_its_line(call: Command, tmp_path: Path) -> None:
     (tmp_path / "ids.csv").write_text("ID,CUIs\na,\nb,\n")
     (tmp_path / "s.csv").write_text("ID,CUIs\na,C1;C1\nb,nodule\n")
     check = ("eval", "check", tmp_path / "s.csv", "--ids", tmp_path / "ids.csv")
@@ -173,11 +173,11 @@ def test_a_reader_that_goes_away_is_no_error(store: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_interrupting_says_that_the_same_command_goes_on(phantoms: Path, tmp_path: Path) -> None:
+def test_an_interrupted_command_says_that_it_would_continue(phantoms: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "featurize", phantoms, "--store", tmp_path / "s.h5", "--weights", "random:0"]
-    told = os.environ | {"PYTHONUNBUFFERED": "1"}
+    env = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=told
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=env
     ) as process:
         assert process.stdout is not None
         while not process.stdout.readline().startswith("engine"):
@@ -185,4 +185,4 @@ def test_interrupting_says_that_the_same_command_goes_on(phantoms: Path, tmp_pat
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert err == "featurize: interrupted; the same command goes on from what is finished\n"
+    assert err == "featurize: interrupted; the same command continues from what is finished\n"

@@ -162,7 +162,10 @@ def test_a_folder_in_the_place_of_the_breakdown_is_told(
 ) -> None:
     for folder in (tmp_path, "."):
         status, _, err = call(capsys, "score", truth, "--truth", truth, "--breakdown", folder)
-        assert (status, err) == (1, f"eval: error: {folder}: a folder; name a file to write\n")
+        assert (status, err) == (
+            1,
+            f"eval: error: {folder}: is a folder, expected a file to write; give another path\n",
+        )
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "x", "1e3", "1000001"])

@@ -1,4 +1,4 @@
-"""A run may be killed at any moment, the disk may be full, the images may vanish: nothing finished is lost."""
+"""A run may be killed at any moment, the disk may be full, images may vanish: no finished work is lost."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from conftest import PROVENANCE, ROOT, make_store
 from cache.lock import find_holder, locked
 from cache.parts import find_unfinished
 from cache.store import FeatureStore
-from cache.support.errors import UserError
+from cache.support.errors import RunError, StoreError
 
 
 def start(data: Path, store: Path, *args: object) -> subprocess.Popen[str]:
@@ -38,11 +38,12 @@ def run(data: Path, store: Path, *args: object) -> tuple[int, str, str]:
 
 
 def finished_images(store: Path) -> int:
-    """How many images stand in part files."""
+    """How many images are in part files."""
     return sum(len(rows.digests) for parts in find_unfinished(store) for rows in parts)
 
 
-def said_pending(out: str) -> int:
+def pending_images(out: str) -> int:
+    """How many images a run reported that it would embed."""
     found = re.search(r"(\d+) images to embed", out)
     return int(found.group(1)) if found else 0
 
@@ -69,7 +70,7 @@ def assert_same(store: Path, undisturbed: FeatureStore) -> None:
 @pytest.mark.parametrize(
     ("call", "number"), [("replace", 1), ("replace", 2), ("fsync", 8), ("replace", 6), ("fsync", 22), ("replace", 12)]
 )
-def test_a_run_killed_at_any_step_of_a_write_goes_on(
+def test_a_run_killed_at_any_step_of_a_write_continues(
     phantoms: Path, undisturbed: FeatureStore, tmp_path: Path, call: str, number: int, when: str
 ) -> None:
     store = tmp_path / "place" / "s.h5"
@@ -78,13 +79,11 @@ def test_a_run_killed_at_any_step_of_a_write_goes_on(
     finished, complete = finished_images(store), store.exists()
     status, out, err = run(phantoms, store)
     assert status == 0, err
-    assert said_pending(out) == (0 if complete else 40 - finished), "a finished unit was embedded twice"
+    assert pending_images(out) == (0 if complete else 40 - finished), "a finished unit was embedded twice"
     assert_same(store, undisturbed)
 
 
-def test_a_run_killed_again_and_again_comes_to_the_same_end(
-    phantoms: Path, undisturbed: FeatureStore, tmp_path: Path
-) -> None:
+def test_a_run_killed_again_and_again_ends_the_same(phantoms: Path, undisturbed: FeatureStore, tmp_path: Path) -> None:
     store, embedded = tmp_path / "place" / "s.h5", 0
     for _ in range(4):
         before = finished_images(store)
@@ -95,11 +94,13 @@ def test_a_run_killed_again_and_again_comes_to_the_same_end(
         embedded += finished_images(store) - before
     status, out, _ = run(phantoms, store)
     assert status == 0
-    assert embedded + said_pending(out) == 40, "a finished unit was embedded twice"
+    assert embedded + pending_images(out) == 40, "a finished unit was embedded twice"
     assert_same(store, undisturbed)
 
 
-def test_an_interrupted_run_ends_cleanly_and_goes_on(phantoms: Path, undisturbed: FeatureStore, tmp_path: Path) -> None:
+def test_an_interrupted_run_ends_cleanly_and_continues(
+    phantoms: Path, undisturbed: FeatureStore, tmp_path: Path
+) -> None:
     store = tmp_path / "place" / "s.h5"
     with start(phantoms, store, "--seconds", 0.2, "--workers", 2) as process:
         while finished_images(store) < 8:
@@ -107,40 +108,38 @@ def test_an_interrupted_run_ends_cleanly_and_goes_on(phantoms: Path, undisturbed
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert err == "featurize: interrupted; the same command goes on from what is finished\n"
+    assert err == "featurize: interrupted; the same command continues from what is finished\n"
     finished = finished_images(store)
     status, out, _ = run(phantoms, store)
-    assert (status, said_pending(out)) == (0, 40 - finished)
+    assert (status, pending_images(out)) == (0, 40 - finished)
     assert_same(store, undisturbed)
 
 
 @pytest.mark.parametrize("largest", [2000, 12_000])
-def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
+def test_a_full_disk_is_one_line_and_the_next_run_continues(
     phantoms: Path, undisturbed: FeatureStore, tmp_path: Path, largest: int
 ) -> None:
     # A part is about 8 KB and the store about 20: the first limit stops the first part, the second the store.
     store = tmp_path / "place" / "s.h5"
     status, _, err = run(phantoms, store, "--largest-file", largest)
     assert status == 1
-    assert re.fullmatch(
-        r"featurize: error: \S+ cannot be written \(File too large\); what is finished is kept.*\n", err
-    )
+    assert re.fullmatch(r"featurize: error: \S+ cannot be written \(File too large\); finished work is saved.*\n", err)
     assert not store.exists()
     finished = finished_images(store)
     assert finished == (0 if largest < 8000 else 40)
     status, out, _ = run(phantoms, store)
-    assert (status, said_pending(out)) == (0, 40 - finished)
+    assert (status, pending_images(out)) == (0, 40 - finished)
     assert_same(store, undisturbed)
 
 
-def test_a_disk_without_room_is_refused_with_the_numbers(
+def test_a_disk_without_room_is_refused_with_both_numbers(
     phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cache.support.files import require_room
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 1_200_000_000))  # type: ignore[attr-defined]
     require_room(tmp_path / "not" / "yet" / "s.h5", 1_000_000_000)
-    with pytest.raises(UserError, match=r"needs 5\.0 GB while it is made, its disk has 1\.2 GB free"):
+    with pytest.raises(StoreError, match=r"needs 5\.0 GB while it is made, its disk has 1\.2 GB free"):
         require_room(tmp_path / "not" / "yet" / "s.h5", 5_000_000_000)
 
 
@@ -157,13 +156,13 @@ def test_images_that_vanish_during_a_run_lose_nothing(
     shutil.copytree(phantoms, data)
     status, _, err = run(data, store, "--remove", data)
     assert status == 1
-    assert "images changed or vanished while they were being embedded" in err
+    assert "images changed or vanished while being embedded" in err
     assert err.count("\n") == 1
     finished = finished_images(store)
     assert 0 < finished < 40
     shutil.copytree(phantoms, data)
     status, out, _ = run(data, store)
-    assert (status, said_pending(out)) == (0, 40 - finished)
+    assert (status, pending_images(out)) == (0, 40 - finished)
     assert_same(store, undisturbed)
 
 
@@ -176,7 +175,7 @@ def test_a_damaged_part_is_embedded_again(phantoms: Path, undisturbed: FeatureSt
     path.write_bytes(data)
     finished = finished_images(store)
     status, out, _ = run(phantoms, store)
-    assert (status, said_pending(out)) == (0, 40 - finished)
+    assert (status, pending_images(out)) == (0, 40 - finished)
     assert_same(store, undisturbed)
 
 
@@ -191,7 +190,7 @@ def test_a_second_writer_is_refused_with_the_firsts_process_and_host(phantoms: P
     assert re.fullmatch(rf"featurize: error: {store}: is being written by process {process.pid} on \S+; wait .*\n", err)
 
 
-def test_a_dead_writers_claim_is_taken_over(tmp_path: Path) -> None:
+def test_a_dead_writers_lock_is_taken_over(tmp_path: Path) -> None:
     store = tmp_path / "s.h5"
     (tmp_path / ".s.h5.lock").write_text("process 4711 on elsewhere")
     assert find_holder(store) is None
@@ -200,13 +199,54 @@ def test_a_dead_writers_claim_is_taken_over(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_writer_had_under_way_is_cleared_away(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     for name in (".s.h5.99.tmp", "..s.h5.seen.json.99.tmp", ".others.h5.99.tmp", "s.h5.parts/0123/.unit.h5.99.tmp"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("half")
     with locked(tmp_path / "s.h5"):
         pass
     assert [path.name for path in tmp_path.rglob("*.tmp")] == [".others.h5.99.tmp"]
+
+
+def test_a_folder_is_locked_like_a_store_and_by_one_thread_only(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "ridge"
+    message = rf"ridge: is being fitted by process {os.getpid()} on \S+; wait until it has ended, or end it"
+    with locked(run, RunError, "fitted"):
+        run.mkdir()
+        with pytest.raises(RunError, match=message), locked(run, RunError, "fitted"):
+            pass
+        (run / ".metrics.json.99.0123abcd.tmp").write_text("half")
+        (run / ".mine.tmp").write_text("precious")
+    with locked(run):
+        assert [path.name for path in run.iterdir()] == [".mine.tmp"]
+    assert [path.name for path in run.parent.iterdir()] == ["ridge"]
+
+
+def test_the_current_folder_has_one_lock_under_all_its_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    with locked(Path(".")):
+        for path in (tmp_path / "here", Path("below/..")):
+            with pytest.raises(StoreError, match="is being written by process"), locked(path):
+                pass
+
+
+def test_a_lock_on_a_file_that_its_holder_removes_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cache import lock
+
+    flock, file = lock.fcntl.flock, tmp_path / ".s.h5.lock"
+
+    def remove_once_and_lock(*args: int) -> None:
+        monkeypatch.setattr(lock.fcntl, "flock", flock)
+        file.unlink()  # its holder ends after we have opened the file
+        flock(*args)
+
+    monkeypatch.setattr(lock.fcntl, "flock", remove_once_and_lock)
+    with locked(tmp_path / "s.h5"), pytest.raises(StoreError), locked(tmp_path / "s.h5"):
+        pass
+    assert not file.exists()
 
 
 def test_readers_are_not_stopped_by_a_writer(tmp_path: Path) -> None:

@@ -473,7 +473,7 @@ def test_a_full_disk_while_the_network_is_converted_is_one_line(place: Path, mon
         raise RuntimeError("basic_ios::clear: iostream error")
 
     monkeypatch.setattr(network, "convert", fail)
-    with pytest.raises(UserError, match=r"cannot be written .*what is finished is kept"):
+    with pytest.raises(UserError, match=r"cannot be written .*finished work is saved"):
         make_features(place / "data", place / "k.h5", {**SMALL, "engine": "openvino"})
 
 

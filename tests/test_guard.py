@@ -1,4 +1,4 @@
-"""A stranger's file neither executes, nor reads outside itself, nor takes the memory down."""
+"""A stranger's file executes nothing, reads nothing outside itself, and takes no memory that it only declares."""
 
 import json
 import resource
@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, make_store
 
 from cache.store import FeatureStore
-from cache.support.errors import UserError
+from cache.support.errors import StoreError
 
 
 def external_link(file: h5py.File, folder: Path) -> None:
@@ -150,7 +150,7 @@ def test_what_a_store_never_has_is_refused(tmp_path: Path, damage: Callable[[h5p
     make_store(path, {"train": {"a": np.ones(2), "b": np.ones(2)}})
     with h5py.File(path, "a") as file:
         damage(file, tmp_path)
-    with pytest.raises(UserError, match="not a finished feature store") as caught:
+    with pytest.raises(StoreError, match="not a finished feature store") as caught:
         FeatureStore(path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "executed").exists()

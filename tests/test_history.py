@@ -1,4 +1,4 @@
-"""Whatever happens to a data folder, a store that was kept up to date equals one that is made afresh."""
+"""Whatever happens to a data folder, a store that is brought up to date equals one that is made anew."""
 
 import contextlib
 import io
@@ -44,7 +44,7 @@ def picture(shade: int) -> bytes:
 
 
 def files(data: Path) -> list[Path]:
-    """The images, the two that always stay left out: a split that vanishes is refused."""
+    """The images without the two that always stay: a split that vanishes is refused."""
     return sorted(path for split in SPLITS for path in (data / split).iterdir() if not path.stem.startswith("stays"))
 
 
@@ -100,11 +100,11 @@ def test_any_history_ends_equal_to_a_fresh_build(
             (place / "data" / split / f"stays{number}.png").write_bytes(picture(10 + number))
         for number, event in enumerate(events):
             happen(place, number, event, patch)
-        kept, fresh = make(place, "s.h5"), make(place, "fresh.h5")
-        assert kept.content == fresh.content
-        assert kept.splits.keys() == fresh.splits.keys()
+        updated, fresh = make(place, "s.h5"), make(place, "fresh.h5")
+        assert updated.content == fresh.content
+        assert updated.splits.keys() == fresh.splits.keys()
         for name, split in fresh.splits.items():
-            assert kept.split(name).ids == split.ids
-            assert kept.split(name).embeddings.tobytes() == split.embeddings.tobytes()
-            assert kept.split(name).rows.reasons == split.rows.reasons
+            assert updated.split(name).ids == split.ids
+            assert updated.split(name).embeddings.tobytes() == split.embeddings.tobytes()
+            assert updated.split(name).rows.reasons == split.rows.reasons
         assert not list(place.glob("*.parts"))

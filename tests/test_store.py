@@ -1,9 +1,12 @@
-"""The store keeps rows aligned, whatever order they come in, and refuses what is not a finished store."""
+"""The store keeps rows aligned, in whatever order they come; a file that is not a finished store is refused."""
 
+import inspect
 import json
 import os
+import textwrap
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,12 +17,12 @@ from cache.images import Listing
 from cache.parts import Parts
 from cache.provenance import Provenance
 from cache.store import FeatureStore
-from cache.support.errors import UserError
+from cache.support.errors import DataError, ParameterError, StoreError
 from cache.support.files import replacing
 from cache.writer import write_store
 
 
-def test_a_store_gives_back_what_was_packed(tmp_path: Path) -> None:
+def test_a_store_returns_what_was_written(tmp_path: Path) -> None:
     make_store(
         tmp_path / "s.h5", {"train": {"a": np.array([1, 2]), "ä": np.array([3, 4])}, "test": {"c": np.array([5, 6])}}
     )
@@ -38,7 +41,7 @@ def test_embeddings_are_mapped_not_copied(tmp_path: Path) -> None:
     assert not embeddings.flags.writeable
 
 
-def test_rows_find_their_place_from_any_part_in_any_order(tmp_path: Path) -> None:
+def test_rows_may_come_from_any_part_in_any_order(tmp_path: Path) -> None:
     ids = [f"i{number}" for number in range(20)]
     listing = Listing(ids, [digest(number) for number in range(20)], [""] * 20)
     order = np.random.default_rng(0).permutation(20)
@@ -64,18 +67,20 @@ def test_unreadable_images_keep_their_row_and_reason(tmp_path: Path) -> None:
     split = FeatureStore(tmp_path / "s.h5").split("train")
     assert split.readable.tolist() == [True, False, True]
     assert np.isnan(split.embeddings[1]).all()
-    assert split.unreadable() == ["b: damaged: truncated"]
+    assert split.describe_unreadable() == ["b: damaged: truncated"]
 
 
 def test_a_file_without_bytes_keeps_its_row(tmp_path: Path) -> None:
     listing = Listing(["a", "b"], [digest(1), None], ["", "cannot be read: Permission denied"])
     write_store(tmp_path / "s.h5", PROVENANCE, RECORD, {"train": listing}, [make_rows([1], np.ones((1, 2)))], (2,))
-    assert FeatureStore(tmp_path / "s.h5").split("train").unreadable() == ["b: cannot be read: Permission denied"]
+    assert FeatureStore(tmp_path / "s.h5").split("train").describe_unreadable() == [
+        "b: cannot be read: Permission denied"
+    ]
 
 
 def test_an_image_in_no_source_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     listing = Listing(["a", "b"], [digest(1), digest(2)], ["", ""])
-    with pytest.raises(UserError, match=r"1 images changed or vanished while they were being embedded \(b\)"):
+    with pytest.raises(DataError, match=r"1 image changed or vanished while being embedded \(b\)"):
         write_store(tmp_path / "s.h5", PROVENANCE, RECORD, {"train": listing}, [make_rows([1], np.ones((1, 2)))], (2,))
     assert list(tmp_path.iterdir()) == []
 
@@ -89,12 +94,48 @@ def test_content_changes_with_ids_and_embeddings_but_not_with_the_record(tmp_pat
     assert len(set(contents)) == 3
 
 
-def test_each_fact_changes_the_fingerprint_and_is_named() -> None:
+def test_each_fact_changes_the_fingerprint_and_is_reported() -> None:
     facts = json.loads(PROVENANCE.to_json())
     for name, value in facts.items():
         other = Provenance(**{**facts, name: value + 1 if isinstance(value, int) else value + "x"})
         assert other.fingerprint != PROVENANCE.fingerprint
         assert [line.split()[0] for line in PROVENANCE.differences(other)] == [name]
+
+
+def test_an_unknown_pooling_lists_those_that_exist(tmp_path: Path) -> None:
+    make_store(tmp_path / "s.h5", {"train": {"a": np.ones(2)}})
+    with pytest.raises(ParameterError, match="no embeddings of pooling 'max'; there are avg"):
+        FeatureStore(tmp_path / "s.h5").split("train").pooled("max")
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="is a folder, expected a file to write"), replacing(tmp_path):
+        pass
+
+
+def test_the_example_of_a_store_runs_with_paths_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_store(tmp_path / "data" / "my_images.densenet121.h5", {"train": {"a": np.array([1, 2])}})
+    example = inspect.cleandoc(str(FeatureStore.__doc__)).partition("one split::\n\n")[2]
+    names: dict[str, Any] = {"FeatureStore": FeatureStore}
+    exec(textwrap.dedent(example), names)
+    assert names["ids"] == ["a"]
+    assert names["X"].tolist() == [[1, 2]]
+
+
+def test_a_repr_is_short_whatever_the_store_holds(tmp_path: Path) -> None:
+    rows = {f"i{number}": np.ones(3) for number in range(1200)}
+    make_store(tmp_path / "s.h5", {"train": rows, "test": {"x": np.ones(3)}}, unreadable={"i7": "empty file"})
+    store = FeatureStore(tmp_path / "s.h5")
+    fingerprint = PROVENANCE.fingerprint[:16]
+    assert repr(store) == (
+        f"FeatureStore('{tmp_path / 's.h5'}': 1,200 train, 1 test images of 3 features, fingerprint {fingerprint})"
+    )
+    assert repr(store.split("train")) == (
+        "Split(1,200 images, 1 unreadable, embeddings 1,200 x 3 float32, pooling avg)"
+    )
+    assert repr(store.split("train").rows) == "Rows(1,200 images, 1 unreadable, embeddings 1,200 x 3 float32)"
+    assert repr(Listing(["a", "b"], [digest(1), None], ["", "gone"])) == "Listing(2 images, 1 cannot be read)"
 
 
 def test_parts_are_read_back_and_removed(tmp_path: Path) -> None:
@@ -157,17 +198,17 @@ def test_what_is_not_a_finished_store_is_refused(tmp_path: Path, damage: object,
     path = tmp_path / "s.h5"
     make_store(path, {"train": {"a": np.ones(2), "b": np.ones(2)}})
     damage(path)  # type: ignore[operator]
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(StoreError, match=message):
         FeatureStore(path)
 
 
 def test_an_unknown_split_lists_those_that_exist(tmp_path: Path) -> None:
     make_store(tmp_path / "s.h5", {"train": {"a": np.ones(2)}})
-    with pytest.raises(UserError, match="no split 'test'; it holds train"):
+    with pytest.raises(StoreError, match="no split 'test'; it has train"):
         FeatureStore(tmp_path / "s.h5").split("test")
 
 
-def test_a_reader_is_not_given_another_file_by_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_cannot_swap_the_file_under_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "s.h5"
     make_store(path, {"train": {"a": np.array([1, 2]), "b": np.array([3, 4])}})
     make_store(tmp_path / "new.h5", {"train": {"b": np.array([3, 4]), "a": np.array([1, 2])}})
@@ -184,7 +225,7 @@ def test_a_reader_is_not_given_another_file_by_a_writer(tmp_path: Path, monkeypa
     assert split.embeddings.tolist() == [[1, 2], [3, 4]]
 
 
-def test_a_disk_that_takes_a_part_of_a_write_loses_nothing(tmp_path: Path) -> None:
+def test_a_write_in_several_pieces_loses_nothing(tmp_path: Path) -> None:
     import io
 
     from cache.support.files import SteadyFile
@@ -200,7 +241,7 @@ def test_a_disk_that_takes_a_part_of_a_write_loses_nothing(tmp_path: Path) -> No
     assert (tmp_path / "file").read_bytes() == b"0123456789"
 
 
-def test_a_disk_that_takes_nothing_is_told(tmp_path: Path) -> None:
+def test_a_full_disk_raises_in_check(tmp_path: Path) -> None:
     import io
 
     from cache.support.files import SteadyFile

@@ -9,8 +9,8 @@ import pytest
 from conftest import make_store
 
 from cache.__main__ import main
-from cache.block_digests import BLOCK_BYTES, append_digests, find_damage
-from cache.support.errors import UserError
+from cache.block_digests import DIGESTED_BYTES, append_digests, find_damage
+from cache.support.errors import StoreError
 from cache.verify import verify_store
 
 
@@ -33,15 +33,15 @@ def flip(path: Path, place: int, bit: int = 0) -> None:
         file.write(bytes([value ^ (1 << bit)]))
 
 
-def test_a_store_as_it_was_written_is_whole(store: Path) -> None:
+def test_an_undamaged_store_has_no_defects(store: Path) -> None:
     assert verify_store(store) == []
 
 
 def locate(store: Path) -> list[tuple[int, int]]:
-    """Where damage is found; the last bytes, where they cannot be believed any more."""
+    """The damaged bytes; the footer, if it cannot be read."""
     try:
-        return [(finding.start, finding.end) for finding in verify_store(store)]
-    except UserError as error:
+        return [(defect.start, defect.end) for defect in verify_store(store)]
+    except StoreError as error:
         size = store.stat().st_size
         return [(size - 48, size)] if "its last 48 bytes" in str(error) else []
 
@@ -53,9 +53,9 @@ def test_a_flipped_bit_is_found_wherever_it_is(store: Path) -> None:
         flip(store, place, place % 8)
         found = locate(store)
         assert any(start <= place < end for start, end in found), place
-        # A damaged digest cannot tell its own damage from that of its block: then both are named.
+        # A damaged digest may mean that the digest is wrong, or its block: then both are reported.
         assert len(found) == (2 if size - 48 > place >= found[-1][0] > found[0][0] else 1), place
-        assert all(end - start <= BLOCK_BYTES for start, end in found)
+        assert all(end - start <= DIGESTED_BYTES for start, end in found)
         flip(store, place, place % 8)
     assert verify_store(store) == []
 
@@ -65,30 +65,30 @@ def test_damage_is_located_by_split_and_row(store: Path) -> None:
         embeddings = file["splits/test/embeddings"]
         place = embeddings.id.get_offset() + 100 * 300 * 4
     flip(store, place)
-    (finding,) = verify_store(store)
-    rows = [text.split(" rows ")[1] for text in finding.where.split("; ") if text.startswith("splits/test/embeddings")]
+    (defect,) = verify_store(store)
+    rows = [text.split(" rows ")[1] for text in defect.where.split("; ") if text.startswith("splits/test/embeddings")]
     first, last = (int(number) for number in rows[0].split(" to "))
     assert first <= 100 <= last
-    assert last - first <= BLOCK_BYTES // 1200 + 1
+    assert last - first <= DIGESTED_BYTES // 1200 + 1
 
 
-def test_a_row_that_is_not_finite_though_its_status_says_fine_is_found(store: Path) -> None:
+def test_a_readable_row_that_is_not_finite_is_found(store: Path) -> None:
     data = bytearray(store.read_bytes())
     with h5py.File(store, "r") as file:
         place = file["splits/train/embeddings"].id.get_offset() + 7 * 300 * 4
     data[place : place + 4] = np.float32(np.nan).tobytes()
-    # As a writer would have written it: with digests that fit.
+    # As a faulty writer would have written it: with digests that fit.
     length = int.from_bytes(data[-40:-32], "little")
     store.write_bytes(data[:length])
     append_digests(store)
-    (finding,) = verify_store(store)
-    assert finding.where == "splits/train/embeddings row 7 (train7) is not finite"
+    (defect,) = verify_store(store)
+    assert defect.where == "splits/train/embeddings row 7 (train7) is not finite"
 
 
 @pytest.mark.parametrize("n_bytes", [0, 1, 47, 48, 1000])
 def test_a_file_that_was_cut_or_has_no_digests_is_refused(tmp_path: Path, n_bytes: int) -> None:
     (tmp_path / "file").write_bytes(bytes(range(256))[: n_bytes % 256] + b"x" * (n_bytes - n_bytes % 256))
-    with pytest.raises(UserError, match="do not name the digests of its"):
+    with pytest.raises(StoreError, match="are not the footer of its"):
         find_damage(tmp_path / "file")
 
 
@@ -98,14 +98,14 @@ def test_a_file_that_was_written_to_is_found(store: Path) -> None:
     assert locate(store)
 
 
-def test_damage_is_told_to_people_and_programs(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damage_is_printed_as_text_and_as_json(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(store)]) == 0
-    assert "every one as it was written" in capsys.readouterr().out
+    assert "all as they were written" in capsys.readouterr().out
     flip(store, 70_000)
     assert main(["verify", str(store)]) == 1
-    told = capsys.readouterr()
-    assert "bytes 65,536 to 131,072: splits/train/embeddings rows" in told.out
-    assert told.err.count("\n") == 1
-    assert "damaged in 1 places; move it away and run" in told.err
+    printed = capsys.readouterr()
+    assert "bytes 65,536 to 131,072: splits/train/embeddings rows" in printed.out
+    assert printed.err.count("\n") == 1
+    assert "damaged in 1 place; move it away and run" in printed.err
     assert main(["verify", str(store), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["damage"][0]["start"] == 65_536

@@ -1,1 +1,1 @@
-"""What every package needs: errors, whole files, command lines, progress, versions."""
+"""What every package needs: errors, messages, reports, safe writing of files, command lines, progress, versions."""

@@ -1,4 +1,4 @@
-"""How every command line of the project runs and ends: with a result, or with one line that says what to do."""
+"""Run a command line of the project, and end it with a result or with one line that says what to do."""
 
 import argparse
 import logging
@@ -20,32 +20,32 @@ _interrupted = threading.Event()
 
 
 def run_command(name: str, parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
-    """Parse a command line, run its command, and end with a result or one line that says what to do.
+    """Parse a command line, run its command, and end with a result or with one line that says what to do.
 
-    What the library reports goes to standard output, its warnings go to standard error, one line each.
+    Reports of the library are printed to standard output, its warnings to standard error, one line each.
 
     Parameters
     ----------
     name : str
-        What stands before warnings and errors, such as ``featurize``.
+        What warnings and errors begin with, such as ``featurize``.
     parser : ArgumentParser
-        Its arguments hold a ``command``, a callable that takes them.
+        It sets the attribute ``command``, a callable that takes the parsed arguments.
     argv : sequence of str, optional
-        The words of the command line; those of the process if not given.
+        The words of the command line; by default those of this process.
 
     Returns
     -------
     int
-        The exit status: 0 done, 1 the user's data or request is at fault, 130 interrupted.
+        Exit status: 0 for success, 1 for an error that the user can fix, 130 if interrupted.
 
     Raises
     ------
     Exception
-        A bug; it keeps its traceback.
+        Any other error is a bug, and keeps its traceback.
     """
-    parser.add_argument(TRACEBACK, action="store_true", help="with an error, show where it comes from")
+    parser.add_argument(TRACEBACK, action="store_true", help="with an error, print its traceback")
     words = list(sys.argv[1:] if argv is None else argv)
-    args = parser.parse_args([word for word in words if word != TRACEBACK])  # it may stand behind a subcommand, too
+    args = parser.parse_args([word for word in words if word != TRACEBACK])  # also accepted after a subcommand
     try:
         with _noting_interrupts(), _reporting(name):
             args.command(args)
@@ -59,7 +59,7 @@ def run_command(name: str, parser: argparse.ArgumentParser, argv: Sequence[str] 
 
 
 def _flush_output() -> None:
-    """Write out what was printed; where its reader went away (``| head``), the rest has nowhere to go."""
+    """Write out what was printed. If its reader has gone away (``| head``), the rest is dropped."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -67,12 +67,12 @@ def _flush_output() -> None:
 
 
 def _end_badly(name: str, error: BaseException, with_traceback: bool) -> int:
-    """Print why a command ended, on one line; a bug is raised again."""
+    """Print on one line why a command ended; a bug is raised again."""
     if with_traceback:
         raise error
     # Native code may turn an interrupt into any exception.
     if isinstance(error, KeyboardInterrupt) or _interrupted.is_set():
-        print(f"{name}: interrupted; the same command goes on from what is finished", file=sys.stderr)
+        print(f"{name}: interrupted; the same command continues from what is finished", file=sys.stderr)
         return 130
     if isinstance(error, MemoryError):
         print(f"{name}: error: not enough memory; close other programs, or use fewer processes", file=sys.stderr)
@@ -88,7 +88,7 @@ def _end_badly(name: str, error: BaseException, with_traceback: bool) -> int:
 
 
 class _Printer(logging.Handler):
-    """Prints each message. Unlike logging's own handlers it raises what goes wrong, such as a closed pipe."""
+    """Print each message. Unlike the handlers of `logging` it raises errors, such as that of a closed pipe."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(record.getMessage(), flush=True)
@@ -96,12 +96,12 @@ class _Printer(logging.Handler):
 
 @contextmanager
 def _reporting(name: str) -> Iterator[None]:
-    """Print what the library reports, and its warnings, each of them once."""
+    """Print the library's reports, and its warnings, each warning once."""
     handler = _Printer()
     level, propagate = logger.level, logger.propagate
     printed: set[str] = set()
 
-    def show(message: Warning | str, *args: object) -> None:
+    def print_once(message: Warning | str, *args: object) -> None:
         line = one_line(str(message))
         if line not in printed:
             printed.add(line)
@@ -112,7 +112,7 @@ def _reporting(name: str) -> Iterator[None]:
     logger.propagate = False
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = show  # type: ignore[assignment]
+            warnings.showwarning = print_once  # type: ignore[assignment]
             warnings.simplefilter("always", DataWarning)
             yield
     finally:
@@ -122,9 +122,13 @@ def _reporting(name: str) -> Iterator[None]:
 
 
 def check_interrupted() -> None:
-    """Raise `KeyboardInterrupt` if the command was asked to end.
+    """Raise `KeyboardInterrupt` if the user, or a scheduler, wants the command to end.
 
-    Whoever works in a loop calls this: native code that calls back into Python may have swallowed the exception.
+    Call it in long loops: native code that calls back into Python may have swallowed the first exception.
+
+    Raises
+    ------
+    KeyboardInterrupt
     """
     if _interrupted.is_set():
         raise KeyboardInterrupt
@@ -132,7 +136,7 @@ def check_interrupted() -> None:
 
 @contextmanager
 def _noting_interrupts() -> Iterator[None]:
-    """Note Ctrl-C, and a scheduler's request to end, besides raising `KeyboardInterrupt`."""
+    """Note Ctrl-C and SIGTERM, which schedulers send, besides raising `KeyboardInterrupt`."""
 
     def note(*args: object) -> None:
         _interrupted.set()
@@ -151,10 +155,10 @@ def _noting_interrupts() -> Iterator[None]:
 
 @contextmanager
 def muted_imports() -> Iterator[None]:
-    """Mute what native code writes to standard error while a large library is imported.
+    """Silence what native code writes to standard error while a large library is imported.
 
-    TensorFlow greets before it reads its own log level (tensorflow/tensorflow#100442). What goes wrong still
-    arrives: it is raised.
+    TensorFlow prints start-up messages before it reads its own log level (tensorflow/tensorflow#100442). Errors are
+    not lost: they are raised.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with muted():
@@ -163,14 +167,14 @@ def muted_imports() -> Iterator[None]:
 
 @contextmanager
 def muted() -> Iterator[None]:
-    """Mute what this process writes to standard error, native code included."""
+    """Silence everything that this process writes to standard error, native code included."""
     sys.stderr.flush()
-    kept = os.dup(2)
+    saved = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved, 2)
+        os.close(saved)
         os.close(nowhere)

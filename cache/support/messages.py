@@ -1,11 +1,11 @@
-"""Parts of messages: lists, counts and quoted text, always on one line."""
+"""Parts of messages: lists, counts, shapes and quoted text, always on one line."""
 
 import os
 from collections.abc import Sequence
 
 
 def some(names: Sequence[str], limit: int = 3) -> str:
-    """The first few of a list, and how many more there are.
+    """The first few items of a list, and how many more there are.
 
     >>> some(["a", "b"])
     'a, b'
@@ -17,7 +17,7 @@ def some(names: Sequence[str], limit: int = 3) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """A number of things.
+    """A number with its noun, in the plural where needed.
 
     >>> count(1, "row"), count(1234, "row")
     ('1 row', '1,234 rows')
@@ -25,8 +25,17 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def describe_shape(shape: Sequence[int]) -> str:
+    """The sides of an array.
+
+    >>> describe_shape((28, 1024))
+    '28 x 1,024'
+    """
+    return " x ".join(f"{side:,}" for side in shape)
+
+
 def quote(text: str, limit: int = 60) -> str:
-    r"""Text from a file as it may stand in a message: quoted, on one line, not too long.
+    r"""Quote text from a file for a message: on one line, cut after `limit` characters.
 
     >>> quote("a1"), quote("a\nb")
     ("'a1'", "'a\\nb'")
@@ -35,7 +44,7 @@ def quote(text: str, limit: int = 60) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""A message on one line: characters that would break it, such as a line break in a file's name, are escaped.
+    r"""Escape the characters that would break a line, such as a line break in a file's name.
 
     >>> one_line("a folder\nof mine/é.csv")
     'a folder\\nof mine/é.csv'
@@ -44,7 +53,7 @@ def one_line(text: str) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """The message of an exception on one line; its type's name where it has none.
+    """The message of an exception on one line, or the name of its type if it has no message.
 
     >>> describe_error(ValueError("two\\n  lines"))
     'two lines'

@@ -1,6 +1,7 @@
-"""How library code speaks: what was done goes to a logger, what is odd is a warning. Nothing here prints.
+"""How library code talks to its user: it logs what was done, and warns about what is odd. It never prints.
 
-A notebook sees both with ``logging.basicConfig(level="INFO")``; commands print them, see `cache.support.command`.
+A notebook shows warnings always, and reports after ``logging.basicConfig(level="INFO")``. Commands print both, see
+`cache.support.command`.
 """
 
 import logging
@@ -20,5 +21,5 @@ def report(line: str) -> None:
 
 
 def warn(line: str) -> None:
-    """Warn about something odd, at the line of whoever called the function that found it."""
+    """Warn about something odd. The warning points at the caller of the function that calls this."""
     warnings.warn(line, DataWarning, stacklevel=3)

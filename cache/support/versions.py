@@ -5,7 +5,7 @@ import platform
 
 
 def installed_versions(*names: str) -> dict[str, str]:
-    """The versions of Python and of those libraries that are installed, without importing any."""
+    """Versions of Python and of the given libraries, as far as they are installed; nothing is imported."""
     found = {
         each.metadata["Name"].lower().replace("_", "-"): each.version for each in importlib.metadata.distributions()
     }

@@ -11,7 +11,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from cache.rows import Embeddings, block_rows
+from cache.rows import Embeddings, row_blocks
 from cache.store import FeatureStore
 from cache.support.errors import UserError
 from cache.support.files import digest_file
@@ -148,13 +148,11 @@ def _refuse_unfinite(
     store: FeatureStore, split: str, ids: list[str], X: Embeddings, readable: NDArray[np.bool_]
 ) -> None:
     """A row that is said to be fine and is not would poison every score."""
-    step = block_rows(X)
-    for start in range(0, len(ids), step):
-        part = slice(start, start + step)
-        bad = np.flatnonzero(readable[part] & ~np.isfinite(X[part]).all(axis=1))
+    for part in row_blocks(X):
+        bad = part.start + np.flatnonzero(readable[part] & ~np.isfinite(X[part]).all(axis=1))
         if len(bad):
             raise UserError(
-                f"{store.path}: the embedding of image '{ids[start + bad[0]]}' of {split} is not finite, though its "
+                f"{store.path}: the embedding of image '{ids[bad[0]]}' of {split} is not finite, though its "
                 "status says fine; the store is damaged: move it away and run `make features` again"
             )
 

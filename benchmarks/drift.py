@@ -86,7 +86,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(REAL if REAL.is_dir() else Path(name, "phantoms"), Path(name), args.weights)
         if bench.data != REAL:
-            make_phantoms(bench.data, args.phantoms, 0, lambda line: None)
+            make_phantoms(bench.data, args.phantoms, 0)
         reference = bench.embed("tensorflow", "float32", SIZE, whole=True)
         print(f"{len(reference.embeddings):,} images of {bench.data.name}, weights {Path(bench.weights).name}")
         print(f"tensorflow, float32, {SIZE} px, whole JPEG: valid F1 {reference.f1:.4f}; against it")

@@ -1,4 +1,4 @@
-"""Phantoms are the same for everybody, in the official layout."""
+"""Phantoms are the same on every machine, in the official layout."""
 
 import filecmp
 from pathlib import Path
@@ -8,15 +8,11 @@ import pytest
 from conftest import reported
 
 from cache.images import find_images
-from cache.support.errors import UserError
+from cache.support.errors import DataError
 from eval.labels import find_label_file, read_concepts
 from featurize.phantoms.canvas import Canvas, draw
-from featurize.phantoms.concepts import FINDINGS, MAX_CONCEPTS, NAMES, PARTS, make_phantom
+from featurize.phantoms.concepts import FINDINGS, MAX_PHANTOM_CONCEPTS, NAMES, PARTS, make_phantom
 from featurize.phantoms.dataset import make_phantoms
-
-
-def quiet(line: str) -> None:
-    """Say nothing."""
 
 
 def test_the_same_seed_draws_the_same_files(phantoms: Path, tmp_path: Path) -> None:
@@ -33,7 +29,7 @@ def test_another_seed_draws_other_pictures(phantoms: Path, tmp_path: Path) -> No
     assert (tmp_path / "other" / name).read_bytes() != (phantoms / name).read_bytes()
 
 
-def test_the_layout_is_read_by_the_projects_own_readers(phantoms: Path) -> None:
+def test_the_project_reads_the_layout(phantoms: Path) -> None:
     images = find_images(phantoms)
     assert {split: len(found) for split, found in images.items()} == {"train": 28, "valid": 6, "test": 6}
     for split, found in images.items():
@@ -42,7 +38,7 @@ def test_the_layout_is_read_by_the_projects_own_readers(phantoms: Path) -> None:
         concepts = read_concepts(path)
         assert concepts.index.tolist() == [image.id for image in found]
         assert set().union(*concepts) <= set(NAMES)
-        assert concepts.map(len).between(1, MAX_CONCEPTS).all()
+        assert concepts.map(len).between(1, MAX_PHANTOM_CONCEPTS).all()
 
 
 def test_manual_concepts_are_a_part_of_all_concepts(phantoms: Path) -> None:
@@ -56,15 +52,15 @@ def test_ids_of_the_test_set_come_without_concepts(phantoms: Path) -> None:
 
 
 def test_every_finding_changes_the_picture() -> None:
-    def no_looks(canvas: Canvas) -> None:
-        """Leave out what draws grain: then only the finding can differ."""
+    def plain_appearance(canvas: Canvas) -> None:
+        """Draws no grain, so that only the finding can differ."""
 
     for finding in FINDINGS:
         for part in finding.parts.split():
             body = PARTS[part.replace("-", " ")][1]
-            plain = draw(body, "frontal", [], no_looks, [], np.random.default_rng(0))
-            shown = draw(body, "frontal", [finding.touch], no_looks, [], np.random.default_rng(0))
-            assert (np.abs(shown - plain) > 0.1).sum() > 50, (finding.cui, part)
+            plain = draw(body, "frontal", [], plain_appearance, [], np.random.default_rng(0))
+            drawn = draw(body, "frontal", [finding.drawing], plain_appearance, [], np.random.default_rng(0))
+            assert (np.abs(drawn - plain) > 0.1).sum() > 50, (finding.cui, part)
 
 
 def test_pictures_stay_in_range_and_labels_are_few() -> None:
@@ -72,17 +68,17 @@ def test_pictures_stay_in_range_and_labels_are_few() -> None:
         phantom = make_phantom(np.random.default_rng(seed))
         assert phantom.pixels.min() >= 0
         assert phantom.pixels.max() <= 1
-        assert len(set(phantom.concepts)) == len(phantom.concepts) <= MAX_CONCEPTS
+        assert len(set(phantom.concepts)) == len(phantom.concepts) <= MAX_PHANTOM_CONCEPTS
 
 
 def test_drawing_again_does_nothing(phantoms: Path) -> None:
-    with reported() as said:
+    with reported() as lines:
         make_phantoms(phantoms, 40, 0)
-    assert "up to date" in said[0]
+    assert "up to date" in lines[0]
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(UserError, match="holds something else than 40 phantoms"):
+    with pytest.raises(DataError, match="contains something else than 40 phantoms"):
         make_phantoms(tmp_path, 40, 0)
     assert (tmp_path / "mine.txt").read_text() == "precious"

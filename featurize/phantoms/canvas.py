@@ -1,7 +1,7 @@
-"""Draw one phantom: a picture in which every concept that it is labelled with can be seen.
+"""The canvas on which a phantom is drawn: masks, brushes, and the order of drawing.
 
-A picture starts as a body part on a square canvas of brightness in [0, 1], gets its findings, and then takes the
-looks of its modality. Coordinates run from -1 to 1, x to the right, y downwards.
+A picture begins as a body part on a square canvas, gets its findings, and then the appearance of its modality.
+Brightness is in [0, 1]. Coordinates run from -1 to 1, x to the right, y downwards.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
 SIDE = 192
-"""Side of the canvas, in pixels; pictures are resized to their own size at the end."""
+"""Side of the canvas, in pixels; at the end each picture is resized to its own size."""
 
 Pixels = NDArray[np.float32]
 
@@ -22,26 +22,36 @@ Y, X = (np.mgrid[0:SIDE, 0:SIDE].astype(np.float32) + 0.5) / (SIDE / 2) - 1
 
 @dataclass
 class Canvas:
-    """A picture under way: its brightness, the body's mask, and the dice."""
+    """A picture that is being drawn.
+
+    Parameters
+    ----------
+    pixels : ndarray of float32, shape (SIDE, SIDE)
+        Brightness.
+    body : ndarray of float32, shape (SIDE, SIDE)
+        Mask of the body: 1 inside, 0 outside.
+    random : Generator
+        Source of all random numbers of the picture.
+    """
 
     pixels: Pixels
     body: Pixels
     random: Generator
 
     def jitter(self, value: float, spread: float = 0.06) -> float:
-        """A value, moved a little at random."""
+        """A value, shifted at random by at most `spread`."""
         return value + float(self.random.uniform(-spread, spread))
 
     def side(self) -> int:
-        """Left (-1) or right (1)."""
+        """Left (-1) or right (1), at random."""
         return int(self.random.choice((-1, 1)))
 
     def paint(self, mask: Pixels, brightness: float) -> None:
-        """Blend a brightness in where the mask is."""
+        """Blend in a brightness where the mask is 1."""
         self.pixels += mask * (np.float32(brightness) - self.pixels)
 
     def add(self, mask: Pixels, amount: float) -> None:
-        """Lighten (or darken) where the mask is."""
+        """Lighten (or darken, if negative) where the mask is 1."""
         self.pixels += mask * np.float32(amount)
 
 
@@ -61,33 +71,42 @@ def line(x0: float, y0: float, x1: float, y1: float, width: float, soft: float =
 
 
 def edge(inside: Pixels, soft: float) -> Pixels:
-    """Mask that goes from 0 to 1 where `inside` crosses 0, over a stretch of `soft`."""
-    return np.clip(inside / max(soft, 1e-3) + 0.5, 0, 1).astype(np.float32)
+    """Mask that rises from 0 to 1 where `inside` crosses 0, over a distance of `soft`."""
+    mask: Pixels = np.clip(inside / max(soft, 1e-3) + 0.5, 0, 1).astype(np.float32)
+    return mask
 
 
-Part = Callable[[Canvas, str], None]
-Touch = Callable[[Canvas], None]
+PartDrawing = Callable[[Canvas, str], None]
+"""Draws a body part in a view."""
+
+Drawing = Callable[[Canvas], None]
+"""Draws something over what is there."""
 
 
 def draw(
-    part: Part, view: str, findings: list[Touch], looks: Touch, overlays: list[Touch], random: Generator
+    part: PartDrawing,
+    view: str,
+    findings: list[Drawing],
+    appearance: Drawing,
+    overlays: list[Drawing],
+    random: Generator,
 ) -> Pixels:
     """Draw a picture.
 
     Parameters
     ----------
     part : callable
-        Draws the body part in a view.
+        Draws the body part.
     view : str
         ``axial``, ``coronal``, ``sagittal``, ``frontal``, ``lateral`` or empty.
     findings : list of callable
-        Drawn into the body, in this order.
-    looks : callable
-        Gives it the looks of a modality.
+        Each draws a finding into the body, in this order.
+    appearance : callable
+        Gives the picture the appearance of a modality.
     overlays : list of callable
-        Drawn over the finished picture.
+        Each draws something over the finished picture.
     random : Generator
-        The dice; the same state draws the same picture.
+        The same state draws the same picture.
 
     Returns
     -------
@@ -97,11 +116,12 @@ def draw(
     blank = np.zeros((SIDE, SIDE), np.float32)
     canvas = Canvas(blank, blank, random)
     part(canvas, view)
-    for touch in (*findings, looks, *overlays):
-        touch(canvas)
+    for drawing in (*findings, appearance, *overlays):
+        drawing(canvas)
     return np.clip(canvas.pixels, 0, 1)
 
 
 def resize(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Resize brightness to a picture's own size."""
-    return np.clip(zoom(pixels, (height / SIDE, width / SIDE), order=1), 0, 1)
+    """Resize a picture; returns brightness of shape (height, width)."""
+    resized: Pixels = np.clip(zoom(pixels, (height / SIDE, width / SIDE), order=1), 0, 1)
+    return resized

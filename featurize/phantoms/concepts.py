@@ -1,7 +1,7 @@
-"""What phantoms show: concepts, how often, and which function draws each.
+"""The concepts of phantoms: how often each occurs, and which function draws it.
 
-CUIs and names are those of the task's files; the two that no such file gives (arrow, device) are made up, from
-C9900001 on.
+CUIs and names are those of the task's files. Two concepts are not in these files (arrow, device); their CUIs are
+made up, from C9900001 on.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from functools import partial
 from numpy.random import Generator
 
 from featurize.phantoms import anatomy, findings, modalities
-from featurize.phantoms.canvas import Part, Pixels, Touch, draw
+from featurize.phantoms.canvas import Drawing, PartDrawing, Pixels, draw
 
 NAMES = {
     "C0040405": "X-Ray Computed Tomography",
@@ -62,21 +62,33 @@ NAMES = {
     "C9900002": "Medical device",
 }
 
-MAX_CONCEPTS = 8
+MAX_PHANTOM_CONCEPTS = 8
+"""Most concepts of one phantom."""
 
 
 @dataclass(frozen=True)
 class Modality:
-    """How a modality looks, how often it is chosen, and of what."""
+    """A modality of phantoms.
+
+    Parameters
+    ----------
+    cui : str
+    appearance : callable
+        Gives a picture the appearance of the modality.
+    share : float
+        Share of all phantoms.
+    parts, views : dict of str to float
+        Share of each body part and view among the phantoms of this modality.
+    """
 
     cui: str
-    looks: Touch
+    appearance: Drawing
     share: float
     parts: dict[str, float]
     views: dict[str, float]
 
 
-PARTS: dict[str, tuple[str, Part]] = {
+PARTS: dict[str, tuple[str, PartDrawing]] = {
     "chest": ("C0817096", anatomy.chest),
     "abdomen": ("C0000726", anatomy.abdomen),
     "pelvis": ("C0030797", anatomy.pelvis),
@@ -87,19 +99,19 @@ PARTS: dict[str, tuple[str, Part]] = {
     "breast": ("C0006141", anatomy.breast),
 }
 
-_ACROSS = {"axial": 0.7, "coronal": 0.18, "sagittal": 0.12}
-_ANY = {"axial": 0.4, "coronal": 0.25, "sagittal": 0.35}
+_MOSTLY_AXIAL = {"axial": 0.7, "coronal": 0.18, "sagittal": 0.12}
+_ANY_PLANE = {"axial": 0.4, "coronal": 0.25, "sagittal": 0.35}
 _XRAY = {"frontal": 0.7, "lateral": 0.3}
 _NO_VIEW = {"": 1.0}
 
-MODALITIES = {
+PHANTOM_MODALITIES = {
     "ct": Modality("C0040405", modalities.ct, 0.33,
-                   {"chest": 0.35, "abdomen": 0.3, "head": 0.2, "pelvis": 0.1, "spine": 0.05}, _ACROSS),
+                   {"chest": 0.35, "abdomen": 0.3, "head": 0.2, "pelvis": 0.1, "spine": 0.05}, _MOSTLY_AXIAL),
     "xray": Modality("C1306645", modalities.xray, 0.27,
                      {"chest": 0.46, "lower limb": 0.15, "upper limb": 0.13, "pelvis": 0.08, "spine": 0.08,
                       "breast": 0.1}, _XRAY),
     "mr": Modality("C0024485", modalities.mr, 0.17,
-                   {"head": 0.45, "spine": 0.25, "lower limb": 0.12, "abdomen": 0.1, "pelvis": 0.08}, _ANY),
+                   {"head": 0.45, "spine": 0.25, "lower limb": 0.12, "abdomen": 0.1, "pelvis": 0.08}, _ANY_PLANE),
     "ultrasound": Modality("C0041618", modalities.ultrasound, 0.12,
                            {"abdomen": 0.5, "pelvis": 0.25, "breast": 0.25}, _NO_VIEW),
     "angiogram": Modality("C0002978", modalities.angiogram, 0.06,
@@ -114,7 +126,7 @@ HIDDEN_VIEWS = {
     "pelvis": {"sagittal", "lateral"},
     "lower limb": {"axial"},
 }
-"""Views that are not drawn of a part, and so never labelled."""
+"""Views in which a part is not drawn, so that they are never labelled."""
 
 ORGANS = {
     ("ct", "chest"): "C0024109",
@@ -123,15 +135,27 @@ ORGANS = {
     ("ultrasound", "abdomen"): "C0023884",
     ("mr", "lower limb"): "C0022742",
 }
-"""An organ that is named besides the region, where the picture is mostly of it."""
+"""An organ that is labelled besides the region, where most of the picture is of it."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A finding: how it is drawn, how probable it is, and where it can be seen."""
+    """A finding of phantoms.
+
+    Parameters
+    ----------
+    cui : str
+    drawing : callable
+        Draws it.
+    probability : float
+        Probability in a phantom where it can be seen.
+    modalities, parts : str
+        Where it can be seen: keys of `PHANTOM_MODALITIES` and of `PARTS`, separated by spaces. A space in a key is
+        written as a hyphen.
+    """
 
     cui: str
-    touch: Touch
+    drawing: Drawing
     probability: float
     modalities: str
     parts: str
@@ -172,11 +196,11 @@ class Phantom:
     pixels : ndarray of float32, shape (height, width)
         Brightness in [0, 1].
     modality : str
-        Key of `MODALITIES`.
+        Key of `PHANTOM_MODALITIES`.
     concepts : list of str
         CUIs, the most general first.
     manual : list of str
-        Those of modality, region and view, which the organisers annotate by hand.
+        Those of modality, region and view. In the real data the organisers annotate these by hand.
     """
 
     pixels: Pixels
@@ -186,37 +210,47 @@ class Phantom:
 
 
 def make_phantom(random: Generator) -> Phantom:
-    """Draw one phantom; the same dice draw the same one."""
-    kind = _pick(random, {name: modality.share for name, modality in MODALITIES.items()})
-    modality = MODALITIES[kind]
+    """Draw one phantom.
+
+    Parameters
+    ----------
+    random : Generator
+        The same state draws the same phantom.
+
+    Returns
+    -------
+    Phantom
+    """
+    kind = _pick(random, {name: modality.share for name, modality in PHANTOM_MODALITIES.items()})
+    modality = PHANTOM_MODALITIES[kind]
     part = _pick(random, modality.parts)
     hidden = HIDDEN_VIEWS.get(part, set())
     view = _pick(random, {view: share for view, share in modality.views.items() if view not in hidden})
     manual = [modality.cui, PARTS[part][0], *_view_concept(part, view)]
     organ = [ORGANS[kind, part]] if (kind, part) in ORGANS else []
-    found, touches = _vessels(random) if kind == "angiogram" else _findings(random, kind, part)
-    overlays: list[Touch] = []
+    found, drawings = _pick_vessels(random) if kind == "angiogram" else _pick_findings(random, kind, part)
+    overlays: list[Drawing] = []
     if random.random() < 0.08:
         overlays.append(findings.arrow)
         found = [*found, ARROW]
-    concepts = [*manual, *organ, *found][:MAX_CONCEPTS]
-    pixels = draw(PARTS[part][1], view, touches, modality.looks, overlays, random)
+    concepts = [*manual, *organ, *found][:MAX_PHANTOM_CONCEPTS]
+    pixels = draw(PARTS[part][1], view, drawings, modality.appearance, overlays, random)
     return Phantom(pixels, kind, concepts, manual)
 
 
-def _findings(random: Generator, kind: str, part: str) -> tuple[list[str], list[Touch]]:
-    # Three at the most: with modality, region, view, organ and an arrow that makes eight concepts.
+def _pick_findings(random: Generator, kind: str, part: str) -> tuple[list[str], list[Drawing]]:
+    # At most three: with modality, region, view, organ and an arrow these are MAX_PHANTOM_CONCEPTS.
     place = part.replace(" ", "-")
-    seen = [
+    present = [
         finding
         for finding in FINDINGS
         if kind in finding.modalities.split() and place in finding.parts.split()
         and random.random() < finding.probability
     ][:3]  # fmt: skip
-    return [finding.cui for finding in seen], [finding.touch for finding in seen]
+    return [finding.cui for finding in present], [finding.drawing for finding in present]
 
 
-def _vessels(random: Generator) -> tuple[list[str], list[Touch]]:
+def _pick_vessels(random: Generator) -> tuple[list[str], list[Drawing]]:
     narrow, bulge = bool(random.random() < 0.35), bool(random.random() < 0.2)
     found = [ARTERIES] + [STENOSIS] * narrow + [ANEURYSM] * bulge
     return found, [partial(findings.vessels, narrow=narrow, bulge=bulge)]

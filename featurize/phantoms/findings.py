@@ -1,4 +1,4 @@
-"""Findings: what is drawn into a body part, and the arrow laid over a finished picture."""
+"""Findings: drawn into a body part; and the arrow, drawn over the finished picture."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -7,7 +7,7 @@ from featurize.phantoms.canvas import SIDE, Canvas, Y, edge, ellipse, line
 
 
 def _spot(c: Canvas, reach: float = 0.45) -> tuple[float, float]:
-    """A place inside the body."""
+    """A random place inside the body: x and y, at most `reach` from the middle."""
     for _ in range(40):
         x, y = c.random.uniform(-reach, reach, 2)
         if c.body[int((y + 1) * SIDE / 2), int((x + 1) * SIDE / 2)] > 0.9:
@@ -164,7 +164,7 @@ def vessels(c: Canvas, narrow: bool = False, bulge: bool = False) -> None:
 
 
 def arrow(c: Canvas) -> None:
-    """A white arrow laid over the finished picture."""
+    """A white arrow over the finished picture."""
     x, y = c.random.uniform(-0.3, 0.5, 2)
     c.paint(line(x, y, x + 0.34, y - 0.34, 0.025, soft=0.01), 1.0)
     for dx, dy in ((0.16, -0.02), (0.02, -0.16)):

@@ -1,4 +1,4 @@
-"""Modalities: the looks that a body part takes when it is imaged."""
+"""Modalities: the appearance that a body part takes when it is imaged."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d

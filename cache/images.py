@@ -180,7 +180,7 @@ def _refuse_odd_name(path: Path) -> None:
 
 def _refuse_repeated(data: Path, splits: Mapping[str, list[Image]]) -> None:
     counts = Counter(image.id for images in splits.values() for image in images)
-    repeated = sorted(id for id, count in counts.items() if count > 1)
+    repeated = sorted(id for id, n_files in counts.items() if n_files > 1)
     if not repeated:
         return
     paths = [

@@ -16,7 +16,8 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m featurize.phantoms",
-        description="Draw radiology-like phantoms and their labels, in the official layout. A seed always gives the same files.",
+        description="Draw radiology-like phantoms and their labels, in the official layout. "
+        "The same seed gives the same files.",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
     parser.add_argument("--images", type=_at_least(20), default=2000, help="number of images, at least 20 (2000)")

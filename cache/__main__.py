@@ -10,7 +10,7 @@ from typing import Any
 from cache.support.command import run_command
 from cache.support.messages import count, describe_shape
 
-MAX_LINES = 10
+MAX_PRINTED = 10
 """How many images of a kind are printed; ``--json`` has all."""
 
 MAX_DEFECTS = 100
@@ -113,10 +113,10 @@ def _duplicates(args: argparse.Namespace) -> None:
     if store.record["weights_source"].startswith("random:"):
         print("note: this network is random, not trained: it gives all images nearly the same direction")
     lines = [f"{'LEAK ' if each.leak else ''}{each.cosine:.4f} {' ~ '.join(each.images)}" for each in found.near]
-    _print_some(lines, MAX_LINES, found.n_near)
+    _print_some(lines, MAX_PRINTED, found.n_near)
 
 
-def _print_some(lines: list[str], limit: int = MAX_LINES, n_lines: int | None = None) -> None:
+def _print_some(lines: list[str], limit: int = MAX_PRINTED, n_lines: int | None = None) -> None:
     for line in lines[:limit]:
         print(f"           {line}")
     rest = (len(lines) if n_lines is None else n_lines) - limit

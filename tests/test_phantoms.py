@@ -11,7 +11,7 @@ from cache.images import find_images
 from cache.support.errors import DataError
 from eval.labels import find_label_file, read_concepts
 from featurize.phantoms.canvas import Canvas, draw
-from featurize.phantoms.concepts import FINDINGS, MAX_PHANTOM_CONCEPTS, NAMES, PARTS, make_phantom
+from featurize.phantoms.concepts import FINDINGS, MAX_PHANTOM_CONCEPTS, NAMES, BODY_PARTS, make_phantom
 from featurize.phantoms.dataset import make_phantoms
 
 
@@ -57,7 +57,7 @@ def test_every_finding_changes_the_picture() -> None:
 
     for finding in FINDINGS:
         for part in finding.parts.split():
-            body = PARTS[part.replace("-", " ")][1]
+            body = BODY_PARTS[part.replace("-", " ")][1]
             plain = draw(body, "frontal", [], plain_appearance, [], np.random.default_rng(0))
             drawn = draw(body, "frontal", [finding.drawing], plain_appearance, [], np.random.default_rng(0))
             assert (np.abs(drawn - plain) > 0.1).sum() > 50, (finding.cui, part)

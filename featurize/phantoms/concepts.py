@@ -88,7 +88,7 @@ class Modality:
     views: dict[str, float]
 
 
-PARTS: dict[str, tuple[str, PartDrawing]] = {
+BODY_PARTS: dict[str, tuple[str, PartDrawing]] = {
     "chest": ("C0817096", anatomy.chest),
     "abdomen": ("C0000726", anatomy.abdomen),
     "pelvis": ("C0030797", anatomy.pelvis),
@@ -150,7 +150,7 @@ class Finding:
     probability : float
         Probability in a phantom where it can be seen.
     modalities, parts : str
-        Where it can be seen: keys of `PHANTOM_MODALITIES` and of `PARTS`, separated by spaces. A space in a key is
+        Where it can be seen: keys of `PHANTOM_MODALITIES` and of `BODY_PARTS`, separated by spaces. A space in a key is
         written as a hyphen.
     """
 
@@ -226,7 +226,7 @@ def make_phantom(random: Generator) -> Phantom:
     part = _pick(random, modality.parts)
     hidden = HIDDEN_VIEWS.get(part, set())
     view = _pick(random, {view: share for view, share in modality.views.items() if view not in hidden})
-    manual = [modality.cui, PARTS[part][0], *_view_concept(part, view)]
+    manual = [modality.cui, BODY_PARTS[part][0], *_view_concept(part, view)]
     organ = [ORGANS[kind, part]] if (kind, part) in ORGANS else []
     found, drawings = _pick_vessels(random) if kind == "angiogram" else _pick_findings(random, kind, part)
     overlays: list[Drawing] = []
@@ -234,7 +234,7 @@ def make_phantom(random: Generator) -> Phantom:
         overlays.append(findings.arrow)
         found = [*found, ARROW]
     concepts = [*manual, *organ, *found][:MAX_PHANTOM_CONCEPTS]
-    pixels = draw(PARTS[part][1], view, drawings, modality.appearance, overlays, random)
+    pixels = draw(BODY_PARTS[part][1], view, drawings, modality.appearance, overlays, random)
     return Phantom(pixels, kind, concepts, manual)
 
 

@@ -1,4 +1,4 @@
-"""Decoders: which concepts a score names."""
+"""Decoders: which concepts are predicted from scores."""
 
 import json
 from functools import cache
@@ -10,19 +10,21 @@ import scipy.sparse
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cache.support.errors import UserError
+from cache.support.errors import ParameterError
+from heads.decoders.base import Decoder
 from heads.decoders.expected_f1 import ExpectedF1, expected_f1
-from heads.decoders.threshold_search import Candidates
-from heads.decoders.thresholds import ConceptThresholds, FixedThreshold, GlobalThreshold, climb
+from heads.decoders.ranking import bound_sizes, most_probable, rank
+from heads.decoders.threshold_search import Candidates, climb
+from heads.decoders.thresholds import ConceptThresholds, FixedThreshold, GlobalThreshold
 from heads.decoders.top_k import TopK
 from heads.registry import DECODERS, make_decoder
 
 
-def mean_f1(named: np.ndarray, Y: np.ndarray) -> float:
-    return float(np.mean(2 * (named * Y).sum(1) / (named.sum(1) + Y.sum(1))))
+def mean_f1(predicted: np.ndarray, Y: np.ndarray) -> float:
+    return float(np.mean(2 * (predicted * Y).sum(1) / (predicted.sum(1) + Y.sum(1))))
 
 
-def drawn(n_images: int = 60, n_concepts: int = 12) -> tuple[np.ndarray, np.ndarray]:
+def draw(n_images: int = 60, n_concepts: int = 12) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
     Y = random.random((n_images, n_concepts)) < 0.2
     Y[np.arange(n_images), random.integers(0, n_concepts, n_images)] = True
@@ -30,33 +32,33 @@ def drawn(n_images: int = 60, n_concepts: int = 12) -> tuple[np.ndarray, np.ndar
     return np.round(scores, 2), Y.astype(int)  # rounded, so that many scores are equal
 
 
-def test_a_fixed_threshold_names_what_reaches_it() -> None:
+def test_a_fixed_threshold_predicts_each_concept_that_reaches_it() -> None:
     scores = np.array([[0.3, 0.29, 0.9], [0.5, 0.3, 0.1]], np.float32)
     decoder = FixedThreshold(0.3).fit(scores, scipy.sparse.csr_matrix((2, 3)))
     assert decoder.predict(scores).toarray().tolist() == [[1, 0, 1], [1, 1, 0]]
 
 
-def test_an_image_gets_its_likeliest_concept_where_none_reaches_the_threshold() -> None:
+def test_an_image_gets_its_most_probable_concept_if_none_reaches_the_threshold() -> None:
     scores = np.array([[0.1, 0.2, 0.05]], np.float32)
     decoder = FixedThreshold(0.9).fit(scores, scipy.sparse.csr_matrix((1, 3)))
     assert decoder.predict(scores).toarray().tolist() == [[0, 1, 0]]
 
 
-def test_no_more_concepts_are_named_than_the_task_allows() -> None:
+def test_no_more_concepts_are_predicted_than_the_task_allows() -> None:
     scores = np.linspace(0, 1, 250, dtype=np.float32)[None]
     decoder = FixedThreshold(0.1).fit(scores, scipy.sparse.csr_matrix((1, 250)))
     assert np.flatnonzero(decoder.predict(scores).toarray()[0]).tolist() == list(range(150, 250))
 
 
-def test_predicting_leaves_the_scores_alone() -> None:
-    scores, Y = drawn()
+def test_predicting_does_not_change_the_scores() -> None:
+    scores, Y = draw()
     before = scores.copy()
     GlobalThreshold().fit(scores, scipy.sparse.csr_matrix(Y)).predict(scores)
     np.testing.assert_array_equal(scores, before)
 
 
-def test_the_global_threshold_is_the_best_of_all() -> None:
-    scores, Y = drawn()
+def test_no_threshold_is_better_than_the_global_one() -> None:
+    scores, Y = draw()
     decoder = GlobalThreshold().fit(scores, scipy.sparse.csr_matrix(Y))
     reached = mean_f1(decoder.predict(scores).toarray(), Y)
     tried = []
@@ -67,15 +69,15 @@ def test_the_global_threshold_is_the_best_of_all() -> None:
     assert max(tried) > min(tried)
 
 
-def test_concepts_without_a_column_weigh_in_the_tuning() -> None:
-    scores, Y = drawn()
+def test_true_concepts_without_a_column_count_in_the_tuning() -> None:
+    scores, Y = draw()
     n_true = Y.sum(axis=1) + np.random.default_rng(1).integers(0, 6, len(Y))
     decoder = GlobalThreshold().fit(scores, scipy.sparse.csr_matrix(Y), n_true)
 
     def official(threshold: float) -> float:
         fixed = FixedThreshold(threshold).fit(scores, scipy.sparse.csr_matrix(Y))
-        named = fixed.predict(scores).toarray()
-        return float(np.mean(2 * (named * Y).sum(1) / (named.sum(1) + n_true)))
+        predicted = fixed.predict(scores).toarray()
+        return float(np.mean(2 * (predicted * Y).sum(1) / (predicted.sum(1) + n_true)))
 
     best = max(official(float(threshold)) for threshold in [0.0, *np.unique(scores)])
     assert official(decoder.threshold_) == pytest.approx(best, abs=1e-12)
@@ -85,10 +87,10 @@ def test_concepts_without_a_column_weigh_in_the_tuning() -> None:
 
 @cache
 def all_sets(n_concepts: int) -> tuple[np.ndarray, np.ndarray]:
-    """Every set of some concepts, a row each, and the F1 of each set (row) for each truth (column)."""
+    """Every set of some concepts, one per row, and the F1 of each set (row) for each truth (column)."""
     sets = np.array(list(product((0, 1), repeat=n_concepts)), np.float64)
     sizes = sets.sum(axis=1)
-    # Nothing named where nothing is shown scores 1, as the evaluator has it.
+    # Predicting nothing for an image without concepts scores 1, as in the evaluator.
     f1 = (2 * sets @ sets.T) / np.maximum(sizes[:, None] + sizes, 1)
     f1[0, 0] = 1
     return sets, f1
@@ -107,10 +109,10 @@ def brute_force(p: np.ndarray) -> np.ndarray:
 def test_the_set_of_greatest_expected_f1_is_the_best_of_all_sets(p: list[float], may_be_empty: bool) -> None:
     scores = np.array([p], np.float32)
     decoder = ExpectedF1(may_be_empty).fit(scores, scipy.sparse.csr_matrix(scores.shape))
-    named = decoder.predict(scores).toarray()[0]
+    predicted = decoder.predict(scores).toarray()[0]
     expected = brute_force(scores[0].astype(float))
-    reached = expected[int("".join(map(str, named)), 2)]
-    assert named.any() or may_be_empty
+    reached = expected[int("".join(map(str, predicted)), 2)]
+    assert predicted.any() or may_be_empty
     assert reached == pytest.approx(expected[0 if may_be_empty else 1 :].max(), abs=1e-9)
 
 
@@ -123,26 +125,26 @@ def test_expected_f1_is_that_of_brute_force_for_twelve_concepts() -> None:
     few = expected_f1(p[None, :7], np.zeros(1))[0]
     folded = expected_f1(p[None, :7], p[None, 7:].sum(axis=1))[0]
     exact = f1[:7]
-    assert np.abs(folded - exact).max() < 0.25 * np.abs(few - exact).max()  # folding in is no mere leaving out
+    assert np.abs(folded - exact).max() < 0.25 * np.abs(few - exact).max()  # closer than if the others were left out
 
 
-def test_the_tail_of_unlikely_concepts_counts() -> None:
+def test_many_unlikely_concepts_lower_the_expected_f1_as_in_a_simulation() -> None:
     random = np.random.default_rng(0)
     p = np.sort(np.append(random.uniform(0.2, 0.9, 6), np.full(1500, 0.002)))[::-1]
     truth = random.random((200_000, 6)) < p[:6]
     others = random.poisson(3.0, 200_000)
-    drawn = 2 * truth[:, :4].sum(axis=1) / (4 + truth.sum(axis=1) + others)
-    assert expected_f1(p[None, :6], np.array([3.0]))[0, 3] == pytest.approx(drawn.mean(), abs=2e-3)
+    simulated = 2 * truth[:, :4].sum(axis=1) / (4 + truth.sum(axis=1) + others)
+    assert expected_f1(p[None, :6], np.array([3.0]))[0, 3] == pytest.approx(simulated.mean(), abs=2e-3)
 
 
-def test_large_sets_are_found_too() -> None:
+def test_sets_larger_than_the_likely_concepts_are_found() -> None:
     scores = np.full((1, 150), 0.95, np.float32)
     assert ExpectedF1().fit(scores, scipy.sparse.csr_matrix(scores.shape)).predict(scores).nnz == 100
 
 
-def test_thresholds_of_concepts_are_no_worse_than_one_for_all_where_they_were_fitted() -> None:
-    scores, Y = drawn(400)
-    scores[:, :4] *= 0.4  # some concepts are underrated
+def test_one_threshold_per_concept_is_better_than_one_for_all_if_concepts_are_underrated() -> None:
+    scores, Y = draw(400)
+    scores[:, :4] *= 0.4  # four concepts are underrated
     one = mean_f1(GlobalThreshold().fit(scores, scipy.sparse.csr_matrix(Y)).predict(scores).toarray(), Y)
     decoder = ConceptThresholds().fit(scores, scipy.sparse.csr_matrix(Y))
     assert mean_f1(decoder.predict(scores).toarray(), Y) > one + 0.02
@@ -150,52 +152,52 @@ def test_thresholds_of_concepts_are_no_worse_than_one_for_all_where_they_were_fi
     assert (decoder.threshold_[:4] < decoder.threshold_[4:].min()).all()
 
 
-def test_thresholds_of_concepts_promise_no_more_than_they_keep() -> None:
+def test_the_held_out_f1_of_concept_thresholds_holds_on_new_images() -> None:
     random = np.random.default_rng(1)
 
-    def draw(n_images: int) -> tuple[np.ndarray, np.ndarray]:
+    def draw_noise(n_images: int) -> tuple[np.ndarray, np.ndarray]:
         p = np.broadcast_to(random.beta(1, 4, (n_images, 60)).mean(axis=1, keepdims=True), (n_images, 60))
         Y = random.random(p.shape) < p
         Y[:, 0] = True
         return np.clip(p + random.normal(0, 0.05, p.shape), 0, 1).astype(np.float32), Y.astype(int)
 
-    scores, Y = draw(100)
+    scores, Y = draw_noise(100)
     decoder = ConceptThresholds().fit(scores, scipy.sparse.csr_matrix(Y))
-    own = climb(Candidates.of(scores, scipy.sparse.csr_matrix(Y), None, 0.02, may_be_empty=False), 0.2)
+    own = climb(Candidates.from_arrays(scores, scipy.sparse.csr_matrix(Y), None, 0.02, may_be_empty=False), 0.2)
     greedy = FixedThreshold().set_state({"threshold": own.tolist()})
-    fresh, truth = draw(4000)
-    kept = mean_f1(decoder.predict(fresh).toarray(), truth)
-    assert decoder.held_out_f1_ == pytest.approx(kept, abs=0.02)
-    assert mean_f1(greedy.predict(scores).toarray(), Y) > decoder.held_out_f1_ + 0.03  # what the climb alone promises
-    assert kept >= mean_f1(greedy.predict(fresh).toarray(), truth)
+    fresh, truth = draw_noise(4000)
+    on_new = mean_f1(decoder.predict(fresh).toarray(), truth)
+    assert decoder.held_out_f1_ == pytest.approx(on_new, abs=0.02)
+    assert mean_f1(greedy.predict(scores).toarray(), Y) > decoder.held_out_f1_ + 0.03  # the ascent alone is optimistic
+    assert on_new >= mean_f1(greedy.predict(fresh).toarray(), truth)
 
 
-def test_no_change_of_one_threshold_betters_those_of_the_ascent() -> None:
-    scores, Y = drawn(80, 6)
-    images = Candidates.of(scores, scipy.sparse.csr_matrix(Y), None, 0.02, may_be_empty=False)
-    thresholds = climb(images, 0.5)
-    reached = images.f1(thresholds).mean()
+def test_no_change_of_a_single_threshold_improves_on_the_ascent() -> None:
+    scores, Y = draw(80, 6)
+    candidates = Candidates.from_arrays(scores, scipy.sparse.csr_matrix(Y), None, 0.02, may_be_empty=False)
+    thresholds = climb(candidates, 0.5)
+    reached = candidates.f1(thresholds).mean()
     for concept in range(6):
         for threshold in np.append(np.unique(scores[:, concept]), 2.0):
             other = thresholds.copy()
             other[concept] = threshold
-            assert images.f1(other).mean() <= reached + 1e-12
+            assert candidates.f1(other).mean() <= reached + 1e-12
 
 
 def test_f1_of_candidates_is_that_of_the_decoder() -> None:
-    scores, Y = drawn(80, 6)
+    scores, Y = draw(80, 6)
     thresholds = np.random.default_rng(0).uniform(0.3, 0.9, 6)
     decoder = FixedThreshold().set_state({"threshold": thresholds.tolist()})
     for may_be_empty in (False, True):
         decoder.may_be_empty = may_be_empty
-        images = Candidates.of(scores, scipy.sparse.csr_matrix(Y), None, 0.1, may_be_empty)
-        named = decoder.predict(scores).toarray()
-        assert images.f1(thresholds).mean() == pytest.approx(mean_f1(named, Y) if not may_be_empty else np.mean(
-            2 * (named * Y).sum(1) / np.maximum(named.sum(1) + Y.sum(1), 1)))  # fmt: skip
+        candidates = Candidates.from_arrays(scores, scipy.sparse.csr_matrix(Y), None, 0.1, may_be_empty)
+        predicted = decoder.predict(scores).toarray()
+        sizes = np.maximum(predicted.sum(1) + Y.sum(1), 1)
+        assert candidates.f1(thresholds).mean() == pytest.approx(np.mean(2 * (predicted * Y).sum(1) / sizes))
 
 
-def test_the_number_of_concepts_is_the_best_of_all() -> None:
-    scores, Y = drawn()
+def test_no_number_of_concepts_is_better_than_the_tuned_one() -> None:
+    scores, Y = draw()
     decoder = TopK().fit(scores, scipy.sparse.csr_matrix(Y))
     tried = [
         mean_f1(TopK(k).fit(scores, scipy.sparse.csr_matrix(Y)).predict(scores).toarray(), Y) for k in range(1, 13)
@@ -205,8 +207,8 @@ def test_the_number_of_concepts_is_the_best_of_all() -> None:
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_a_decoder_comes_back_from_what_is_saved(name: str) -> None:
-    scores, Y = drawn()
+def test_a_decoder_is_restored_from_its_state(name: str) -> None:
+    scores, Y = draw()
     decoder = make_decoder(name).fit(scores, scipy.sparse.csr_matrix(Y))
     again = make_decoder(name).set_state(json.loads(json.dumps(decoder.get_state())))
     assert (decoder.predict(scores) != again.predict(scores)).nnz == 0
@@ -215,25 +217,27 @@ def test_a_decoder_comes_back_from_what_is_saved(name: str) -> None:
 
 @pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize("empty", ["", ",empty"])
-def test_only_a_decoder_that_may_names_nothing(name: str, empty: str) -> None:
+def test_only_a_decoder_that_may_be_empty_predicts_nothing(name: str, empty: str) -> None:
     scores = np.full((3, 4), 1e-4, np.float32)
     decoder = make_decoder(name + empty)
-    fit_scores, Y = drawn(60, 4)
+    fit_scores, Y = draw(60, 4)
     decoder.fit(fit_scores, scipy.sparse.csr_matrix(Y))
-    named = decoder.predict(scores).sum()
-    assert named == 0 if empty and name != "top-k" else named >= 3
+    n_predicted = decoder.predict(scores).sum()
+    assert n_predicted == 0 if empty and name != "top-k" else n_predicted >= 3
 
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_no_image_and_one_image_can_be_decoded(name: str) -> None:
-    scores, Y = drawn(1)
+    scores, Y = draw(1)
     decoder = make_decoder(name).fit(scores, scipy.sparse.csr_matrix(Y))
     assert decoder.predict(scores).shape == (1, 12)
     assert decoder.predict(scores[:0]).shape == (0, 12)
 
 
-def test_only_the_tuned_decoder_says_that_it_looks_at_labels() -> None:
+def test_a_decoder_that_learns_from_labels_is_tuned() -> None:
     assert not make_decoder("fixed:0.5").tuned
+    assert not make_decoder("top-k:3").tuned
+    assert make_decoder("top-k").tuned
     assert make_decoder("global").tuned
 
 
@@ -246,7 +250,7 @@ def test_a_decoder_is_made_from_its_name_and_value() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("best", "no decoder 'best'; there are fixed, global, per-concept, top-k, expected-f1"),
+        ("best", f"no decoder 'best'; there are {', '.join(DECODERS)}"),
         ("top-k:0", "expected a number from 1 to 100"),
         ("global,none", "expected nothing or 'empty' after the comma"),
         ("global,empty,empty", "expected nothing or 'empty' after the comma"),
@@ -256,6 +260,78 @@ def test_a_decoder_is_made_from_its_name_and_value() -> None:
         ("global:0.3", "decoder 'global:0.3': it takes no value, found '0.3'"),
     ],
 )
-def test_a_decoder_that_cannot_be_meant_is_refused(text: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+def test_an_unknown_decoder_or_value_is_an_error(text: str, message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
         make_decoder(text)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "message"),
+    [
+        (FixedThreshold(-0.1), r"threshold = -0.1, expected a number from 0 to 1"),
+        (FixedThreshold(float("nan")), "threshold = nan, expected a number"),
+        (FixedThreshold("0.3"), "threshold = '0.3', expected a number"),  # type: ignore[arg-type]
+        (FixedThreshold(True), "threshold = True, expected a number"),
+        (TopK(0), "k = 0, expected a whole number from 1 to 100, or None"),
+        (TopK(-3), "k = -3, expected a whole number"),
+        (TopK(101), "k = 101, expected a whole number"),
+        (TopK(2.0), r"k = 2.0, expected a whole number"),  # type: ignore[arg-type]
+        (GlobalThreshold(may_be_empty="no"), "may_be_empty = 'no', expected True or False"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_parameter_out_of_its_range_is_an_error(decoder: Decoder, message: str) -> None:
+    scores, Y = draw()
+    with pytest.raises(ParameterError, match=message):
+        decoder.fit(scores, scipy.sparse.csr_matrix(Y))
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        ("global", {}),
+        ("global", {"threshold": "high"}),
+        ("global", {"threshold": [[0.5]]}),
+        ("per-concept", {"threshold": [0.5]}),
+        ("per-concept", {"threshold": [0.5], "report": None}),
+        ("top-k", {}),
+        ("top-k", {"k": 0}),
+        ("top-k", {"k": "3"}),
+        ("top-k", {"k": 101}),
+        ("platt+global", {"calibration": {"slope": [1.0]}, "decoder": {"threshold": 0.5}}),
+        ("platt+global", {"calibration": {"slope": [1.0, 1.0], "offset": [0.0]}, "decoder": {"threshold": 0.5}}),
+        ("platt+global", {"calibration": {"slope": float("nan"), "offset": 0.0}, "decoder": {"threshold": 0.5}}),
+        ("platt+global", {"calibration": {"slope": 1.0, "offset": 0.0}}),
+    ],
+)
+def test_a_damaged_state_is_an_error(name: str, state: dict[str, object]) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        make_decoder(name).set_state(state)
+
+
+@pytest.mark.parametrize("n_columns", [1, 2, 7, 30, 100])
+@pytest.mark.parametrize("decimals", [1, 7])
+def test_the_most_probable_concepts_are_those_of_a_stable_sort(n_columns: int, decimals: int) -> None:
+    scores = np.round(np.random.default_rng(0).random((200, 40), np.float32), decimals)
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :n_columns]
+    np.testing.assert_array_equal(most_probable(scores, n_columns), expected)
+
+
+def test_a_set_is_bounded_by_its_most_probable_concepts() -> None:
+    scores = np.round(np.random.default_rng(0).random((3, 150), np.float32), 1)  # many scores are equal
+    predicted = np.zeros(scores.shape, bool)
+    predicted[1] = True
+    predicted[2, 40:] = True
+    bounded = bound_sizes(predicted.copy(), scores)
+    assert bounded.sum(axis=1).tolist() == [1, 100, 100]
+    assert bounded[0, scores[0].argmax()]
+    assert np.flatnonzero(bounded[1]).tolist() == sorted(np.argsort(-scores[1], kind="stable")[:100])
+    assert np.flatnonzero(bounded[2]).tolist() == sorted(40 + np.argsort(-scores[2, 40:], kind="stable")[:100])
+    assert bound_sizes(predicted, scores, may_be_empty=True).sum(axis=1).tolist() == [0, 100, 100]
+
+
+def test_ranking_in_blocks_is_ranking_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, Y = draw()
+    at_once = rank(scores, scipy.sparse.csr_matrix(Y), None)
+    monkeypatch.setattr("heads.decoders.ranking.BLOCK_ROWS", 7)
+    for one, other in zip(at_once, rank(scores, scipy.sparse.csr_matrix(Y), None), strict=True):
+        np.testing.assert_array_equal(one, other)

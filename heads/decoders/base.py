@@ -1,4 +1,7 @@
-"""Decoders: from scores to concept sets. Separate from the head, and fitted on scores the head did not train on."""
+"""What every decoder is: it turns scores into concept sets.
+
+A decoder is separate from the head. It is fitted on scores of images that the head did not learn from.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -10,34 +13,32 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from cache.support.errors import ParameterError
-from eval.editions import MAX_CONCEPTS
+from heads.data.blocks import row_blocks
 from heads.data.types import Counts, Groups, Scores
-
-ROWS = 2048
-"""Images that are decoded at a time: what is sorted stays small."""
+from heads.decoders.ranking import BLOCK_ROWS, bound_sizes
 
 
 class Decoder(BaseEstimator, ABC):
-    """Base of all decoders: at least one concept an image, at most as many as the task allows.
+    """Base of all decoders. They predict at least one concept per image, and at most as many as the task allows.
 
-    An image without concepts scores 0, so where nothing would be named the most probable concept is. Where more than
-    100 would be, the most probable 100 are.
+    An image that has concepts scores 0 if none is predicted. So where a decoder would predict none, the most probable
+    concept is predicted. Where it would predict more than 100, the 100 most probable are.
+
+    A subclass implements `_fit`, `_select`, `get_state` and `set_state`. If its name takes a value, as ``fixed:0.3``
+    does, it also implements `parse`. If it has parameters of its own, it extends `check_params`.
 
     Parameters
     ----------
     may_be_empty : bool
-        Whether an image may be given no concept.
+        Whether an image may be left without a concept.
     """
-
-    tuned = False
-    """Whether `fit` looks at the labels."""
 
     def __init__(self, may_be_empty: bool = False) -> None:
         self.may_be_empty = may_be_empty
 
     @classmethod
     def parse(cls, value: str) -> dict[str, Any]:
-        """Read the value that may stand behind a decoder's name, as in ``fixed:0.3``.
+        """Read the value that follows a decoder's name, as in ``fixed:0.3``.
 
         Returns
         -------
@@ -47,55 +48,96 @@ class Decoder(BaseEstimator, ABC):
         Raises
         ------
         ParameterError
-            The decoder does not take this value; most take none.
+            The decoder does not take this value. Most decoders take none.
         """
         raise ParameterError(f"it takes no value, found '{value}'")
 
-    @abstractmethod
+    @property
+    def tuned(self) -> bool:
+        """Whether `fit` learns from the labels. If not, it ignores its arguments and needs no held-out scores."""
+        return False
+
+    def check_params(self) -> None:
+        """Check the parameters; `fit` does it first.
+
+        Raises
+        ------
+        ParameterError
+            A parameter has the wrong type or is out of its range.
+        """
+        if not isinstance(self.may_be_empty, bool | np.bool_):
+            raise ParameterError(f"may_be_empty = {self.may_be_empty!r}, expected True or False")
+
     def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts = None, groups: Groups = None) -> Self:
         """Fit to scores and labels.
 
         Parameters
         ----------
         scores : ndarray of float32, shape (n_images, n_concepts)
-            Of images that the head did not learn from.
+            Scores of images that the head did not learn from.
         Y : sparse matrix of {0, 1}, shape (n_images, n_concepts)
-        n_true : ndarray of int, shape (n_images,), optional
-            How many concepts each image truly has, those without a column included: the official score counts
-            them. The row sums of Y if not given.
+        n_true : ndarray of int64, shape (n_images,), optional
+            How many concepts each image truly has, those without a column included, because the official score
+            counts them. The row sums of Y if not given.
         groups : ndarray, shape (n_images,), optional
-            What a decoder that is cross-validated holds out together.
+            Group of each image, such as its patient. A decoder that cross-validates keeps a group in one fold.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            A parameter has the wrong type or is out of its range.
         """
-
-    def predict(self, scores: Scores) -> scipy.sparse.csr_matrix:
-        """Indicator of the concepts that each image is given, shape (n_images, n_concepts)."""
-        parts = [self._name(scores[start : start + ROWS]) for start in range(0, len(scores), ROWS)]
-        return (
-            scipy.sparse.vstack(parts, format="csr") if parts else scipy.sparse.csr_matrix(scores.shape, dtype=np.int8)
-        )
-
-    def _name(self, scores: Scores) -> scipy.sparse.csr_matrix:
-        named = self._choose(scores)
-        if not self.may_be_empty:
-            none = np.flatnonzero(~named.any(axis=1))
-            named[none, scores[none].argmax(axis=1)] = True
-        for row in np.flatnonzero(named.sum(axis=1) > MAX_CONCEPTS):
-            columns = np.flatnonzero(named[row])
-            named[row, columns[np.argsort(-scores[row, columns], kind="stable")[MAX_CONCEPTS:]]] = False
-        return scipy.sparse.csr_matrix(named, dtype=np.int8)
+        self.check_params()
+        self._fit(scores, Y, n_true, groups)
+        return self
 
     @abstractmethod
-    def _choose(self, scores: Scores) -> NDArray[np.bool_]:
-        """Which concepts are named, before none and too many are seen to."""
+    def _fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts, groups: Groups) -> None:
+        """Fit, with parameters that have been checked."""
+
+    def predict(self, scores: Scores) -> scipy.sparse.csr_matrix:
+        """Predict the concepts of each image.
+
+        Parameters
+        ----------
+        scores : ndarray of float32, shape (n_images, n_concepts)
+
+        Returns
+        -------
+        sparse matrix of {0, 1}, int8, shape (n_images, n_concepts)
+        """
+        blocks = [self._predict_block(scores[block]) for block in row_blocks(len(scores), BLOCK_ROWS)]
+        if not blocks:
+            return scipy.sparse.csr_matrix(scores.shape, dtype=np.int8)
+        return scipy.sparse.vstack(blocks, format="csr")
+
+    def _predict_block(self, scores: Scores) -> scipy.sparse.csr_matrix:
+        """Predict the concepts of a block of images."""
+        predicted = bound_sizes(self._select(scores), scores, self.may_be_empty)
+        return scipy.sparse.csr_matrix(predicted, dtype=np.int8)
+
+    @abstractmethod
+    def _select(self, scores: Scores) -> NDArray[np.bool_]:
+        """Predicted concepts, before the minimum of one and the maximum of 100 are enforced."""
 
     def report(self) -> dict[str, Any]:
-        """What `fit` has to tell, as JSON holds it: what was gained on images that were held out."""
+        """Return what `fit` found out besides, such as the gain on held-out images, as JSON can hold it."""
         return {}
 
     @abstractmethod
     def get_state(self) -> dict[str, Any]:
-        """What was fitted, as JSON holds it."""
+        """Return what was fitted, as JSON can hold it."""
 
     @abstractmethod
     def set_state(self, state: Mapping[str, Any]) -> Self:
-        """Take back what `get_state` gave; what is missing or odd is a KeyError, TypeError or ValueError."""
+        """Restore what `get_state` returned.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            Something is missing, has the wrong type or is out of its range.
+        """

@@ -6,50 +6,76 @@ from typing import Any, Self
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
+from sklearn.base import clone
 
+from cache.support.errors import ParameterError
 from heads.data.types import Counts, Groups, Scores
 from heads.decoders.base import Decoder
 from heads.decoders.calibration import Calibration
 
 
 class Calibrated(Decoder):
-    """A decoder of calibrated scores; both are fitted to the same scores.
+    """Turns scores into probabilities first, then decodes these.
+
+    Both steps are fitted to the same scores. As scikit-learn's meta-estimators do, `fit` leaves the two objects of the
+    constructor as they are and fits clones of them.
 
     Parameters
     ----------
     calibration : Calibration
     decoder : Decoder
+        It also decides whether an image may be left without a concept.
+
+    Attributes
+    ----------
+    calibration_ : Calibration
+        Fitted.
+    decoder_ : Decoder
+        Fitted to the calibrated scores.
+
+    Examples
+    --------
+    >>> from heads.registry import make_decoder
+    >>> make_decoder("platt+global")
+    Calibrated(calibration=Platt(), decoder=GlobalThreshold())
     """
 
     tuned = True
+    calibration_: Calibration
+    decoder_: Decoder
 
     def __init__(self, calibration: Calibration, decoder: Decoder) -> None:
-        super().__init__(decoder.may_be_empty)
         self.calibration = calibration
         self.decoder = decoder
 
-    def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts = None, groups: Groups = None) -> Self:
-        """Fit the calibration, then the decoder to what it makes of the scores."""
-        self.decoder.fit(self.calibration.fit(scores, Y).transform(scores), Y, n_true, groups)
-        return self
+    def check_params(self) -> None:
+        """Raise a ParameterError if a part is of another kind, or has a wrong parameter."""
+        for name, kind in (("calibration", Calibration), ("decoder", Decoder)):
+            if not isinstance(getattr(self, name), kind):
+                raise ParameterError(f"{name} = {getattr(self, name)!r}, expected an instance of {kind.__name__}")
+        self.decoder.check_params()
 
-    def predict(self, scores: Scores) -> scipy.sparse.csr_matrix:
-        """Indicator of the concepts that each image is given, shape (n_images, n_concepts)."""
-        return self.decoder.predict(self.calibration.transform(scores))
+    def _fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts, groups: Groups) -> None:
+        self.calibration_ = clone(self.calibration).fit(scores, Y)
+        self.decoder_ = clone(self.decoder).fit(self.calibration_.transform(scores), Y, n_true, groups)
 
-    def _choose(self, scores: Scores) -> NDArray[np.bool_]:
-        return self.decoder._choose(self.calibration.transform(scores))
+    def _predict_block(self, scores: Scores) -> scipy.sparse.csr_matrix:
+        # Calibrated block by block: probabilities of all images at once would take as much memory as the scores.
+        return self.decoder_.predict(self.calibration_.transform(scores))
+
+    def _select(self, scores: Scores) -> NDArray[np.bool_]:
+        return self.decoder_._select(self.calibration_.transform(scores))
 
     def report(self) -> dict[str, Any]:
-        """What the decoder tells."""
-        return self.decoder.report()
+        """Return the decoder's report."""
+        return self.decoder_.report()
 
     def get_state(self) -> dict[str, Any]:
-        """What was fitted."""
-        return {"calibration": self.calibration.get_state(), "decoder": self.decoder.get_state()}
+        """Return the states of both."""
+        return {"calibration": self.calibration_.get_state(), "decoder": self.decoder_.get_state()}
 
     def set_state(self, state: Mapping[str, Any]) -> Self:
-        """Take it back."""
-        self.calibration.set_state(state["calibration"])
-        self.decoder.set_state(state["decoder"])
+        """Restore what `get_state` returned."""
+        self.calibration_ = clone(self.calibration).set_state(state["calibration"])
+        self.decoder_ = clone(self.decoder).set_state(state["decoder"])
         return self

@@ -1,7 +1,21 @@
-"""Calibrations: scores become probabilities, which the set of greatest expected F1 needs. Fitted on held-out scores."""
+"""Calibrations turn scores into probabilities, which `expected-f1` needs. They are fitted on held-out scores.
+
+For each concept, p = expit(a z + b), where z is the logit of the clipped score. Slope a and offset b minimise
+
+    L(a, b) = sum over images of -log(probability of the true label) + s/2 ((a - a0)^2 + (b - b0)^2),
+
+the log loss and a pull of strength s towards the slope a0 and offset b0 that fit all concepts together. With y the
+label of each image, Newton's method needs
+
+    dL/da = sum (p - y) z + s (a - a0)        d2L/da2  = sum p (1 - p) z^2 + s
+    dL/db = sum (p - y)   + s (b - b0)        d2L/db2  = sum p (1 - p)     + s
+                                              d2L/dadb = sum p (1 - p) z
+
+and solves the 2 x 2 system of each concept by Cramer's rule, for all concepts at once.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -10,76 +24,122 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.base import BaseEstimator
 
+from heads.data.blocks import row_blocks
 from heads.data.types import Scores
 
-LEAST = 1e-4
-"""Nearest to 0 and 1 that a score is taken for: votes, and scores that were cut to [0, 1], say no more, and their
-logits would outweigh all others."""
+EPSILON = 1e-4
+"""Scores are clipped to [EPSILON, 1 - EPSILON] before the logit: exact 0 and 1 would dominate the fit."""
 
-ROWS = 4096
-"""Images whose scores are worked on at a time."""
+BLOCK_ROWS = 4096
+"""Images that are worked on at a time. Sums run over blocks, so another size changes their last bits."""
 
-STEPS, SETTLED = 30, 1e-4
-"""Newton's steps at most, and the change at which they end: what is left is about its square."""
+MAX_ITER, TOLERANCE = 30, 1e-4
+"""Newton's method stops after so many steps, or at a step this small. The error that is left is about its square."""
+
+RIDGE = 1e-9
+"""Added to the second derivatives: where all logits are equal, slope and offset would not be determined."""
 
 SHRINKAGE = 10.0
-"""How strongly a concept's slope and offset are drawn to those of all: it takes a few shown images to outweigh it."""
+"""Strength of the pull towards the shared slope and offset, in pseudo-images; about ten positives outweigh it."""
 
 
 class Calibration(BaseEstimator, ABC):
-    """Base of all calibrations: ``fit`` to scores that the head gave images it did not learn from."""
+    """Base of all calibrations."""
 
     @abstractmethod
     def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix) -> Self:
-        """Fit to scores, shape (n_images, n_concepts), and the indicator matrix of the same shape."""
+        """Fit to scores and labels.
+
+        Parameters
+        ----------
+        scores : ndarray of float32, shape (n_images, n_concepts)
+            Scores in [0, 1] of images that the head did not learn from.
+        Y : sparse matrix of {0, 1}, shape (n_images, n_concepts)
+        """
 
     @abstractmethod
     def transform(self, scores: Scores) -> Scores:
-        """Probabilities, shape (n_images, n_concepts)."""
+        """Turn scores into probabilities.
+
+        Parameters
+        ----------
+        scores : ndarray of float32, shape (n_images, n_concepts)
+
+        Returns
+        -------
+        ndarray of float32, shape (n_images, n_concepts)
+        """
 
     @abstractmethod
     def get_state(self) -> dict[str, Any]:
-        """What was fitted, as JSON holds it."""
+        """Return what was fitted, as JSON can hold it."""
 
     @abstractmethod
     def set_state(self, state: Mapping[str, Any]) -> Self:
-        """Take back what `get_state` gave; what is missing or odd is a KeyError, TypeError or ValueError."""
+        """Restore what `get_state` returned.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            Something is missing, has the wrong type or is out of its range.
+        """
 
 
 class Platt(Calibration):
-    """A slope and an offset of each concept's logits, drawn towards those of all concepts (Platt, 1999).
+    """Logistic calibration with a slope and an offset per concept (Platt, 1999).
+
+    A concept with few positive images cannot determine both. So all concepts are fitted together first, and each
+    concept's slope and offset are drawn towards the shared ones.
+
+    A score of exactly 0 or 1 stays as it is: the head is sure of it, for example because no training image has the
+    concept.
 
     Attributes
     ----------
     slope_, offset_ : ndarray of float64, shape (n_concepts,)
+
+    Examples
+    --------
+    The head gives 0.9 where 2 of 3 images have the concept, and 0.1 where 1 of 3 has it.
+
+    >>> scores = np.array([[0.9], [0.9], [0.9], [0.1], [0.1], [0.1]], np.float32)
+    >>> Y = scipy.sparse.csr_matrix([[1], [1], [0], [0], [0], [1]])
+    >>> Platt().fit(scores, Y).transform(scores[::3]).round(2).tolist()
+    [[0.6700000166893005], [0.33000001311302185]]
     """
 
     def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix) -> Self:
-        """Fit all concepts together, then each."""
+        """Fit all concepts together, then each one."""
         shared = _newton(scores, Y, np.array([1.0, 0.0]), 0.0, together=True)
         self.slope_, self.offset_ = _newton(scores, Y, shared, SHRINKAGE, together=False)
         return self
 
     def transform(self, scores: Scores) -> Scores:
-        """Probabilities."""
+        """Turn scores into probabilities."""
         probabilities = np.empty_like(scores)
-        for part in _parts(len(scores)):
-            probabilities[part] = expit(_logit(scores[part]) * self.slope_ + self.offset_)
-        # What the head is sure of, such as a concept that train never showed, stays so.
-        return np.where((scores == 0) | (scores == 1), scores, probabilities)
+        for rows in row_blocks(len(scores), BLOCK_ROWS):
+            block = scores[rows]
+            sure = (block == 0) | (block == 1)
+            probabilities[rows] = np.where(sure, block, expit(clipped_logit(block) * self.slope_ + self.offset_))
+        return probabilities
 
     def get_state(self) -> dict[str, Any]:
-        """What was fitted."""
+        """Return slope and offset."""
         return {"slope": np.asarray(self.slope_).tolist(), "offset": np.asarray(self.offset_).tolist()}
 
     def set_state(self, state: Mapping[str, Any]) -> Self:
-        """Take it back."""
-        self.slope_, self.offset_ = (np.array(state[key], dtype=np.float64) for key in ("slope", "offset"))
+        """Restore what `get_state` returned."""
+        slope, offset = (np.array(state[key], dtype=np.float64) for key in ("slope", "offset"))
+        if slope.shape != offset.shape or slope.ndim > 1 or not np.isfinite([slope, offset]).all():
+            raise ValueError(f"slopes of shape {slope.shape} and offsets of shape {offset.shape}")
+        self.slope_, self.offset_ = slope, offset
         return self
 
 
 class Temperature(Platt):
-    """One slope and one offset of all logits: concepts are as over- or underrated as each other.
+    """Logistic calibration with one slope and one offset for all concepts.
+
+    It corrects what all concepts share, such as scores that are too extreme, and nothing else.
 
     Attributes
     ----------
@@ -92,60 +152,73 @@ class Temperature(Platt):
         return self
 
 
+def clipped_logit(scores: Scores) -> Scores:
+    """log(p / (1 - p)) of scores that are clipped to [EPSILON, 1 - EPSILON].
+
+    Examples
+    --------
+    >>> clipped_logit(np.array([0.0, 0.5, 1.0], np.float32)).round(2).tolist()
+    [-9.210000038146973, 0.0, 9.210000038146973]
+    """
+    clipped = np.clip(scores, np.float32(EPSILON), np.float32(1 - EPSILON))
+    logits: Scores = np.log(clipped / (1 - clipped))
+    return logits
+
+
 def _newton(
     scores: Scores, Y: scipy.sparse.csr_matrix, start: NDArray[np.float64], shrinkage: float, together: bool
 ) -> NDArray[np.float64]:
-    """Slope and offset that minimise the log loss, plus half of `shrinkage` times the squared distance to `start`.
+    """Minimise the loss at the top of this module by Newton's method.
+
+    Parameters
+    ----------
+    scores, Y
+        As `Calibration.fit` takes them.
+    start : ndarray of float64, shape (2,)
+        Slope and offset to begin with, and towards which `shrinkage` pulls.
+    shrinkage : float
+    together : bool
+        Whether all concepts share one slope and one offset.
 
     Returns
     -------
     ndarray of float64, shape (2,) if the concepts are fitted together, else (2, n_concepts)
     """
     found = start if together else np.repeat(start[:, None], scores.shape[1], axis=1)
-    left, shown = np.arange(scores.shape[1]), Y  # concepts that have not settled
-    for _ in range(STEPS):
-        now = found if together else found[:, left]
-        sums = _derivatives(scores, shown, now, left)
+    columns, labels = np.arange(scores.shape[1]), Y  # of the concepts that have not converged
+    for _ in range(MAX_ITER):
+        now = found if together else found[:, columns]
+        sums = _sum_derivatives(scores, labels, now, columns)
         slope, offset, aa, ab, bb = sums.sum(axis=1) if together else sums
         away = now - (start if together else start[:, None])
         slope, offset = slope + shrinkage * away[0], offset + shrinkage * away[1]
-        aa, bb = aa + shrinkage + 1e-9, bb + shrinkage + 1e-9
+        aa, bb = aa + shrinkage + RIDGE, bb + shrinkage + RIDGE
         determinant = aa * bb - ab * ab
         step = np.array([(bb * slope - ab * offset) / determinant, (aa * offset - ab * slope) / determinant])
-        # A long step of Newton's may overshoot where scores are nearly sure.
+        # Where all probabilities are near 0 or 1, the curvature vanishes and a full step may overshoot.
         now = now - np.clip(step, -1, 1)
-        moves = np.abs(step).max(axis=0) >= SETTLED
+        moves = np.abs(step).max(axis=0) >= TOLERANCE
         if together:
             found = now
         else:
-            found[:, left] = now
-            left = left[moves]
-            shown = Y[:, left]
+            found[:, columns] = now
+            columns = columns[moves]
+            labels = Y[:, columns]
         if not moves.any():
             break
     return found
 
 
-def _derivatives(
+def _sum_derivatives(
     scores: Scores, Y: scipy.sparse.csr_matrix, found: NDArray[np.float64], columns: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """First and second derivatives of the log loss of some concepts in slope and offset, shape (5, n_columns)."""
+    """Derivatives of the log loss of some concepts: by a, b, aa, ab and bb, shape (5, n_columns)."""
     sums = np.zeros((5, len(columns)))
-    for part in _parts(len(scores)):
-        z = _logit(scores[part] if len(columns) == scores.shape[1] else scores[part][:, columns])
+    for rows in row_blocks(len(scores), BLOCK_ROWS):
+        z = clipped_logit(scores[rows] if len(columns) == scores.shape[1] else scores[rows][:, columns])
         p = expit(z * found[0].astype(np.float32) + found[1].astype(np.float32))
-        bend = p * (1 - p)
-        p[Y[part].nonzero()] -= 1
-        terms = (p * z, p, bend * z * z, bend * z, bend)
+        curvature = p * (1 - p)
+        p[Y[rows].nonzero()] -= 1
+        terms = (p * z, p, curvature * z * z, curvature * z, curvature)
         sums += [term.sum(axis=0, dtype=np.float64) for term in terms]
     return sums
-
-
-def _parts(n_images: int) -> Iterator[slice]:
-    return (slice(start, start + ROWS) for start in range(0, n_images, ROWS))
-
-
-def _logit(scores: Scores) -> Scores:
-    clipped = np.clip(scores, np.float32(LEAST), np.float32(1 - LEAST))
-    logits: Scores = np.log(clipped / (1 - clipped))
-    return logits

@@ -1,4 +1,4 @@
-"""The scores that a threshold may let through, by concept, and the F1 of each image as thresholds move."""
+"""The search for thresholds: one for all concepts by a sweep, one per concept by coordinate ascent."""
 
 from dataclasses import dataclass
 
@@ -6,65 +6,115 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from heads.data.types import Scores
+from heads.data.types import Counts, Scores
+
+MAX_PASSES = 6
+"""Rounds of the ascent over all concepts. After two or three hardly any threshold changes."""
+
+TOLERANCE = 1e-12
+"""Gain in summed F1 below which a threshold stays: rounding errors are smaller, gains are larger."""
+
+
+def sweep(ranked: Scores, hits: NDArray[np.bool_], n_true: NDArray[np.int64], may_be_empty: bool) -> float:
+    """Find the one threshold with the greatest mean F1 per image.
+
+    Every distinct score is tried. The work is that of sorting all scores once:
+
+    Lowering the threshold past an image's k-th greatest score predicts its k-th concept, and changes its F1 from
+    2 h(k - 1) / (k - 1 + n) to 2 h(k) / (k + n), with h(k) hits among its first k concepts and n true concepts. The
+    scores of all images are sorted together. The sum of these changes from the greatest score down to a threshold is
+    then the summed F1 at that threshold.
+
+    Parameters
+    ----------
+    ranked, hits, n_true
+        As `heads.decoders.ranking.rank` returns them.
+    may_be_empty : bool
+        Whether an image may be left without a concept.
+
+    Returns
+    -------
+    float
+        Halfway between two scores: a threshold equal to a score could miss it by a rounding error.
+    """
+    f1 = 2 * hits.cumsum(axis=1) / (np.arange(1, hits.shape[1] + 1) + n_true[:, None])
+    # An image that may not be empty has its first concept at any threshold, so that one changes nothing.
+    gains = np.diff(f1, axis=1, prepend=0 if may_be_empty else f1[:, :1])
+    by_score = np.argsort(-ranked, axis=None, kind="stable")
+    swept, total = ranked.ravel()[by_score], gains.ravel()[by_score].cumsum()
+    last = np.append(np.flatnonzero(np.diff(swept)), len(swept) - 1)  # equal scores pass a threshold together
+    best = last[total[last].argmax()]
+    following = swept[best + 1] if best + 1 < len(swept) else 0.0
+    return float((np.float64(swept[best]) + np.float64(following)) / 2)
 
 
 @dataclass
-class State:
-    """How many concepts each image is given at some thresholds, and how many of them it shows."""
+class Predictions:
+    """How many concepts each image gets at some thresholds, and how many of them are hits.
 
-    named: NDArray[np.int64]
-    hits: NDArray[np.int64]
+    Parameters
+    ----------
+    n_predicted, n_hits : ndarray of int64, shape (n_images,)
+    """
+
+    n_predicted: NDArray[np.int64]
+    n_hits: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Entries of a score matrix that are not too small, sorted by concept and falling score.
+    """The entries of a score matrix that a threshold may let through, by concept and falling score.
 
     Parameters
     ----------
-    starts : ndarray of int, shape (n_concepts + 1,)
+    starts : ndarray of int64, shape (n_concepts + 1,)
         Where the entries of each concept begin.
-    rows : ndarray of int, shape (n_entries,)
-        The image of each.
+    rows : ndarray of int64, shape (n_entries,)
+        The image of each entry.
     scores : ndarray of float32, shape (n_entries,)
-    shown : ndarray of bool, shape (n_entries,)
-        Whether the image shows the concept.
-    true : ndarray of int, shape (n_images,)
+    positive : ndarray of bool, shape (n_entries,)
+        Whether the concept is true of the image.
+    n_true : ndarray of int64, shape (n_images,)
         How many concepts each image truly has.
-    fallback : ndarray of bool, shape (n_images,)
-        Whether an image that is given nothing else shows what it is given then.
+    fallback_hits : ndarray of bool, shape (n_images,)
+        Whether the concept is true that an image gets where no score reaches its threshold.
     floor : float
-        The least score of an entry.
+        Scores below it are left out.
     """
 
     starts: NDArray[np.int64]
     rows: NDArray[np.int64]
     scores: Scores
-    shown: NDArray[np.bool_]
-    true: NDArray[np.int64]
-    fallback: NDArray[np.bool_]
+    positive: NDArray[np.bool_]
+    n_true: NDArray[np.int64]
+    fallback_hits: NDArray[np.bool_]
     floor: float
 
     @classmethod
-    def of(
-        cls,
-        scores: Scores,
-        Y: scipy.sparse.csr_matrix,
-        n_true: NDArray[np.int64] | None,
-        floor: float,
-        may_be_empty: bool,
+    def from_arrays(
+        cls, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts, floor: float, may_be_empty: bool
     ) -> "Candidates":
-        """Take the entries that reach a floor."""
+        """Collect the scores that reach a floor.
+
+        Parameters
+        ----------
+        scores : ndarray of float32, shape (n_images, n_concepts)
+        Y : sparse matrix of {0, 1}, shape (n_images, n_concepts)
+        n_true : ndarray of int64, shape (n_images,), or None
+            The row sums of Y if None.
+        floor : float
+        may_be_empty : bool
+            Whether an image may be left without a concept.
+        """
         rows, columns = np.nonzero(scores >= max(floor, float(np.finfo(np.float32).tiny)))
         values = scores[rows, columns]
-        shown = np.asarray(Y[rows, columns], dtype=bool).ravel()
+        positive = np.asarray(Y[rows, columns], dtype=bool).ravel()
         order = np.lexsort((-values, columns))
         starts = np.searchsorted(columns[order], np.arange(scores.shape[1] + 1))
-        true = np.diff(Y.indptr).astype(np.int64) if n_true is None else n_true
+        n_true = np.diff(Y.indptr).astype(np.int64) if n_true is None else n_true
         first = scores.argmax(axis=1)
-        fallback = np.asarray(Y[np.arange(len(scores)), first], dtype=bool).ravel() & (not may_be_empty)
-        return cls(starts, rows[order], values[order], shown[order], true, fallback, floor)
+        fallback_hits = np.asarray(Y[np.arange(len(scores)), first], dtype=bool).ravel() & (not may_be_empty)
+        return cls(starts, rows[order], values[order], positive[order], n_true, fallback_hits, floor)
 
     @property
     def n_concepts(self) -> int:
@@ -73,60 +123,132 @@ class Candidates:
 
     @property
     def order(self) -> NDArray[np.int64]:
-        """Concepts with entries, those with most first."""
+        """Concepts with entries, those with the most entries first."""
         sizes = np.diff(self.starts)
         return np.argsort(-sizes, kind="stable")[: int((sizes > 0).sum())]
 
-    def take(self, images: NDArray[np.int64]) -> "Candidates":
-        """The entries of some images."""
-        place = np.full(len(self.true), -1)
+    def select(self, images: NDArray[np.int64]) -> "Candidates":
+        """The entries of some images, which are numbered anew in the given order."""
+        place = np.full(len(self.n_true), -1)
         place[images] = np.arange(len(images))
-        kept = place[self.rows] >= 0
-        starts = np.append(0, kept.cumsum())[self.starts]
-        return Candidates(starts, place[self.rows[kept]], self.scores[kept], self.shown[kept], self.true[images],
-                          self.fallback[images], self.floor)  # fmt: skip
+        selected = place[self.rows] >= 0
+        starts = np.append(0, selected.cumsum())[self.starts]
+        return Candidates(starts, place[self.rows[selected]], self.scores[selected], self.positive[selected],
+                          self.n_true[images], self.fallback_hits[images], self.floor)  # fmt: skip
 
-    def state(self, thresholds: NDArray[np.float64]) -> State:
-        """What each image is given at some thresholds."""
+    def predict(self, thresholds: NDArray[np.float64]) -> Predictions:
+        """Count predictions and hits of each image, with one threshold per concept."""
         passed = self.scores >= np.repeat(thresholds, np.diff(self.starts))
-        n_images = len(self.true)
-        named = np.bincount(self.rows[passed], minlength=n_images)
-        return State(named, np.bincount(self.rows[passed & self.shown], minlength=n_images))
+        n_images = len(self.n_true)
+        n_predicted = np.bincount(self.rows[passed], minlength=n_images)
+        return Predictions(n_predicted, np.bincount(self.rows[passed & self.positive], minlength=n_images))
 
     def f1(self, thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
-        """F1 of each image at some thresholds, shape (n_images,)."""
-        state = self.state(thresholds)
-        return self._f1(state.named, state.hits, slice(None))
+        """F1 per image, shape (n_images,), with one threshold per concept."""
+        predictions = self.predict(thresholds)
+        return self._f1(predictions.n_predicted, predictions.n_hits, slice(None))
 
     def _f1(
-        self, named: NDArray[np.int64], hits: NDArray[np.int64], rows: NDArray[np.int64] | slice
+        self, n_predicted: NDArray[np.int64], n_hits: NDArray[np.int64], rows: NDArray[np.int64] | slice
     ) -> NDArray[np.float64]:
-        """F1 of some images; one that is given nothing is given its most probable concept."""
-        nothing = named == 0
-        hits, named = np.where(nothing, self.fallback[rows], hits), np.where(nothing, 1, named)
-        f1: NDArray[np.float64] = 2 * hits / (named + self.true[rows])
+        """F1 of some images. An image without a prediction gets its most probable concept."""
+        empty = n_predicted == 0
+        n_hits, n_predicted = np.where(empty, self.fallback_hits[rows], n_hits), np.where(empty, 1, n_predicted)
+        f1: NDArray[np.float64] = 2 * n_hits / (n_predicted + self.n_true[rows])
         return f1
 
-    def improve(self, concept: int, thresholds: NDArray[np.float64], state: State) -> bool:
-        """Set one concept's threshold to the best, the others held; whether that changed anything."""
+    def improve(self, concept: int, thresholds: NDArray[np.float64], predictions: Predictions) -> bool:
+        """Set one concept's threshold to its best value while all others stay.
+
+        Only images with an entry of the concept can change. Their gain in F1 from predicting the concept is summed in
+        the order of falling scores, so that every threshold between two scores is tried at once.
+
+        Parameters
+        ----------
+        concept : int
+        thresholds : ndarray of float64, shape (n_concepts,)
+            Changed in place.
+        predictions : Predictions
+            Those at `thresholds`; changed in place.
+
+        Returns
+        -------
+        bool
+            Whether the threshold changed.
+        """
         part = slice(self.starts[concept], self.starts[concept + 1])
-        rows, shown, scores = self.rows[part], self.shown[part], self.scores[part]
+        rows, positive, scores = self.rows[part], self.positive[part], self.scores[part]
         passed = scores >= thresholds[concept]
-        named, hits = state.named[rows] - passed, state.hits[rows] - (passed & shown)
-        gains = (self._f1(named + 1, hits + shown, rows) - self._f1(named, hits, rows)).cumsum()
-        # Equal scores pass together, and naming the concept nowhere gains nothing.
+        n_predicted, n_hits = predictions.n_predicted[rows] - passed, predictions.n_hits[rows] - (passed & positive)
+        gains = (self._f1(n_predicted + 1, n_hits + positive, rows) - self._f1(n_predicted, n_hits, rows)).cumsum()
+        # Equal scores pass together; predicting the concept nowhere is a choice too, with a gain of 0.
         ends = np.append(scores[1:] < scores[:-1], True)
         n_passed = np.append(0, np.flatnonzero(ends) + 1)
         total = np.append(0.0, gains[ends])
         now = int(passed.sum())
         best = int(n_passed[total.argmax()])
-        if best == now or total.max() <= (gains[now - 1] if now else 0.0) + 1e-12:
+        if best == now or total.max() <= (gains[now - 1] if now else 0.0) + TOLERANCE:
             return False
-        # In the middle of a gap; a concept that is best named nowhere gets a threshold that nothing reaches.
+        # Halfway between two scores. If the concept is best predicted nowhere, halfway from its greatest score to 1,
+        # and past 1 in case that score is 1.
         upper = float(scores[best - 1]) if best else 1.0
         lower = float(scores[best]) if best < len(scores) else self.floor
         thresholds[concept] = (upper + lower) / 2 if best else (upper + lower) / 2 + 1e-6
-        state.named[rows], state.hits[rows] = named, hits
-        state.named[rows[:best]] += 1
-        state.hits[rows[:best]] += shown[:best]
+        predictions.n_predicted[rows], predictions.n_hits[rows] = n_predicted, n_hits
+        predictions.n_predicted[rows[:best]] += 1
+        predictions.n_hits[rows[:best]] += positive[:best]
         return True
+
+
+def climb(candidates: Candidates, start: float) -> NDArray[np.float64]:
+    """Coordinate ascent from one common threshold: stop when no single change improves F1, or after `MAX_PASSES`.
+
+    Parameters
+    ----------
+    candidates : Candidates
+    start : float
+
+    Returns
+    -------
+    ndarray of float64, shape (n_concepts,)
+        One threshold per concept.
+    """
+    thresholds = np.full(candidates.n_concepts, start)
+    predictions = candidates.predict(thresholds)
+    for _ in range(MAX_PASSES):
+        changed = [candidates.improve(concept, thresholds, predictions) for concept in candidates.order]
+        if not any(changed):
+            break
+    return thresholds
+
+
+def shrink(
+    own: NDArray[np.float64], common: float, n_positives: NDArray[np.int64], strength: float
+) -> NDArray[np.float64]:
+    """Draw thresholds towards a common one, those of rare concepts the most.
+
+    A concept with n positive images keeps the share n / (n + strength) of its distance from the common threshold.
+
+    Parameters
+    ----------
+    own : ndarray of float64, shape (n_concepts,)
+    common : float
+    n_positives : ndarray of int, shape (n_concepts,)
+        How many images have each concept.
+    strength : float
+        In images, from 0 to infinity.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_concepts,)
+
+    Examples
+    --------
+    >>> shrink(np.array([0.5, 0.5]), 0.3, np.array([30, 0]), 10.0).round(2).tolist()
+    [0.45, 0.3]
+    """
+    if np.isinf(strength):
+        return np.full_like(own, common)
+    share = n_positives / np.maximum(n_positives + strength, 1e-9)
+    shrunk: NDArray[np.float64] = common + share * (own - common)
+    return shrunk

@@ -1,38 +1,48 @@
-"""The most probable concepts of each image, and the decoder that names as many for every one."""
+"""The decoder that predicts the same number of concepts for every image."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
 import scipy.sparse
-from joblib import cpu_count
 from numpy.typing import NDArray
 
 from cache.support.errors import ParameterError
 from eval.editions import MAX_CONCEPTS
 from heads.data.types import Counts, Groups, Scores
-from heads.decoders.base import ROWS, Decoder
+from heads.decoders.base import Decoder
+from heads.decoders.ranking import mark, most_probable, rank
 
 
 class TopK(Decoder):
-    """The most probable concepts, as many for every image.
+    """Predicts the `k` most probable concepts of every image.
+
+    If `k` is not given, `fit` tries every number up to the task's limit. It takes the one with the greatest mean F1
+    per image: with h(k) hits among an image's first k concepts and n true concepts, F1 is 2 h(k) / (k + n).
 
     Parameters
     ----------
     k : int, optional
-        How many; the number of greatest mean F1 if not given.
+        How many, from 1 to 100.
     may_be_empty : bool
-        Without effect.
+        Has no effect.
 
     Attributes
     ----------
     k_ : int
+
+    Examples
+    --------
+    >>> scores = np.array([[0.9, 0.4, 0.1], [0.2, 0.7, 0.6]], np.float32)
+    >>> Y = scipy.sparse.csr_matrix([[1, 1, 0], [0, 1, 1]])
+    >>> TopK().fit(scores, Y).predict(scores).toarray().tolist()
+    [[1, 1, 0], [0, 1, 1]]
     """
 
     def __init__(self, k: int | None = None, may_be_empty: bool = False) -> None:
+        super().__init__(may_be_empty)
         self.k = k
-        self.may_be_empty = may_be_empty
 
     @classmethod
     def parse(cls, value: str) -> dict[str, Any]:
@@ -46,75 +56,38 @@ class TopK(Decoder):
         return {"k": int(value)}
 
     @property
-    def tuned(self) -> bool:  # type: ignore[override]
-        """Whether `fit` looks at the labels."""
+    def tuned(self) -> bool:
+        """Whether `fit` learns from the labels."""
         return self.k is None
 
-    def fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts = None, groups: Groups = None) -> Self:
-        """Find the best number."""
+    def check_params(self) -> None:
+        """Raise a ParameterError if `k` is not a whole number from 1 to 100."""
+        super().check_params()
+        if self.k is not None and not _is_size(self.k):
+            raise ParameterError(f"k = {self.k!r}, expected a whole number from 1 to {MAX_CONCEPTS}, or None")
+
+    def _fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts, groups: Groups) -> None:
         if self.k is not None:
-            self.k_ = self.k
-            return self
+            self.k_ = int(self.k)
+            return
         _, hits, true = rank(scores, Y, n_true)
         f1 = 2 * hits.cumsum(axis=1) / (np.arange(1, hits.shape[1] + 1) + true[:, None])
         self.k_ = int(f1.mean(axis=0).argmax()) + 1
-        return self
 
-    def _choose(self, scores: Scores) -> NDArray[np.bool_]:
-        named = np.zeros(scores.shape, bool)
-        np.put_along_axis(named, most_probable(scores, self.k_), True, axis=1)
-        return named
+    def _select(self, scores: Scores) -> NDArray[np.bool_]:
+        return mark(most_probable(scores, self.k_), scores.shape[1])
 
     def get_state(self) -> dict[str, Any]:
-        """What was fitted."""
+        """The number."""
         return {"k": self.k_}
 
     def set_state(self, state: Mapping[str, Any]) -> Self:
-        """Take it back."""
+        """Restore what `get_state` returned."""
+        if not _is_size(state["k"]):
+            raise ValueError(f"k = {state['k']!r}")
         self.k_ = int(state["k"])
         return self
 
 
-def most_probable(scores: Scores, most: int) -> NDArray[np.int64]:
-    """Columns of the greatest scores of each row, in falling order, shape (n_images, at most `most`).
-
-    Examples
-    --------
-    >>> most_probable(np.array([[0.1, 0.7, 0.7, 0.3]], np.float32), 3).tolist()
-    [[1, 2, 3]]
-    """
-    if scores.shape[1] <= most:
-        order: NDArray[np.int64] = np.argsort(-scores, axis=1, kind="stable")
-        return order
-    # Sorted by column before they are sorted by score, so that equal scores keep their order.
-    columns = np.sort(np.argpartition(-scores, most - 1, axis=1)[:, :most], axis=1)
-    order = np.argsort(-np.take_along_axis(scores, columns, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(columns, order, axis=1)
-
-
-def rank(
-    scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts
-) -> tuple[Scores, NDArray[np.bool_], NDArray[np.int64]]:
-    """The most probable concepts of each image, as many as the task allows.
-
-    Returns
-    -------
-    ranked : ndarray of float32, shape (n_images, n_ranked)
-        Their scores, falling.
-    hits : ndarray of bool, shape (n_images, n_ranked)
-        Whether the image shows them.
-    true : ndarray of int, shape (n_images,)
-        How many concepts each image truly has.
-    """
-    n_ranked = min(MAX_CONCEPTS, scores.shape[1])
-    ranked, hits = np.empty((len(scores), n_ranked), np.float32), np.empty((len(scores), n_ranked), bool)
-
-    def look(start: int) -> None:
-        part = slice(start, start + ROWS)
-        columns = most_probable(scores[part], n_ranked)
-        ranked[part] = np.take_along_axis(scores[part], columns, axis=1)
-        hits[part] = np.take_along_axis(np.asarray(Y[part].todense(), dtype=bool), columns, axis=1)
-
-    with ThreadPoolExecutor(cpu_count()) as pool:  # NumPy lets go of Python while it sorts
-        list(pool.map(look, range(0, len(scores), ROWS)))
-    return ranked, hits, np.diff(Y.indptr).astype(np.int64) if n_true is None else n_true
+def _is_size(k: Any) -> bool:
+    return isinstance(k, Integral) and not isinstance(k, bool) and 1 <= int(k) <= MAX_CONCEPTS

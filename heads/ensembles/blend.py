@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-Scores = Sequence[NDArray[np.float32]]
+from heads.decoders.calibration import EPSILON, clipped_logit
 
-LEAST = 1e-4
-"""Nearest to 0 and 1 that a score is taken for, as in `heads.decoders.calibration`."""
+Scores = Sequence[NDArray[np.float32]]
 
 MOST_ROWS, ABSENT = 5000, 20
 """Images from which weights are learnt, and absent concepts for each present one in a stack: a handful of numbers
@@ -38,7 +37,7 @@ def fit_weights(scores: Scores, Y: scipy.sparse.csr_matrix) -> NDArray[np.float6
     rows = _some_rows(Y.shape[0])
     present = np.asarray(Y[rows].todense(), dtype=bool)
     # How probable each run holds what is true.
-    likely = [np.where(present, each[rows], 1 - each[rows]).clip(LEAST, 1) for each in scores]
+    likely = [np.where(present, each[rows], 1 - each[rows]).clip(EPSILON, 1) for each in scores]
     weights = np.full(len(scores), 1 / len(scores))
     for _ in range(STEPS):
         mixed = sum(weight * each for weight, each in zip(weights, likely, strict=True))
@@ -77,7 +76,7 @@ def fit_stack(scores: Scores, Y: scipy.sparse.csr_matrix) -> NDArray[np.float64]
     random = np.random.default_rng(0)
     share = min(1.0, ABSENT * present.sum() / max(1, (~present).sum()))
     kept |= random.random(present.shape) < share
-    X = np.column_stack([_logit(each[rows][kept]) for each in scores])
+    X = np.column_stack([clipped_logit(each[rows][kept]) for each in scores])
     y = present[kept]
     if y.all() or not y.any():
         return np.append(np.full(len(scores), 1 / len(scores)), 0.0)
@@ -89,7 +88,7 @@ def stack(scores: Scores, coefficients: Sequence[float]) -> NDArray[np.float32]:
     """Scores of the stacked logistic regression."""
     margin = np.full(scores[0].shape, np.float32(coefficients[-1]))
     for coefficient, each in zip(coefficients[:-1], scores, strict=True):
-        margin += np.float32(coefficient) * _logit(each)
+        margin += np.float32(coefficient) * clipped_logit(each)
     return expit(margin, out=margin)
 
 
@@ -97,9 +96,3 @@ def _some_rows(n_images: int) -> NDArray[np.int64]:
     if n_images <= MOST_ROWS:
         return np.arange(n_images)
     return np.sort(np.random.default_rng(0).choice(n_images, MOST_ROWS, replace=False))
-
-
-def _logit(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    clipped = np.clip(scores, LEAST, 1 - LEAST)
-    logits: NDArray[np.float32] = np.log(clipped / (1 - clipped))
-    return logits

@@ -11,8 +11,8 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from cache.support.errors import UserError
-from eval.editions import MAX_CONCEPTS
 from heads.decoders.base import Decoder
+from heads.decoders.ranking import bound_sizes
 from heads.ensembles.blend import mix, stack
 from heads.runs.predictor import Predictor, StoredRun
 from heads.runs.run import MEMBERS, load_decoded, name_columns, read_metrics
@@ -109,11 +109,7 @@ class Ensemble:
             votes[seen] += self._widen(member.run.decoder.predict(part[seen][:, columns]), columns)
             n_seen += seen
         needed = {"union": np.ones_like(n_seen), "intersection": n_seen, "vote": n_seen // 2 + 1}[self.how]
-        named = votes >= needed[:, None]
-        named[~named.any(axis=1), :] |= _best(scores[~named.any(axis=1)], 1)
-        crowded = named.sum(axis=1) > MAX_CONCEPTS
-        named[crowded] = _best(np.where(named[crowded], scores[crowded], -1), MAX_CONCEPTS)
-        return scipy.sparse.csr_matrix(named, dtype=np.int8)
+        return scipy.sparse.csr_matrix(bound_sizes(votes >= needed[:, None], scores), dtype=np.int8)
 
     def name(self, split: str) -> list[list[str]]:
         """The sorted concepts of each image of a split."""
@@ -196,10 +192,3 @@ def _fill(parts: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         return list(parts)
     mean = np.nanmean(np.stack(list(parts)), axis=0)
     return [np.where(gone[:, None], mean, part) for gone, part in zip(missing, parts, strict=True)]
-
-
-def _best(scores: NDArray[np.float32], most: int) -> NDArray[np.bool_]:
-    """The columns of the greatest scores of each row."""
-    named = np.zeros(scores.shape, bool)
-    np.put_along_axis(named, np.argsort(-scores, axis=1, kind="stable")[:, :most], True, axis=1)
-    return named

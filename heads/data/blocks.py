@@ -1,0 +1,20 @@
+"""Blocks of rows, so that temporary arrays stay small."""
+
+from collections.abc import Iterator
+
+from sklearn.utils import gen_batches
+
+
+def row_blocks(n_rows: int, size: int) -> Iterator[slice]:
+    """Slices that cover all rows, at most `size` at a time.
+
+    This is scikit-learn's `gen_batches`, except that there may be no rows.
+
+    Examples
+    --------
+    >>> list(row_blocks(5, 2))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    >>> list(row_blocks(0, 2))
+    []
+    """
+    return gen_batches(n_rows, size) if n_rows else iter(())

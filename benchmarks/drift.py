@@ -21,7 +21,7 @@ from cache.store import FeatureStore
 from featurize.engines.base import choose
 from featurize.phantoms.dataset import make_phantoms
 from featurize.pipeline import make_features
-from heads.runs.fit import fit_run
+from heads.runs.builder import fit_run
 
 SHARED = Path(__file__).parents[2] / "shared"
 REAL, TRAINED = SHARED / "data" / "radiology_mix", SHARED / "weights" / "densenet121_radiology_notop.h5"
@@ -53,7 +53,7 @@ class Bench:
             # What is patched is this process alone.
             workers = 1 if whole else None
             store = make_features(self.data, self.folder / f"{name}.h5", given, workers=workers)
-        metrics = fit_run("logistic", store.path, self.data, self.folder / name, {"decoder": "fixed:0.3"})
+        metrics = fit_run("logistic", store.path, self.data, self.folder / name, decoder="fixed:0.3")
         return Result(_embeddings(store), metrics["valid"]["primary"])
 
 

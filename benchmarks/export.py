@@ -21,7 +21,7 @@ from featurize.engines.base import choose
 from featurize.phantoms.dataset import make_phantoms
 from featurize.pipeline import make_features
 from heads.registry import HEADS
-from heads.runs.fit import fit_run
+from heads.runs.builder import fit_run
 from heads.runs.keras_model import export_run
 from heads.runs.predictor import StoredRun
 

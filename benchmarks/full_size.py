@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse
 
 from eval.labels import read_concepts
-from heads.data.split import find_vocabulary, indicator
+from heads.data.vocabulary import find_vocabulary, indicator
 
 LABELS = Path(__file__).parents[2] / "shared" / "data" / "rocov2_labels" / "train_concepts.csv"
 N_IMAGES, N_FEATURES, N_CONCEPTS = 80_000, 1024, 1945

@@ -40,7 +40,7 @@ def time_tail(store: FeatureStore, Y: scipy.sparse.csr_matrix, repeats: int) -> 
             ends[len(ends)] = time.perf_counter()
 
     head.watch = watch
-    head.fit(Maps.of(store.split("train").embeddings), Y)
+    head.fit(Maps.from_array(store.split("train").embeddings), Y)
     return np.diff(list(ends.values())[: 1 + repeats]).tolist()
 
 

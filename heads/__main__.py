@@ -9,7 +9,7 @@ from typing import Any
 
 from cache.support.command import run_command
 from cache.support.reporting import logger
-from eval.editions import EDITIONS, LATEST, find_edition
+from eval.editions import EDITIONS, LATEST
 from heads.registry import CALIBRATIONS, DECODERS, DEFAULT_DECODER, HEADS
 
 
@@ -97,11 +97,11 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
 def _fit(args: argparse.Namespace) -> None:
     from joblib import parallel_config
 
-    from heads.runs.fit import fit_run
+    from heads.runs.builder import fit_run
 
     # Heads leave the number of processes open, as scikit-learn does; here it is all cores.
     with parallel_config(n_jobs=-1):
-        fit_run(args.name, args.store, args.data, args.out, _given(args))
+        fit_run(args.name, args.store, args.data, args.out, **_given(args))
 
 
 def _sweep(args: argparse.Namespace) -> None:
@@ -111,18 +111,18 @@ def _sweep(args: argparse.Namespace) -> None:
 
     grid = {key: _parse_values(value) for key, value in _split_pairs(args.grid, "--grid", "C=0.001,0.01,0.1")}
     with parallel_config(n_jobs=-1):
-        sweep_runs(args.name, args.store, args.data, args.out, grid, _given(args), args.by)
+        sweep_runs(args.name, args.store, args.data, args.out, grid, by=args.by, **_given(args))
 
 
 def _choose(args: argparse.Namespace) -> None:
     from joblib import parallel_config
 
-    from heads.selection.leaderboard import TRIED, choose
+    from heads.selection.leaderboard import choose
 
     if args.json:
         logger.setLevel(logging.WARNING)  # what is printed is one JSON object
     with parallel_config(n_jobs=-1):
-        table = choose(args.store, args.data, args.heads, args.decoders or TRIED, args.pooling)
+        table = choose(args.store, args.data, heads=args.heads, decoders=args.decoders, pooling=args.pooling)
     if args.json:
         print(json.dumps({"table": table}, indent=1))
 
@@ -139,14 +139,13 @@ def _ensemble(args: argparse.Namespace) -> None:
     from heads.ensembles.builder import make_ensemble
 
     with parallel_config(n_jobs=-1):
-        given = {"decoder": args.decoder, "tune": args.tune, "nested": args.nested}
-        make_ensemble(args.runs, args.out, args.how, given)
+        make_ensemble(args.runs, args.out, args.how, decoder=args.decoder, tune=args.tune, nested=args.nested)
 
 
 def _predict(args: argparse.Namespace) -> None:
     from heads.ensembles.prediction import predict_run
 
-    predict_run(args.run, args.store, args.data, args.split, find_edition(args.edition))
+    predict_run(args.run, args.store, args.data, split=args.split, edition=args.edition)
 
 
 def _table(args: argparse.Namespace) -> None:

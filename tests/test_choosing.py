@@ -9,7 +9,7 @@ from conftest import make_store, reported
 
 from cache.support.errors import UserError
 from heads.__main__ import main
-from heads.runs.fit import fit_run
+from heads.runs.builder import fit_run
 from heads.selection.leaderboard import choose
 
 
@@ -32,14 +32,14 @@ def place(tmp_path: Path) -> Path:
 
 def test_each_pair_scores_as_a_run_of_its_own(place: Path) -> None:
     with reported() as told:
-        table = choose(place / "s.h5", place / "data", ["logistic", "prior"], ["fixed:0.5", "global"])
+        table = choose(place / "s.h5", place / "data", heads=["logistic", "prior"], decoders=["fixed:0.5", "global"])
     assert [(row["head"], row["decoder"]) for row in table] == [
         ("logistic", "fixed:0.5"), ("logistic", "global"), ("prior", "fixed:0.5"), ("prior", "global"),
     ]  # fmt: skip
     for row in table:
         given = {"decoder": row["decoder"], "nested": True}
         with reported():
-            alone = fit_run(row["head"], place / "s.h5", place / "data", place / "run", given)
+            alone = fit_run(row["head"], place / "s.h5", place / "data", place / "run", **given)
         assert row["primary"] == alone["valid"]["primary"]
         assert row["primary_interval"] == alone["valid"]["primary_interval"]
         if row["decoder"] == "fixed:0.5":  # nothing to tune: the two estimates are one
@@ -51,11 +51,11 @@ def test_each_pair_scores_as_a_run_of_its_own(place: Path) -> None:
 
 def test_valid_decides_nothing(place: Path) -> None:
     with reported():
-        before = choose(place / "s.h5", place / "data", ["logistic", "prior"], ["global", "top-k"])
+        before = choose(place / "s.h5", place / "data", heads=["logistic", "prior"], decoders=["global", "top-k"])
     path = place / "data" / "valid_concepts.csv"
     path.write_text("\n".join(f"{row.split(',')[0]},C9" for row in path.read_text().split()))
     with reported():
-        after = choose(place / "s.h5", place / "data", ["logistic", "prior"], ["global", "top-k"])
+        after = choose(place / "s.h5", place / "data", heads=["logistic", "prior"], decoders=["global", "top-k"])
     assert [(row["folds"], row["chosen"]) for row in before] == [(row["folds"], row["chosen"]) for row in after]
     assert [row["primary"] for row in before] != [row["primary"] for row in after]
 
@@ -74,7 +74,7 @@ def test_the_table_is_told_to_people_and_programs(place: Path, capsys: pytest.Ca
 def test_the_paper_is_compared_with_where_it_is_in_the_table(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("heads.selection.leaderboard.PAPER", ("prior", "global"))
     with reported() as told:
-        table = choose(place / "s.h5", place / "data", ["ridge", "prior"], ["global"])
+        table = choose(place / "s.h5", place / "data", heads=["ridge", "prior"], decoders=["global"])
     better = next(row for row in table if row["chosen"])
     assert better["head"] == "ridge"
     low, high = better["over_paper"]["interval"]
@@ -84,5 +84,5 @@ def test_the_paper_is_compared_with_where_it_is_in_the_table(place: Path, monkey
 
 def test_an_unknown_name_is_refused_before_anything_is_fitted(place: Path) -> None:
     with pytest.raises(UserError, match="no head 'forest'"), reported() as told:
-        choose(place / "s.h5", place / "data", ["prior", "forest"])
+        choose(place / "s.h5", place / "data", heads=["prior", "forest"])
     assert told == []

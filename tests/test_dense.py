@@ -21,7 +21,7 @@ from heads.estimators.dense import DenseHead
 from heads.estimators.storage import load_head, save_head
 from heads.networks.losses import LOSSES
 from heads.registry import make_head
-from heads.runs.fit import fit_run
+from heads.runs.builder import fit_run
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_one_seed_gives_one_metrics_file_but_for_its_seconds(tmp_path: Path) -> 
     for name in ("one", "two"):
         np.random.random()
         with reported():
-            fit_run("dense", tmp_path / "s.h5", tmp_path / "data", tmp_path / name, given)
+            fit_run("dense", tmp_path / "s.h5", tmp_path / "data", tmp_path / name, **given)
     kept = [json.loads((tmp_path / name / "metrics.json").read_text()) | {"seconds": None} for name in ("one", "two")]
     assert kept[0] == kept[1]
     assert kept[0]["valid"]["primary"] > 0

@@ -18,9 +18,9 @@ from eval.run_folder import find_submission
 from eval.scored_file import score_files
 from heads.ensembles.blend import fit_stack, fit_weights, mix, stack
 from heads.ensembles.builder import make_ensemble
-from heads.ensembles.ensemble import HOWS, Ensemble
+from heads.ensembles.ensemble import METHODS, Ensemble
 from heads.ensembles.prediction import predict_run
-from heads.runs.fit import fit_run
+from heads.runs.builder import fit_run
 
 CONCEPTS = np.array(["C1", "C2", "C3", "C4"])
 
@@ -51,37 +51,37 @@ def place(tmp_path: Path) -> Path:
 def fit(place: Path, name: str, **given: Any) -> dict[str, Any]:
     given = {"params": {"C": 1.0}} | given
     with reported():
-        return fit_run("logistic", place / f"{name}.h5", place / "data", place / name, given)
+        return fit_run("logistic", place / f"{name}.h5", place / "data", place / name, **given)
 
 
-def join(place: Path, how: str = "mean", **given: Any) -> tuple[dict[str, Any], list[str]]:
+def join(place: Path, method: str = "mean", **given: Any) -> tuple[dict[str, Any], list[str]]:
     out = place / "both"
     with reported() as told:
-        return make_ensemble([place / "a", place / "b"], out, how, given), told
+        return make_ensemble([place / "a", place / "b"], out, method, **given), told
 
 
 def read_rows(path: Path) -> dict[str, set[str]]:
     return {id: set(cell.split(";")) for id, _, cell in (row.partition(",") for row in path.read_text().split())}
 
 
-@pytest.mark.parametrize("how", HOWS)
-def test_it_is_scored_officially_and_its_submission_is_checked(place: Path, how: str) -> None:
-    metrics, _ = join(place, how)
+@pytest.mark.parametrize("method", METHODS)
+def test_it_is_scored_officially_and_its_submission_is_checked(place: Path, method: str) -> None:
+    metrics, _ = join(place, method)
     scored = score_files(place / "both" / "valid.csv", place / "data" / "valid_concepts.csv", None, find_edition(2026))
     assert metrics["valid"]["primary"] == pytest.approx(scored.primary, abs=1e-12)
     with reported() as told:
-        predict_run(place / "both", None, None, "test", find_edition(2026))
+        predict_run(place / "both")
     assert "12 images" in told[-1]
     assert "passes the check of 2026" in told[-1]
     with reported() as told:
-        predict_run(place / "both", None, None, "test", find_edition(2026))
+        predict_run(place / "both")
     assert "up to date" in told[-1]
 
 
-@pytest.mark.parametrize("how", ["mean", "weighted", "stack"])
-def test_runs_that_see_different_things_are_better_together(place: Path, how: str) -> None:
+@pytest.mark.parametrize("method", ["mean", "weighted", "stack"])
+def test_runs_that_see_different_things_are_better_together(place: Path, method: str) -> None:
     alone = max(fit(place, name, decoder="global")["valid"]["primary"] for name in "ab")
-    assert join(place, how, decoder="global")[0]["valid"]["primary"] > alone + 0.03
+    assert join(place, method, decoder="global")[0]["valid"]["primary"] > alone + 0.03
 
 
 def test_images_are_matched_by_id(place: Path) -> None:
@@ -103,15 +103,15 @@ def test_an_image_that_one_store_cannot_read_is_scored_by_the_other(place: Path)
     row, row_b = both.images("valid")[0].index("valid_003"), b.images("valid")[0].index("valid_003")
     np.testing.assert_allclose(both.scores("valid")[row], b.scores("valid")[row_b], rtol=1e-5)
     with reported():
-        predict_run(place / "both", None, None, "test", find_edition(2024))
-    assert read_rows(place / "both" / "submission.csv")["test_002"] == set(both.usual)
+        predict_run(place / "both", edition=2024)
+    assert read_rows(place / "both" / "submission.csv")["test_002"] == set(both.fallback)
 
 
 def test_sets_are_joined_as_their_names_say(place: Path) -> None:
     rows = {}
-    for how in ("union", "intersection", "vote"):
-        join(place, how)
-        rows[how] = read_rows(place / "both" / "valid.csv")
+    for method in ("union", "intersection", "vote"):
+        join(place, method)
+        rows[method] = read_rows(place / "both" / "valid.csv")
     a, b = (read_rows(place / name / "valid.csv") for name in "ab")
     for id in a:
         if id in ("valid_003", "ID"):
@@ -189,7 +189,7 @@ def test_an_estimate_leaves_out_what_it_is_scored_on(place: Path, tune: str) -> 
 
 
 def test_joined_sets_take_no_decoder(place: Path) -> None:
-    with pytest.raises(UserError, match="how is 'union', which joins the sets that each run's own decoder gives"):
+    with pytest.raises(UserError, match="how is 'union', which joins the sets that each run's own decoder predicts"):
         join(place, "union", decoder="global")
     with pytest.raises(UserError, match="how is 'vote', which fits nothing"):
         join(place, "vote", nested=True)

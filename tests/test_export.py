@@ -24,7 +24,7 @@ from heads.ensembles.builder import make_ensemble
 from heads.estimators.base import Head
 from heads.estimators.prior import PriorHead
 from heads.registry import make_head
-from heads.runs.fit import fit_run
+from heads.runs.builder import fit_run
 from heads.runs.keras_model import export_run
 from heads.runs.predictor import StoredRun
 
@@ -71,7 +71,7 @@ def place(template: Path, tmp_path: Path) -> Path:
 def fit(place: Path, name: str, data: Path | None = None, **given: Any) -> None:
     given = {"params": QUICK.get(name), "pooling": POOLINGS.get(name), "decoder": "fixed:0.3"} | given
     with reported():
-        fit_run(name, place / "s.h5", data or place / "data", place / "runs" / name, given)
+        fit_run(name, place / "s.h5", data or place / "data", place / "runs" / name, **given)
 
 
 def export(place: Path, name: str = "prior", store: str = "s.h5", **options: Any) -> str:
@@ -230,7 +230,7 @@ def test_a_head_of_another_length_is_refused(place: Path) -> None:
 
 def test_an_ensemble_says_what_to_export_instead(place: Path) -> None:
     with reported():
-        make_ensemble([place / "runs" / "prior", place / "runs" / "prior"], place / "runs" / "both", "mean", {})
+        make_ensemble([place / "runs" / "prior", place / "runs" / "prior"], place / "runs" / "both")
     with pytest.raises(UserError, match=r"both: an ensemble, expected one run; export those in .*both/members"):
         export(place, "both")
 

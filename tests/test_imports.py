@@ -100,7 +100,7 @@ def test_every_package_is_installed() -> None:
     "code",
     [
         "import eval.__main__",
-        "import heads.__main__, heads.runs.fit, heads.runs.submission, heads.registry; heads.registry.make_head('dense')",
+        "import heads.__main__, heads.runs.builder, heads.runs.submission, heads.registry; heads.registry.make_head('dense')",
         "import featurize.__main__, featurize.pipeline",
         "import cache.__main__, cache.store",
     ],

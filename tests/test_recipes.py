@@ -4,11 +4,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, reported
 
 from cache.support.errors import UserError
 from heads import __main__ as commands
-from heads.ensembles.ensemble import HOWS
+from heads.ensembles.ensemble import METHODS
 from heads.registry import make_decoder, make_head
 from heads.selection.recipe_table import Recipe, print_table
 
@@ -44,7 +44,7 @@ def test_a_recipe_is_a_request_that_the_stages_understand(name: str) -> None:
         assert fit.store.name.startswith("mix.")
         assert fit.out.name.split(".")[0] == name.split(".")[0]
     joined = [each for each in asked if each.command is commands._ensemble]
-    assert all(each.how in HOWS and len(each.runs) > 1 for each in joined)
+    assert all(each.how in METHODS and len(each.runs) > 1 for each in joined)
     assert len(asked) == 2 or len(asked) == 2 + len(joined[0].runs)
 
 
@@ -86,8 +86,8 @@ def test_what_is_said_on_the_command_line_goes_before_a_recipe() -> None:
 
 
 def test_the_table_has_every_recipe_and_what_cannot_be_reproduced(tmp_path: Path) -> None:
-    told: list[str] = []
-    print_table(ROOT / "recipes", tmp_path, told.append)
+    with reported() as told:
+        print_table(ROOT / "recipes", tmp_path)
     assert [line.split(" | ")[0].removeprefix("| ") for line in told[2 : 2 + len(RECIPES)]] == RECIPES
     assert "| ssn-model2 | 0.600, 0.905 | not run |  |" in told
     assert "| Kaprov | 0.460, 0.730 | not reproducible: described nowhere that was found | |" in told

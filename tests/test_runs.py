@@ -15,11 +15,13 @@ from cache.support.errors import UserError
 from eval.editions import find_edition
 from eval.scored_file import score_files
 from heads.data.store import LabelledStore
+from heads.data.vocabulary import fallback_set
 from heads.ensembles.prediction import predict_run
 from heads.estimators.logistic import LogisticHead
-from heads.runs.fit import fit_run
-from heads.runs.request import OPEN
-from heads.runs.run import FORMAT, Run, usual_set
+from heads.runs.builder import fit_run
+from heads.runs.folder import FORMAT
+from heads.runs.request import DEFAULTS
+from heads.runs.run import Run
 
 CONCEPTS = ["C0040405", "C1306645", "C0817096", "C7"]
 
@@ -57,12 +59,12 @@ def fit(
     given = {"params": params if decoder else None, "decoder": decoder} | (options or {})
     paths = place / "s.h5", place / "data", place / "run"
     with reported() as told:
-        return fit_run(name, *paths, given), told
+        return fit_run(name, *paths, **given), told
 
 
 def predict(place: Path, split: str = "test", year: int = 2026) -> list[str]:
     with reported() as told:
-        predict_run(place / "run", place / "s.h5", place / "data", split, find_edition(year))
+        predict_run(place / "run", place / "s.h5", place / "data", split=split, edition=year)
     return told
 
 
@@ -126,16 +128,17 @@ def test_groups_may_stand_in_a_table_of_sources(place: Path) -> None:
     rows = "".join(f'{id},{"p" * (n % 5)},"CC, BY"\n' for n, id in enumerate(ids))
     (place / "data" / "sources.csv").write_text("ID,group,licence\n" + rows)
     with reported():
-        source = LabelledStore.load(place / "s.h5", place / "data", "")
-    assert source.groups is not None
-    assert source.valid_groups is not None
+        source = LabelledStore.load(place / "s.h5", place / "data")
+    assert source.valid is not None
+    assert source.train.groups is not None
+    assert source.valid.groups is not None
     # 16 of the 80 and 4 of the 20 have no group, and are each one by itself; one each cannot be read.
-    sizes = [sorted(np.bincount(each)) for each in (source.groups, source.valid_groups)]
+    sizes = [sorted(np.bincount(each)) for each in (source.train.groups, source.valid.groups)]
     assert sizes == [[1] * 16 + [15, 16, 16, 16], [1] * 4 + [3, 4, 4, 4]]
     ungrouped = fit(place, decoder="global")[0]["requests"]
     (place / "data" / "sources.csv").write_text("ID,licence\ntrain_000,CC\n")
     with reported():
-        assert LabelledStore.load(place / "s.h5", place / "data", "").groups is None
+        assert LabelledStore.load(place / "s.h5", place / "data").train.groups is None
     assert fit(place, decoder="global")[0]["requests"] != ungrouped
 
 
@@ -217,9 +220,11 @@ def test_valid_joins_train_once_all_is_settled(place: Path) -> None:
     assert "before valid joined train" in told[-1]
     head = Run.load(place / "run").head
     with reported():
-        source = LabelledStore.load(place / "s.h5", place / "data", "")
-    X, Y = zip(*map(source.learn_from, (source.train, source.valid)), strict=True)
-    expected = LogisticHead().fit(np.concatenate(X), sparse.vstack(Y))
+        source = LabelledStore.load(place / "s.h5", place / "data")
+    splits = source.train, source.valid
+    expected = LogisticHead().fit(
+        np.concatenate([each.X for each in splits]), sparse.vstack([each.Y for each in splits])
+    )
     np.testing.assert_array_equal(head.coef_, expected.coef_)
 
 
@@ -229,10 +234,11 @@ def test_images_of_one_group_are_held_out_together(place: Path) -> None:
     ids = [f"train_{number:03d}" for number in range(80)]
     (place / "data" / "groups.csv").write_text("ID,group\n" + "".join(f"{id},p{n % 7}\n" for n, id in enumerate(ids)))
     with reported():
-        source = LabelledStore.load(place / "s.h5", place / "data", "")
-    assert source.groups is not None
-    for rest, held in split_folds(79, source.groups):
-        assert not set(source.groups[rest]) & set(source.groups[held])
+        source = LabelledStore.load(place / "s.h5", place / "data")
+    groups = source.train.groups
+    assert groups is not None
+    for rest, held in split_folds(79, groups):
+        assert not set(groups[rest]) & set(groups[held])
     assert fit(place, decoder="global")[0]["decoder"]["tuned_on"] == "folds"
     (place / "data" / "groups.csv").write_text("ID,group\ntrain_000,p1\n")
     with pytest.raises(UserError, match="78 training images have no group, such as 'train_002'"):
@@ -324,26 +330,27 @@ def test_an_unreadable_image_gets_the_set_that_scores_best_on_train(place: Path)
     fit(place)
     told = predict(place)
     assert any(
-        "test: 1 images cannot be read (test_003); they get the concepts that are usual" in line for line in told
+        "test: 1 images cannot be read (test_003); they get the most frequent concepts of train" in line
+        for line in told
     )
-    usual = Run.load(place / "run").usual
-    assert f"test_003,{';'.join(usual)}" in (place / "run" / "submission.csv").read_text().splitlines()
+    fallback = Run.load(place / "run").fallback
+    assert f"test_003,{';'.join(fallback)}" in (place / "run" / "submission.csv").read_text().splitlines()
 
 
-def test_the_usual_set_is_the_best_of_all_sets_of_frequent_concepts() -> None:
+def test_the_fallback_set_is_the_best_of_all_sets_of_frequent_concepts() -> None:
     random = np.random.default_rng(0)
     Y = (random.random((60, 6)) < [0.9, 0.6, 0.5, 0.3, 0.1, 0.05]).astype(int)
     names = [f"C{n}" for n in range(6)]
-    usual = usual_set(sparse.csr_matrix(Y), names, 100)
+    fallback = fallback_set(sparse.csr_matrix(Y), names, 100)
 
     def mean_f1(chosen: list[str]) -> float:
         given = np.isin(names, chosen).astype(int)
         return float(np.mean(2 * (Y * given).sum(1) / (given.sum() + Y.sum(1))))
 
     order = np.argsort(-Y.sum(0), kind="stable")
-    assert mean_f1(usual) == max(mean_f1([names[n] for n in order[: k + 1]]) for k in range(6))
-    assert 1 < len(usual) < 6
-    assert len(usual_set(sparse.csr_matrix(Y), names, 1)) == 1
+    assert mean_f1(fallback) == max(mean_f1([names[n] for n in order[: k + 1]]) for k in range(6))
+    assert 1 < len(fallback) < 6
+    assert len(fallback_set(sparse.csr_matrix(Y), names, 1)) == 1
 
 
 def test_ids_without_image_and_images_without_id_are_told_and_the_rows_are_there(place: Path) -> None:
@@ -471,7 +478,7 @@ def test_what_is_left_open_follows_the_run_that_is_there(place: Path) -> None:
     assert again == first
     assert "up to date" in told[0]
     other, _ = fit(place, "prior", decoder=None)
-    assert other["decoder"]["name"] == OPEN["decoder"]
+    assert other["decoder"]["name"] == DEFAULTS["decoder"]
 
 
 def test_another_decoder_does_not_train_the_head_again(place: Path) -> None:
@@ -486,7 +493,7 @@ def test_another_decoder_does_not_train_the_head_again(place: Path) -> None:
 def fit_run_elsewhere(place: Path, decoder: str) -> tuple[dict[str, Any], None]:
     paths = place / "s.h5", place / "data", place / "elsewhere"
     with reported():
-        return fit_run("logistic", *paths, {"decoder": decoder}), None
+        return fit_run("logistic", *paths, decoder=decoder), None
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "head.h5", "head.json", "decoder.json", "vocabulary.json"])
@@ -601,7 +608,7 @@ def test_a_parameter_that_does_not_fit_the_data_is_one_line(place: Path) -> None
 
 def test_a_run_learns_the_concepts_that_are_named_and_tells_of_one_that_no_image_shows(place: Path) -> None:
     with reported():
-        shown = LabelledStore.load(place / "s.h5", place / "data", "").vocabulary[0]
+        shown = LabelledStore.load(place / "s.h5", place / "data").vocabulary[0]
     metrics, told = fit(place, decoder="fixed:0.5,empty", options={"concepts": [shown, "C9999999"]})
     assert metrics["train"]["n_concepts"] == 2
     assert Run.load(place / "run").vocabulary == sorted([shown, "C9999999"])

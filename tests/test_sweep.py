@@ -10,9 +10,7 @@ import pytest
 from conftest import make_store, reported
 
 from cache.support.errors import UserError
-from heads.runs.builder import Maker
-from heads.runs.fit import fit_run
-from heads.selection import sweep as sweeping
+from heads.runs.builder import RunBuilder, fit_run
 from heads.selection.sweep import sweep_runs
 
 
@@ -39,7 +37,7 @@ def place(tmp_path: Path) -> Path:
 def sweep(place: Path, grid: dict[str, list[Any]], by: str = "valid", **given: Any) -> tuple[list[dict], list[str]]:
     paths = place / "s.h5", place / "data", place / "run"
     with reported() as told:
-        return sweep_runs("logistic", *paths, grid, given, by), told
+        return sweep_runs("logistic", *paths, grid, by=by, **given), told
 
 
 GRID: dict[str, list[Any]] = {"C": [1e-5, 0.05, 100.0]}
@@ -51,7 +49,7 @@ def test_each_trial_scores_as_a_run_of_its_own(place: Path) -> None:
     for row in table:
         paths = place / "s.h5", place / "data", place / f"alone{row['params']['C']}"
         with reported():
-            alone = fit_run("logistic", *paths, {"params": row["params"]})
+            alone = fit_run("logistic", *paths, params=row["params"])
         assert row["valid"] == pytest.approx(alone["valid"]["primary"], abs=1e-9)
     assert [row["valid"] for row in table] == sorted((row["valid"] for row in table), reverse=True)
     assert table[0]["valid"] > table[-1]["valid"]
@@ -72,9 +70,9 @@ def test_the_best_run_is_kept_and_followed(place: Path) -> None:
 def test_a_finished_trial_is_not_done_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = sweep(place, {"C": GRID["C"][:2]})
     fitted = []
-    fit = sweeping.Sweep._assess
+    build = RunBuilder.build
     monkeypatch.setattr(
-        sweeping.Sweep, "_assess", lambda self, trial, *rest: fitted.append(trial) or fit(self, trial, *rest)
+        RunBuilder, "build", lambda self, *rest: fitted.append(self.request.params) or build(self, *rest)
     )
     table, told = sweep(place, GRID)
     assert fitted == [{"C": 100.0}]
@@ -87,15 +85,15 @@ def test_a_killed_sweep_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) ->
     keep = (place / "run" / "metrics.json").read_bytes()
     for path in (place / "run").iterdir():
         path.unlink()
-    assess, calls = Maker.assess, []
+    build, calls = RunBuilder.build, []
 
-    def stop(self: Maker, *args: Any) -> Any:
+    def stop(self: RunBuilder, *args: Any) -> Any:
         calls.append(args)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return assess(self, *args)
+        return build(self, *args)
 
-    monkeypatch.setattr(Maker, "assess", stop)
+    monkeypatch.setattr(RunBuilder, "build", stop)
     with pytest.raises(KeyboardInterrupt):
         sweep(place, GRID)
     table, _ = sweep(place, GRID)
@@ -116,7 +114,7 @@ def test_a_run_that_took_the_best_ones_place_is_replaced(place: Path) -> None:
     table, _ = sweep(place, GRID)
     paths = place / "s.h5", place / "data", place / "run"
     with reported():
-        fit_run("logistic", *paths, {"params": {"C": 7.0}})
+        fit_run("logistic", *paths, params={"C": 7.0})
     sweep(place, GRID)
     assert json.loads((place / "run" / "metrics.json").read_text())["params"]["C"] == table[0]["params"]["C"]
 

@@ -145,7 +145,7 @@ def test_a_warm_start_is_the_dense_head_on_pooled_maps(network: Path, data: tupl
     """With a learning rate of nearly nothing, the warm head is what is left."""
     head = make(network, warm_epochs=3, learning_rate=1e-30, epochs=1, held_out=0.0, hidden=7).fit(*data)
     began = keras.saving.load_model(network)
-    pooled = PooledTail(began.to_json(), began.get_weights()).pool(Maps.of(data[0]))
+    pooled = PooledTail(began.to_json(), began.get_weights()).pool(Maps.from_array(data[0]))
     np.testing.assert_allclose(pooled, np.asarray(began(data[0])).mean(axis=(1, 2)), atol=1e-5)
     warm = DenseHead(hidden=7, epochs=3, decay=1.0, held_out=0.0, batch_size=16).fit(pooled, data[1])
     np.testing.assert_allclose(head.predict_proba(data[0]), warm.predict_proba(pooled), atol=1e-6)

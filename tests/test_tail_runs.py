@@ -11,12 +11,11 @@ from conftest import reported
 
 from cache.store import FeatureStore
 from cache.support.errors import UserError
-from eval.editions import find_edition
 from featurize.decoding.image import decode
 from featurize.pipeline import make_features
 from heads.ensembles.builder import make_ensemble
 from heads.ensembles.prediction import predict_run
-from heads.runs.fit import fit_run
+from heads.runs.builder import fit_run
 from heads.runs.keras_model import export_run
 from heads.runs.predictor import StoredRun
 from heads.runs.run import Run
@@ -40,7 +39,7 @@ def template(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_features(place / "data", place / "s.h5", FEATURES)
     fit(place)
     with reported():
-        predict_run(place / "run", place / "s.h5", place / "data", "test", find_edition(2026))
+        predict_run(place / "run", place / "s.h5", place / "data")
     export_run(place / "run", place / "s.h5")
     return place
 
@@ -55,7 +54,7 @@ def place(template: Path, tmp_path: Path) -> Path:
 def fit(place: Path, name: str = "tail", out: str = "run", **given: Any) -> dict[str, Any]:
     given = {"params": QUICK if name == "tail" else {}, "decoder": "fixed:0.3"} | given
     with reported():
-        return fit_run(name, place / "s.h5", place / "data", place / out, given)
+        return fit_run(name, place / "s.h5", place / "data", place / out, **given)
 
 
 def test_a_run_of_the_tail_is_a_run_like_any_other(template: Path) -> None:
@@ -71,7 +70,7 @@ def test_a_run_of_the_tail_is_a_run_like_any_other(template: Path) -> None:
 def test_the_second_time_nothing_is_trained(template: Path) -> None:
     given = {"params": QUICK, "decoder": "fixed:0.3"}
     with reported() as told:
-        fit_run("tail", template / "s.h5", template / "data", template / "run", given)
+        fit_run("tail", template / "s.h5", template / "data", template / "run", **given)
     assert "up to date" in told[0]
 
 
@@ -96,7 +95,7 @@ def test_a_sweep_begins_each_trial_with_the_network_of_the_store(place: Path) ->
     given = {"params": {"epochs": 1}, "decoder": "fixed:0.3"}
     grid = {"learning_rate": [1e-4, 1e-3]}
     with reported():
-        rows = sweep_runs("tail", place / "s.h5", place / "data", place / "sweep", grid, given)
+        rows = sweep_runs("tail", place / "s.h5", place / "data", place / "sweep", grid, **given)
     assert len(rows) == 2
 
 
@@ -130,7 +129,7 @@ def test_the_layer_that_was_asked_for_decides_the_run(place: Path) -> None:
     assert FeatureStore(place / "s.h5").provenance == before.provenance
     given = {"params": QUICK, "decoder": "fixed:0.3"}
     with reported() as told:
-        fit_run("tail", place / "s.h5", place / "data", place / "run", given)
+        fit_run("tail", place / "s.h5", place / "data", place / "run", **given)
     assert "replaces an earlier run" in told[0]
 
 
@@ -138,8 +137,7 @@ def test_an_ensemble_tunes_with_a_tail_trained_on_folds(place: Path) -> None:
     with reported():
         make_features(place / "data", place / "avg.h5", FEATURES | {"pooling": "avg"})
     with reported():
-        fit_run("ridge", place / "avg.h5", place / "data", place / "ridge", {"decoder": "fixed:0.3"})
-    given = {"decoder": "global", "tune": "folds"}
+        fit_run("ridge", place / "avg.h5", place / "data", place / "ridge", decoder="fixed:0.3")
     with reported():
-        metrics = make_ensemble([place / "run", place / "ridge"], place / "both", "mean", given)
+        metrics = make_ensemble([place / "run", place / "ridge"], place / "both", decoder="global", tune="folds")
     assert metrics["decoder"]["tuned_on"] == "folds"

@@ -1,4 +1,4 @@
-"""Maps of a cut network, which are far too many for memory: rows of a store that are read when they are needed."""
+"""Maps of a cut network: rows of a store that are read when they are needed, because memory cannot hold them all."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,15 +11,16 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from cache.rows import Embeddings
-from cache.support.errors import UserError
+from cache.support.errors import StoreError
 
 WINDOW_BYTES = 256 * 2**20
-"""How much is shuffled at a time; with the window that is read ahead, twice that is in memory."""
+"""Size of a window of maps that is shuffled. The next window is read ahead, so two are in memory."""
 
 NEIGHBOURS = 16
-"""Images that are read together, wherever in the epoch their turn comes: a disk seeks once for all of them."""
+"""Images that are next to each other in the file and are read together: the disk seeks once for all of them."""
 
 Batch = tuple[Embeddings, NDArray[np.uint8]]
+"""Maps and labels of some images."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,15 @@ class Maps:
     Parameters
     ----------
     stored : tuple of ndarray of float16 or float32, each of shape (n_stored, height, width, n_features)
-        Where they are: memory maps of a store, or arrays.
+        Memory maps of a store, or arrays.
     source : ndarray of int, shape (n_images,)
-        Which of `stored` each image is in.
+        The index in `stored` of each image.
     row : ndarray of int, shape (n_images,)
-        And in which row of it.
+        The row of each image there.
 
     Examples
     --------
-    >>> maps = Maps.of(np.arange(24, dtype=np.float32).reshape(3, 2, 2, 2))
+    >>> maps = Maps.from_array(np.arange(24, dtype=np.float32).reshape(3, 2, 2, 2))
     >>> maps[[2, 0]].read()[:, 0, 0, 0]
     array([16.,  0.], dtype=float32)
     """
@@ -49,13 +50,13 @@ class Maps:
     row: NDArray[np.int64]
 
     @classmethod
-    def of(cls, stored: Embeddings) -> "Maps":
+    def from_array(cls, stored: Embeddings) -> "Maps":
         """All rows of one array."""
         return cls((stored,), np.zeros(len(stored), np.int64), np.arange(len(stored)))
 
     @classmethod
     def join(cls, parts: Sequence["Maps"]) -> "Maps":
-        """The images of several, one after another."""
+        """The images of several maps, one after another."""
         shift = np.cumsum([0, *(len(part.stored) for part in parts)])
         source = [part.source + start for part, start in zip(parts, shift, strict=False)]
         stored = tuple(each for part in parts for each in part.stored)
@@ -63,12 +64,12 @@ class Maps:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As an array's: (n_images, height, width, n_features)."""
+        """Like the shape of an array: (n_images, height, width, n_features)."""
         return (len(self.row), *self.stored[0].shape[1:])
 
     @property
     def dtype(self) -> Any:
-        """Type of the numbers."""
+        """The type of the numbers, float16 or float32."""
         return self.stored[0].dtype
 
     def __len__(self) -> int:
@@ -82,8 +83,8 @@ class Maps:
 
         Raises
         ------
-        UserError
-            One is not finite: the store is damaged.
+        StoreError
+            A number is not finite: the store is damaged.
         """
         read = np.empty(self.shape, self.dtype)
         order = np.lexsort((self.row, self.source))
@@ -91,10 +92,10 @@ class Maps:
         ends = np.flatnonzero((np.diff(row) != 1) | (np.diff(source) != 0)) + 1
         for run in np.split(order, ends) if len(order) else []:
             read[run] = _read_rows(self.stored[self.source[run[0]]], int(self.row[run[0]]), len(run))
-        # A row that is said to be fine and is not would poison every weight.
+        # NaN in a row whose status is fine would spoil every weight.
         if not np.isfinite(read).all():
             where = getattr(self.stored[0], "filename", None) or "the maps"
-            raise UserError(
+            raise StoreError(
                 f"{where}: the maps of an image are not finite, though its status says fine; the store is damaged: "
                 "move it away and run `make features` again"
             )
@@ -102,8 +103,8 @@ class Maps:
 
 
 def _read_rows(stored: Embeddings, start: int, n_rows: int) -> Embeddings:
-    """Rows that follow each other. Not through a memory map, whose pages would count as this process's memory."""
-    # A part of a memory map keeps the offset of the whole.
+    """Consecutive rows. They are not read through a memory map: its pages would count as memory of this process."""
+    # A part of a memory map has the offset of the whole.
     if not isinstance(stored, np.memmap) or not isinstance(stored.base, mmap):
         return stored[start : start + n_rows]
     numbers = int(np.prod(stored.shape[1:]))
@@ -113,16 +114,27 @@ def _read_rows(stored: Embeddings, start: int, n_rows: int) -> Embeddings:
 
 
 def in_order(maps: Maps, batch_size: int) -> Iterator[Embeddings]:
-    """Read batches one after another, the next while one is worked on."""
+    """Read batches in the order of the rows. The next one is read while the caller works on one.
+
+    Parameters
+    ----------
+    maps : Maps
+    batch_size : int
+
+    Yields
+    ------
+    ndarray, shape (batch_size, height, width, n_features)
+        The last batch may be smaller.
+    """
     starts = range(0, len(maps), batch_size)
     yield from _ahead([maps[start : start + batch_size] for start in starts])
 
 
 def shuffled(maps: Maps, Y: scipy.sparse.csr_matrix, batch_size: int, seed: Sequence[int]) -> Iterator[Batch]:
-    """Batches of an epoch in an order that a seed decides.
+    """Batches of an epoch in random order.
 
-    Neighbours are read together, and a window of many neighbourhoods is shuffled: as good as shuffling all as long as
-    the order of the rows means little, and no more is in memory than two windows.
+    Neighbours in the file are read together, and a window of many such groups is shuffled. That is as good as a
+    shuffle of all images if the order of the rows means little, and only two windows are in memory.
 
     Parameters
     ----------
@@ -141,7 +153,7 @@ def shuffled(maps: Maps, Y: scipy.sparse.csr_matrix, batch_size: int, seed: Sequ
     neighbours = np.split(np.arange(len(maps)), range(NEIGHBOURS, len(maps), NEIGHBOURS))
     order = np.concatenate([neighbours[place] for place in random.permutation(len(neighbours))])
     row_bytes = max(1, int(np.prod(maps.shape[1:])) * maps.dtype.itemsize)
-    # Whole batches, so that only the last one of the epoch is smaller.
+    # A window is a whole number of batches, so that only the last batch of the epoch is smaller.
     n_rows = max(1, WINDOW_BYTES // row_bytes // batch_size) * batch_size
     windows = [random.permutation(order[start : start + n_rows]) for start in range(0, len(order), n_rows)]
     for rows, window in zip(windows, _ahead([maps[rows] for rows in windows]), strict=True):
@@ -151,7 +163,7 @@ def shuffled(maps: Maps, Y: scipy.sparse.csr_matrix, batch_size: int, seed: Sequ
 
 
 def _ahead(parts: Sequence[Maps]) -> Iterator[Embeddings]:
-    """Read each, and the next one while it is worked on."""
+    """Read each part. The next one is read while the caller works on one."""
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(parts[0].read) if parts else None
         for number in range(len(parts)):

@@ -1,53 +1,103 @@
-"""Rows of a store joined with labels, by id."""
+"""One split of a store joined with its labels, by image id."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse
-from numpy.typing import NDArray
-from sklearn.preprocessing import MultiLabelBinarizer
+from numpy.typing import ArrayLike, NDArray
 
 from cache.rows import Embeddings, row_blocks
 from cache.store import FeatureStore
-from cache.support.errors import UserError
+from cache.support.errors import DataError, ParameterError, StoreError, UserError
 from cache.support.files import digest_file
 from cache.support.messages import some
 from cache.support.reporting import warn
+from eval.editions import MAX_CONCEPTS
 from eval.form_check import CUI
 from eval.labels import find_label_file, read_concepts
 from heads.data.maps import Maps
+from heads.data.official_score import OfficialScore, score_concepts
+from heads.data.types import Groups
+from heads.data.vocabulary import Concepts, columns_to_concepts, fallback_set, find_vocabulary, indicator
 
-Concepts = tuple[str, ...]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class LabelledSplit:
-    """The labelled images of one split, all in the store's order.
+    """The labelled images of one split, in the store's order.
+
+    `X`, `Y`, `groups` and `n_true` have one row per image that can be read. `ids`, `readable`, `concepts` and
+    `features` have one per image.
 
     Parameters
     ----------
-    ids : list of str
-    X : ndarray of float32 or float16, shape (n_images, n_features), or Maps
-        Embeddings; NaN where `readable` is False. Of a store of maps, those, which stay on the disk.
+    name : str
+        ``train`` or ``valid``.
+    ids : list of str, length n_images
+    features : ndarray of float32 or float16, shape (n_images, n_features), or Maps
+        Embeddings, NaN where `readable` is False. Of a store of maps, the maps, which stay on the disk.
     readable : ndarray of bool, shape (n_images,)
-    concepts : list of tuple of str
-        The concepts of each image.
+    concepts : list of tuple of str, length n_images
+        The concepts of each image, also those outside the vocabulary.
     manual : dict of str to tuple of str, or None
-        The manual annotations by id, if the split is valid and the data has them.
+        The manual annotations by id, if the split is valid and the data folder has them.
     files : dict of str to str
         SHA-256 of each label file that was read, by name.
+    vocabulary : list of str, length n_concepts
+        The concept of each column of `Y`, sorted.
+    groups : ndarray of int, shape (n_readable,), or None
+        The group of each image, such as its patient.
+    train : LabelledSplit or None
+        The split whose most frequent concepts are the fallback set; None if it is this one.
     """
 
+    name: str
     ids: list[str]
-    X: Any
+    features: Any
     readable: NDArray[np.bool_]
     concepts: list[Concepts]
     manual: dict[str, Concepts] | None
     files: dict[str, str]
+    vocabulary: list[str]
+    groups: Groups = None
+    train: "LabelledSplit | None" = None
+
+    def __repr__(self) -> str:
+        n_unreadable, groups = int((~self.readable).sum()), "" if self.groups is None else ", in groups"
+        return (
+            f"<LabelledSplit '{self.name}': {len(self.ids):,} images ({n_unreadable:,} unreadable{groups}), "
+            f"{len(self.vocabulary):,} concepts, features of shape {self.features.shape[1:]}>"
+        )
+
+    @cached_property
+    def X(self) -> Any:
+        """Features of the images that can be read, shape (n_readable, n_features), or Maps.
+
+        They are copied once if an image cannot be read, and not at all otherwise.
+        """
+        return select_readable(self.features, self.readable)
+
+    @cached_property
+    def Y(self) -> scipy.sparse.csr_matrix:
+        """Indicator matrix of the images that can be read, shape (n_readable, n_concepts)."""
+        return indicator(self.readable_concepts, self.vocabulary)
+
+    @cached_property
+    def n_true(self) -> NDArray[np.int64]:
+        """How many concepts each image that can be read has, shape (n_readable,).
+
+        Concepts without a column are counted, so this may be more than a row sum of `Y`.
+        """
+        return np.array([len(each) for each in self.readable_concepts], dtype=np.int64)
+
+    @cached_property
+    def fallback(self) -> list[str]:
+        """The concepts that an image gets that cannot be read: the set that scores best on all of train."""
+        return self.train.fallback if self.train else fallback_set(self.Y, self.vocabulary, MAX_CONCEPTS)
 
     @property
     def readable_ids(self) -> list[str]:
@@ -59,68 +109,132 @@ class LabelledSplit:
         """The concepts of the images that can be read."""
         return [each for each, readable in zip(self.concepts, self.readable, strict=True) if readable]
 
+    def score(self, Y_pred: ArrayLike) -> OfficialScore:
+        """Score predictions by the official rules of the latest edition.
 
-def load_labelled(store: FeatureStore, data: Path, split: str, pooling: str = "") -> LabelledSplit:
+        Images that cannot be read are counted with the fallback set. Concepts without a column count as missed.
+
+        Parameters
+        ----------
+        Y_pred : array or sparse matrix of {0, 1}, shape (n_readable, n_concepts)
+            The predicted concepts of the images of `X`.
+
+        Returns
+        -------
+        OfficialScore
+            Primary and secondary F1 with their 95% intervals. ``print`` shows them on one line.
+
+        Raises
+        ------
+        ParameterError
+            The predictions have another shape.
+        DataError
+            The evaluator counts none of the images.
+        """
+        predicted = scipy.sparse.csr_matrix(Y_pred)
+        if predicted.shape != self.Y.shape:
+            raise ParameterError(
+                f"Y_pred has shape {predicted.shape}, expected {self.Y.shape}: one row per image of {self.name} that "
+                "can be read and one column per concept"
+            )
+        predicted.eliminate_zeros()
+        concepts = columns_to_concepts(predicted, self.vocabulary, self.readable, self.fallback)
+        score = self.score_concepts(concepts)
+        if score is None:
+            raise DataError(f"the official evaluator counts no image of {self.name}; rename the images")
+        return score
+
+    def score_concepts(self, predicted: Sequence[Sequence[str]]) -> OfficialScore | None:
+        """Score the predicted concepts of each image, readable or not; None if the evaluator counts no image."""
+        truth, sets = (dict(zip(self.ids, each, strict=True)) for each in (self.concepts, predicted))
+        return score_concepts(truth, self.manual, sets, int((~self.readable).sum()), self.name)
+
+
+def load_split(store: FeatureStore, data: Path, name: str, pooling: str = "") -> LabelledSplit:
     """Join a split of a store with the labels of a data folder.
+
+    Its vocabulary is that of its own readable images.
 
     Parameters
     ----------
     store : FeatureStore
     data : Path
         The data folder, with a label file under any edition's name.
-    split : str
+    name : str
     pooling : str
-        Which of the store's poolings; all, side by side, if empty.
+        One of the store's poolings; all of them, side by side, if empty.
 
     Raises
     ------
-    UserError
+    DataError
         There are no labels, or none of them is for an image of the split.
+    StoreError
+        An embedding is not finite.
     """
-    path = find_label_file(data, split)
+    path = find_label_file(data, name)
     if path is None:
-        raise UserError(f"{data}: no labels for split '{split}'; expected {split}_concepts.csv in it")
+        raise DataError(f"{data}: no labels for split '{name}'; expected {name}_concepts.csv in it")
     labels = read_concepts(path)
-    rows = store.split(split)
+    rows = store.split(name)
     known = pd.Index(rows.ids).isin(labels.index)
     if not known.any():
-        raise UserError(
-            f"{path}: none of its {len(labels):,} ids is an image of split '{split}'; "
+        raise DataError(
+            f"{path}: none of its {len(labels):,} ids is an image of split '{name}'; "
             f"it has '{labels.index[0]}', the images have '{rows.ids[0]}'"
         )
-    # A file for all splits names the images of the others too.
+    # A file for all splits has the images of the others, too.
     shared = path.name == "concepts.csv" and path.parent == data
     without_image = [] if shared else labels.index[~labels.index.isin(rows.ids)].tolist()
     if without_image:
         warn(f"{path}: {len(without_image):,} labels without an image are left out ({some(without_image)})")
     if not known.all():
         without_labels = [id for id, has in zip(rows.ids, known, strict=True) if not has]
-        warn(f"{split}: {len(without_labels):,} images without labels are left out ({some(without_labels)})")
+        warn(f"{name}: {len(without_labels):,} images without labels are left out ({some(without_labels)})")
     ids = [id for id, has in zip(rows.ids, known, strict=True) if has]
-    features = take_features(store, split, pooling)
-    chosen = features if known.all() else features[known]
+    features = find_features(store, name, pooling)
+    features = features if known.all() else features[known]
     readable = rows.readable[known]
-    if not store.has_maps:  # maps are looked at when they are read
-        _refuse_unfinite(store, split, ids, chosen, readable)
+    if not store.has_maps:  # maps are checked when they are read
+        _refuse_unfinite(store, name, ids, features, readable)
     concepts = labels.loc[ids].tolist()
-    _tell_odd(path, {concept for each in concepts for concept in each})
-    manual_path = find_label_file(data, split, "manual") if split == "valid" else None
+    _warn_of_odd_concepts(path, {concept for each in concepts for concept in each})
+    manual_path = find_label_file(data, name, "manual") if name == "valid" else None
     return LabelledSplit(
+        name=name,
         ids=ids,
-        X=chosen,
+        features=features,
         readable=readable,
         concepts=concepts,
         manual=None if manual_path is None else _read_manual(manual_path),
         files={each.name: digest_file(each).hex() for each in (path, manual_path) if each is not None},
+        vocabulary=find_vocabulary([each for each, can_read in zip(concepts, readable, strict=True) if can_read]),
     )
 
 
-def take_features(store: FeatureStore, split: str, pooling: str = "") -> Any:
-    """What heads learn from and score: embeddings of one pooling or of all, or maps, which stay on the disk."""
+def find_features(store: FeatureStore, split: str, pooling: str = "") -> Any:
+    """What heads learn from and score, of every image of a split.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    split : str
+    pooling : str
+        One of the store's poolings; all of them, side by side, if empty.
+
+    Returns
+    -------
+    ndarray of float32 or float16, shape (n_images, n_features), or Maps
+        Both stay on the disk.
+    """
     rows = store.split(split)
     if store.has_maps:
-        return Maps.of(rows.embeddings)
+        return Maps.from_array(rows.embeddings)
     return rows.pooled(pooling) if pooling else rows.embeddings
+
+
+def select_readable(features: Any, readable: NDArray[np.bool_]) -> Any:
+    """Features of the images that can be read; no copy if all can."""
+    return features if readable.all() else features[readable]
 
 
 def join_features(parts: Sequence[Any]) -> Any:
@@ -138,7 +252,7 @@ def _read_manual(path: Path) -> dict[str, Concepts] | None:
         return None
 
 
-def _tell_odd(path: Path, concepts: set[str]) -> None:
+def _warn_of_odd_concepts(path: Path, concepts: set[str]) -> None:
     odd = sorted(concept for concept in concepts if not CUI.fullmatch(concept))
     if odd:
         warn(f"{path}: {len(odd):,} concepts are not 'C' and digits ({some(odd)}); 2026 refuses a submission with them")
@@ -147,33 +261,11 @@ def _tell_odd(path: Path, concepts: set[str]) -> None:
 def _refuse_unfinite(
     store: FeatureStore, split: str, ids: list[str], X: Embeddings, readable: NDArray[np.bool_]
 ) -> None:
-    """A row that is said to be fine and is not would poison every score."""
+    """Refuse NaN and infinity in a row whose status is fine: they would spoil every score."""
     for part in row_blocks(X):
         bad = part.start + np.flatnonzero(readable[part] & ~np.isfinite(X[part]).all(axis=1))
         if len(bad):
-            raise UserError(
+            raise StoreError(
                 f"{store.path}: the embedding of image '{ids[bad[0]]}' of {split} is not finite, though its "
                 "status says fine; the store is damaged: move it away and run `make features` again"
             )
-
-
-def find_vocabulary(concepts: Sequence[Concepts]) -> list[str]:
-    """The sorted concepts of some images, the columns of every score and indicator.
-
-    >>> find_vocabulary([("C2", "C1"), ("C2",)])
-    ['C1', 'C2']
-    """
-    return sorted({concept for each in concepts for concept in each})
-
-
-def indicator(concepts: Sequence[Concepts], vocabulary: Sequence[str]) -> scipy.sparse.csr_matrix:
-    """Indicator matrix of images and concepts, shape (n_images, n_concepts).
-
-    Concepts outside the vocabulary have no column; they still count in the official score.
-
-    >>> indicator([("C2", "C9"), ()], ["C1", "C2"]).toarray().tolist()
-    [[0, 1], [0, 0]]
-    """
-    known = set(vocabulary)
-    binarizer = MultiLabelBinarizer(classes=list(vocabulary), sparse_output=True)
-    return binarizer.fit_transform([[concept for concept in each if concept in known] for each in concepts])

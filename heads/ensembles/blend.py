@@ -1,4 +1,4 @@
-"""How the scores of several runs become one: a mean, a weighted mean, or a stacked logistic regression."""
+"""Blend the scores of several runs: a weighted mean, or a stacked logistic regression."""
 
 from collections.abc import Sequence
 
@@ -8,58 +8,69 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
+from heads.data.types import Scores
 from heads.decoders.calibration import EPSILON, clipped_logit
 
-Scores = Sequence[NDArray[np.float32]]
+MAX_ROWS = 5000
+"""Weights are learnt from at most so many images: there are few of them."""
 
-MOST_ROWS, ABSENT = 5000, 20
-"""Images from which weights are learnt, and absent concepts for each present one in a stack: a handful of numbers
-needs no more."""
+N_NEGATIVES = 20
+"""A stack is learnt from so many negative labels per positive one."""
 
-STEPS, SETTLED = 200, 1e-6
-"""Rounds of the weights at most, and the change at which they have settled."""
+MAX_ITER, TOLERANCE = 200, 1e-6
+"""Expectation maximisation ends after so many steps, or when no weight changes by more."""
 
 
-def fit_weights(scores: Scores, Y: scipy.sparse.csr_matrix) -> NDArray[np.float64]:
-    """Weights of greatest likelihood of a weighted mean, by expectation maximisation.
+def fit_weights(scores: Sequence[Scores], Y: scipy.sparse.csr_matrix) -> NDArray[np.float64]:
+    """Weights of a weighted mean by maximum likelihood.
+
+    The mean is a mixture: with the probability of its weight, a run is drawn, and its score is the probability of the
+    label. Expectation maximisation finds the weights. Each step multiplies a weight by the mean share that its run has
+    in the probability of the true labels.
 
     Parameters
     ----------
-    scores : sequence of ndarray of float32, shape (n_images, n_concepts)
-        One a run, of images that it did not learn from.
+    scores : sequence of ndarray of float32, each of shape (n_images, n_concepts)
+        One per run, of images that the run did not learn from.
     Y : sparse matrix of {0, 1}, shape (n_images, n_concepts)
 
     Returns
     -------
     ndarray of float64, shape (n_runs,)
-        None below 0; their sum is 1.
+        At least 0, with the sum 1.
     """
     rows = _some_rows(Y.shape[0])
-    present = np.asarray(Y[rows].todense(), dtype=bool)
-    # How probable each run holds what is true.
-    likely = [np.where(present, each[rows], 1 - each[rows]).clip(EPSILON, 1) for each in scores]
+    positive = np.asarray(Y[rows].todense(), dtype=bool)
+    # Probability that each run gives to the true label.
+    likelihoods = [np.where(positive, each[rows], 1 - each[rows]).clip(EPSILON, 1) for each in scores]
     weights = np.full(len(scores), 1 / len(scores))
-    for _ in range(STEPS):
-        mixed = sum(weight * each for weight, each in zip(weights, likely, strict=True))
-        updated = weights * [float((each / mixed).mean(dtype=np.float64)) for each in likely]
+    for _ in range(MAX_ITER):
+        mixed = sum(weight * each for weight, each in zip(weights, likelihoods, strict=True))
+        updated = weights * [float((each / mixed).mean(dtype=np.float64)) for each in likelihoods]
         change, weights = np.abs(updated - weights).max(), updated / updated.sum()
-        if change < SETTLED:
+        if change < TOLERANCE:
             break
     return weights
 
 
-def mix(scores: Scores, weights: Sequence[float]) -> NDArray[np.float32]:
-    """Weighted mean of scores."""
+def mix(scores: Sequence[Scores], weights: Sequence[float]) -> Scores:
+    """Weighted mean of scores, shape (n_images, n_concepts).
+
+    Parameters
+    ----------
+    scores : sequence of ndarray of float32, each of shape (n_images, n_concepts)
+    weights : sequence of float, length n_runs
+    """
     mixed = np.zeros(scores[0].shape, np.float32)
     for weight, each in zip(weights, scores, strict=True):
         mixed += np.float32(weight) * each
     return mixed
 
 
-def fit_stack(scores: Scores, Y: scipy.sparse.csr_matrix) -> NDArray[np.float64]:
-    """Coefficients of a logistic regression on the runs' logits, one set for all concepts, and its intercept.
+def fit_stack(scores: Sequence[Scores], Y: scipy.sparse.csr_matrix) -> NDArray[np.float64]:
+    """Coefficients and intercept of a logistic regression on the logits of the runs.
 
-    One set, because most concepts have too few images for one of their own.
+    All concepts share them, because most have too few images for their own.
 
     Parameters
     ----------
@@ -69,30 +80,40 @@ def fit_stack(scores: Scores, Y: scipy.sparse.csr_matrix) -> NDArray[np.float64]
     Returns
     -------
     ndarray of float64, shape (n_runs + 1,)
+        The intercept is the last.
     """
     rows = _some_rows(Y.shape[0])
-    present = np.asarray(Y[rows].todense(), dtype=bool)
-    kept = present.copy()
+    positive = np.asarray(Y[rows].todense(), dtype=bool)
+    # All positive labels and a sample of the negative ones, which is weighted up to their true number.
+    sampled = positive.copy()
     random = np.random.default_rng(0)
-    share = min(1.0, ABSENT * present.sum() / max(1, (~present).sum()))
-    kept |= random.random(present.shape) < share
-    X = np.column_stack([clipped_logit(each[rows][kept]) for each in scores])
-    y = present[kept]
+    share = min(1.0, N_NEGATIVES * positive.sum() / max(1, (~positive).sum()))
+    sampled |= random.random(positive.shape) < share
+    X = np.column_stack([clipped_logit(each[rows][sampled]) for each in scores])
+    y = positive[sampled]
     if y.all() or not y.any():
         return np.append(np.full(len(scores), 1 / len(scores)), 0.0)
     model = LogisticRegression(C=1.0, max_iter=1000).fit(X, y, sample_weight=np.where(y, 1.0, 1 / share))
     return np.append(model.coef_[0], model.intercept_[0])
 
 
-def stack(scores: Scores, coefficients: Sequence[float]) -> NDArray[np.float32]:
-    """Scores of the stacked logistic regression."""
+def stack(scores: Sequence[Scores], coefficients: Sequence[float]) -> Scores:
+    """Scores of the stacked logistic regression, shape (n_images, n_concepts).
+
+    Parameters
+    ----------
+    scores : sequence of ndarray of float32, each of shape (n_images, n_concepts)
+    coefficients : sequence of float, length n_runs + 1
+        Those of `fit_stack`.
+    """
     margin = np.full(scores[0].shape, np.float32(coefficients[-1]))
     for coefficient, each in zip(coefficients[:-1], scores, strict=True):
         margin += np.float32(coefficient) * clipped_logit(each)
-    return expit(margin, out=margin)
+    expit(margin, out=margin)
+    return margin
 
 
 def _some_rows(n_images: int) -> NDArray[np.int64]:
-    if n_images <= MOST_ROWS:
+    if n_images <= MAX_ROWS:
         return np.arange(n_images)
-    return np.sort(np.random.default_rng(0).choice(n_images, MOST_ROWS, replace=False))
+    return np.sort(np.random.default_rng(0).choice(n_images, MAX_ROWS, replace=False))

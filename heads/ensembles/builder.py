@@ -1,155 +1,279 @@
-"""Make an ensemble of finished runs: weights and decoder fitted on held-out scores, valid scored, a run kept."""
+"""Make an ensemble of finished runs: fit weights and decoder to held-out scores, score valid, save it as a run."""
 
-import hashlib
-import json
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from cache.support.errors import UserError
-from cache.support.files import write_text
+import numpy as np
+import scipy.sparse
+from sklearn.base import clone
+
+from cache.support.errors import DataError, ParameterError, RunError
 from cache.support.reporting import report
-from eval.editions import find_edition
-from eval.run_folder import VALID, VOCABULARY
-from eval.submission import render_submission, write_submission
+from cache.support.versions import installed_versions
+from eval.f1 import ImageF1, image_f1
+from eval.run_folder import VOCABULARY
+from heads.data.folds import split_folds
+from heads.data.official_score import ScoreMetrics
 from heads.data.store import LabelledStore
-from heads.ensembles.ensemble import HOWS, MIXED, Ensemble
-from heads.ensembles.held_out import ENSEMBLE, Making
+from heads.data.types import Scores
+from heads.data.vocabulary import columns_to_concepts
+from heads.decoders.base import Decoder
+from heads.ensembles.blend import fit_stack, fit_weights
+from heads.ensembles.ensemble import MIXING, Ensemble, align_rows
+from heads.ensembles.held_out import HeldOut, score_unseen
+from heads.ensembles.request import ENSEMBLE, EnsembleRequest
 from heads.estimators.storage import ARRAYS, PARAMETERS
-from heads.evaluation.official_score import describe
-from heads.registry import make_decoder
-from heads.runs.predictor import StoredRun
-from heads.runs.request import CHOICES, OPEN, check_choice
-from heads.runs.run import (
-    ASKED,
+from heads.evaluation.cross_validation import EstimateMetrics, summarise
+from heads.runs.builder import PACKAGES, save_result
+from heads.runs.description import describe
+from heads.runs.folder import (
     DECODER,
     FORMAT,
     MEMBERS,
     METRICS,
-    finished,
+    REQUEST,
+    find_metrics,
     prepare_folder,
-    read_asked,
     read_metrics,
-    save_decoded,
-)  # fmt: skip
+    read_request,
+)
+from heads.runs.metrics import MemberMetrics, RunMetrics
+from heads.runs.predictor import StoredRun
+from heads.runs.request import FOLDS, TRAIN, VALID_SPLIT
+from heads.runs.run import save_decoder
 
-UNUSED = "fixed:0.5"
-"""Stands in the place of the decoder where sets are joined."""
+FITTED = {"weighted": fit_weights, "stack": fit_stack}
+"""The methods with numbers to fit."""
 
-COPIED = (ASKED, PARAMETERS, ARRAYS, DECODER, VOCABULARY, METRICS)
-"""What is copied of a member; its metrics last, which say that it is whole."""
+COPIED = (REQUEST, PARAMETERS, ARRAYS, DECODER, VOCABULARY, METRICS)
+"""The files of a member that are copied; its metrics last, because they show that it is whole."""
 
 
 def make_ensemble(
-    folders: Sequence[Path],
-    out: Path,
-    how: str = "mean",
-    given: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Join runs, which may have different backbones and stores, and keep the result as a run.
+    runs: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    method: str = "mean",
+    *,
+    decoder: str | None = None,
+    tune: str | None = None,
+    nested: bool | None = None,
+) -> RunMetrics:
+    """Join runs, which may have different backbones and stores, and save the result as a run.
 
     Parameters
     ----------
-    folders : sequence of Path
-        Finished runs on the same data.
-    out : Path
-        The folder of the ensemble.
-    how : str
-        One of `heads.ensembles.ensemble.HOWS`.
-    given : mapping, optional
-        ``decoder``, ``tune`` and ``nested``, as in `heads.runs.fit.fit_run`. Where sets are joined there is no decoder.
+    runs : sequence of path
+        Folders of at least two finished runs on the same data.
+    out : path
+        The folder of the ensemble. A finished ensemble of the same request is left as it is.
+    method : str
+        ``mean``, ``weighted`` or ``stack`` of scores; ``union``, ``intersection`` or ``vote`` of sets.
+    decoder, tune, nested : optional
+        As in `heads.fit_run`, with their defaults if they are None. If sets are joined there is no decoder.
 
     Returns
     -------
     dict
-        The metrics.
+        The metrics, as in ``metrics.json``.
 
     Raises
     ------
-    UserError
-        A run is missing, the runs are of different data, or the request is at fault.
+    ParameterError
+        An option has a value that it cannot have, or there are fewer than two runs.
+    RunError
+        A run is missing, damaged or an ensemble itself.
+    DataError
+        The runs are of different data.
     """
-    check_choice("how", how, HOWS)
-    options = _settle(how, given or {})
-    decoder = make_decoder(options["decoder"])
+    out, folders = Path(out), [Path(run) for run in runs]
+    request = EnsembleRequest.resolve(method, decoder, tune, nested)
     if len(folders) < 2:
-        raise UserError(f"{len(folders)} runs given, expected at least two to make an ensemble of")
-    members, labels = _open_members(folders)
-    request = {
-        "format": FORMAT,
-        "members": [[member.metrics["requests"]["whole"], member.content] for member in members],
-        "how": how,
-        **options,
-        "labels": [labels[0].train.files, labels[0].valid.files if labels[0].valid else {}],
-    }
-    requests = {"head": "", "whole": hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()}
-    earlier = finished(out)
-    if earlier and earlier["requests"] == requests:
+        raise ParameterError(f"{len(folders)} runs given, expected at least two to make an ensemble of")
+    members, data = _open_members(folders)
+    digests = request.digest(members, data)
+    earlier = find_metrics(out)
+    if earlier and earlier["requests"] == digests:
         report(f"{out}: up to date ({describe(earlier)})")
         return earlier
-    making = Making(members, labels, how, decoder, options["decoder"], options["tune"], options["nested"])
-    ensemble, nested = making.fit()
-    metrics, predicted = making.assess(ensemble, nested)
-    metrics |= {"requests": requests}
-    _keep(out, ensemble, members, metrics, making, predicted)
-    report(f"{out}: {len(members)} runs ({describe(metrics)})")
-    return metrics
-
-
-def _settle(how: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options, those left open as they usually are."""
-    if how not in MIXED and given.get("decoder") is not None:
-        raise UserError(
-            f"how is '{how}', which joins the sets that each run's own decoder gives, found decoder "
-            f"'{given['decoder']}'; leave it out, or mix scores: {', '.join(MIXED)}"
-        )
-    if how not in MIXED and given.get("nested"):
-        raise UserError(f"how is '{how}', which fits nothing that could be cross-validated; leave --nested out")
-    usual = OPEN if how in MIXED else OPEN | {"decoder": UNUSED}
-    options = {key: usual[key] if given.get(key) is None else given[key] for key in ("decoder", "tune", "nested")}
-    check_choice("tune", options["tune"], CHOICES["tune"])
-    return options
+    built = EnsembleBuilder(request, members, data).build(digests)
+    built.save(out, request)
+    report(f"{out}: {len(members)} runs ({describe(built.metrics)})")
+    return built.metrics
 
 
 def _open_members(folders: Sequence[Path]) -> tuple[list[StoredRun], list[LabelledStore]]:
     """The runs, and what each was made from."""
-    members, labels = [], []
+    members, data = [], []
     for folder in folders:
-        asked = read_asked(folder)
-        if "members" in read_metrics(folder) or asked is None:
-            raise UserError(f"{folder}: is an ensemble itself; name the runs that it is made of")
-        members.append(StoredRun(folder, Path(asked["store"])))
-        store, data = members[-1].store.path, Path(asked["data"])
-        labels.append(LabelledStore.load(store, data, asked["pooling"], asked["concepts"]))
-        if labels[-1].train.files != labels[0].train.files:
-            raise UserError(f"{folder} was trained on other labels than {folders[0]}; expected runs on the same data")
-    return members, labels
+        request = read_request(folder)
+        if "members" in read_metrics(folder) or request is None:
+            raise RunError(f"{folder}: is an ensemble itself; name the runs that it is made of")
+        members.append(StoredRun(folder, request["store"]))
+        data.append(LabelledStore.load(request["store"], request["data"], request["pooling"], request["concepts"]))
+        if data[-1].train.files != data[0].train.files:
+            raise DataError(f"{folder} was trained on other labels than {folders[0]}; expected runs on the same data")
+    return members, data
 
 
-def _keep(
-    out: Path,
-    ensemble: Ensemble,
-    members: Sequence[StoredRun],
-    metrics: dict[str, Any],
-    making: Making,
-    predicted: list[list[str]],
-) -> None:
-    """Write the ensemble's folder, its metrics last."""
-    asked = {"format": FORMAT, "name": ENSEMBLE, "how": making.how, "decoder": making.decoder_text, "tune": making.tune,
-             "nested": making.nested}  # fmt: skip
-    prepare_folder(out, asked | {"members": [str(member.folder.absolute()) for member in members]})
-    shutil.rmtree(out / MEMBERS, ignore_errors=True)
-    kept = []
-    for number, member in enumerate(members):
-        name = f"{number}-{member.folder.name}"
-        (out / MEMBERS / name).mkdir(parents=True)
-        for file in COPIED:
-            shutil.copyfile(member.folder / file, out / MEMBERS / name / file)
-        kept.append({"name": name, "store": str(member.store.path.absolute()), "run": str(member.folder.absolute())})
-    save_decoded(out, ensemble.decoder, making.decoder_text, ensemble.vocabulary, ensemble.usual)
-    valid = making.labels[0].valid
-    if valid:
-        plain = find_edition(2024)
-        write_submission(out / VALID, render_submission(valid.ids, predicted, plain), plain)
-    write_text(out / METRICS, json.dumps(metrics | {"members": kept}, indent=1))
+@dataclass(frozen=True)
+class BuiltEnsemble:
+    """An ensemble before it is saved.
+
+    Parameters
+    ----------
+    ensemble : Ensemble
+    metrics : dict
+    valid_ids : list of str
+    predicted : list of list of str
+        The concepts of each image of valid.
+    """
+
+    ensemble: Ensemble
+    metrics: RunMetrics
+    valid_ids: list[str]
+    predicted: list[list[str]]
+
+    def save(self, out: Path, request: EnsembleRequest) -> None:
+        """Write the folder of the ensemble, its metrics last."""
+        ensemble = self.ensemble
+        runs = [str(member.folder.absolute()) for member in ensemble.members]
+        prepare_folder(out, {"name": ENSEMBLE} | request.to_json() | {"members": runs})
+        shutil.rmtree(out / MEMBERS, ignore_errors=True)
+        for member, copied in zip(ensemble.members, self.metrics["members"], strict=True):
+            folder = out / MEMBERS / copied["name"]
+            folder.mkdir(parents=True)
+            for file in COPIED:
+                shutil.copyfile(member.folder / file, folder / file)
+        save_decoder(out, ensemble.decoder, request.decoder, ensemble.vocabulary, ensemble.fallback)
+        save_result(out, self.metrics, self.valid_ids, self.predicted)
+
+
+@dataclass(frozen=True)
+class EnsembleBuilder:
+    """Makes an ensemble of runs.
+
+    Parameters
+    ----------
+    request : EnsembleRequest
+    members : sequence of StoredRun
+    data : sequence of LabelledStore
+        What each member was made from.
+    """
+
+    request: EnsembleRequest
+    members: Sequence[StoredRun]
+    data: Sequence[LabelledStore]
+
+    def build(self, digests: dict[str, str]) -> BuiltEnsemble:
+        """Fit weights and decoder as far as the method needs them, and score valid as a run does.
+
+        Parameters
+        ----------
+        digests : dict of str to str
+            Those of `EnsembleRequest.digest`.
+        """
+        ensemble, nested = self._fit_and_estimate(self.request.make_decoder())
+        predicted, official = self._score(ensemble)
+        weights = [member.metrics["store"]["weights"] for member in self.members]
+        is_mixing = self.request.method in MIXING
+        metrics: RunMetrics = {
+            "format": FORMAT,
+            "head": f"{ENSEMBLE} by {self.request.method}",
+            "params": {"how": self.request.method, "numbers": list(ensemble.numbers)},
+            "pooling": "",
+            "decoder": {
+                "name": self.request.decoder if is_mixing else "each run's own",
+                "tuned_on": self._tuned_on(ensemble.decoder),
+                "report": ensemble.decoder.report() if is_mixing else {},
+            },
+            "valid": official,
+            "nested": nested,
+            "train": self.members[0].metrics["train"] | {"splits": self._learnt_from()},
+            "store": {"weights": next((each for each in weights if not each.startswith("random:")), weights[0])},
+            "versions": installed_versions(*PACKAGES),
+            "seconds": {},
+            "requests": digests,
+            "members": [_describe_member(number, member) for number, member in enumerate(self.members)],
+        }
+        valid = self.data[0].valid
+        return BuiltEnsemble(ensemble, metrics, valid.ids if valid else [], predicted)
+
+    def _fit_and_estimate(self, decoder: Decoder) -> tuple[Ensemble, EstimateMetrics | None]:
+        vocabulary = sorted({concept for member in self.members for concept in member.run.vocabulary})
+        fallback = self.members[0].run.fallback
+        ensemble = Ensemble(self.members, self.request.method, [], decoder, vocabulary, fallback)
+        if self._tuned_on(decoder) is None and not self.request.nested:
+            nothing = scipy.sparse.csr_matrix((0, len(vocabulary)), dtype=np.int8)
+            decoder.fit(np.empty(nothing.shape, np.float32), nothing)
+            return ensemble, None
+        held_out = HeldOut.find(ensemble, self.data, self.request.tune)
+        nested = None
+        if self.request.nested:
+            split = TRAIN if self.request.tune == FOLDS else VALID_SPLIT
+            nested = summarise(_cross_validated_f1(ensemble, held_out), split)
+        return _fit(ensemble, held_out), nested
+
+    def _tuned_on(self, decoder: Decoder) -> str | None:
+        """What something was fitted to: ``folds`` or ``valid``; None if there is nothing to fit."""
+        method = self.request.method
+        return self.request.tune if method in FITTED or (method in MIXING and decoder.tuned) else None
+
+    def _score(self, ensemble: Ensemble) -> tuple[list[list[str]], ScoreMetrics | None]:
+        """The concepts of each image of valid, and their official scores."""
+        valid = self.data[0].valid
+        if valid is None:
+            return [], None
+        readable = dict(zip(*ensemble.images(VALID_SPLIT), strict=True))
+        valid = replace(valid, readable=np.array([readable[id] for id in valid.ids], dtype=bool))
+        parts = self._score_valid(ensemble, valid.readable_ids)
+        indicators = ensemble.decode(ensemble.combine(parts), parts)
+        predicted = columns_to_concepts(indicators, ensemble.vocabulary, valid.readable, ensemble.fallback)
+        tuned_on = {self._tuned_on(ensemble.decoder)}
+        if self.request.method not in MIXING:
+            tuned_on |= {member.metrics["decoder"]["tuned_on"] for member in self.members}
+        score = valid.score_concepts(predicted)
+        return predicted, score.to_metrics(tuned_here=VALID_SPLIT in tuned_on) if score else None
+
+    def _score_valid(self, ensemble: Ensemble, ids: Sequence[str]) -> list[Scores]:
+        """Each member's scores of valid, in the columns of the ensemble; NaN where its store cannot read an image."""
+        parts = []
+        for member, data in zip(self.members, self.data, strict=True):
+            if data.valid is None:
+                parts.append(np.full((len(ids), len(ensemble.vocabulary)), np.nan, np.float32))
+                continue
+            scores = align_rows(ids, data.valid.ids, data.valid.readable, score_unseen(member, data.valid))
+            parts.append(ensemble.widen(member, scores))
+        return parts
+
+    def _learnt_from(self) -> str:
+        """``train``, or what the first member learnt from that learnt from more."""
+        splits = [member.metrics["train"]["splits"] for member in self.members]
+        return next((each for each in splits if each != TRAIN), TRAIN)
+
+
+def _describe_member(number: int, member: StoredRun) -> MemberMetrics:
+    name = f"{number}-{member.folder.name}"
+    return {"name": name, "store": str(member.store.path.absolute()), "run": str(member.folder.absolute())}
+
+
+def _fit(ensemble: Ensemble, held_out: HeldOut) -> Ensemble:
+    """Fit the numbers of the method, and the decoder, to held-out scores."""
+    if ensemble.method in FITTED:
+        numbers = [float(each) for each in FITTED[ensemble.method](held_out.parts, held_out.Y)]
+        ensemble = replace(ensemble, numbers=numbers)
+    ensemble.decoder.fit(ensemble.combine(held_out.parts), held_out.Y, held_out.n_true, held_out.groups)
+    return ensemble
+
+
+def _cross_validated_f1(ensemble: Ensemble, held_out: HeldOut) -> ImageF1:
+    """F1 per image: numbers and decoder are fitted to the other folds. The members stay as they are."""
+    f1 = np.empty(len(held_out.n_true))
+    for rest, held in split_folds(len(f1), held_out.groups):
+        fitted = _fit(replace(ensemble, decoder=clone(ensemble.decoder)), held_out.select(rest))
+        unseen = held_out.select(held)
+        predicted = fitted.decode(fitted.combine(unseen.parts), unseen.parts)
+        f1[held] = image_f1(unseen.Y, predicted, unseen.n_true)
+    return f1

@@ -1,25 +1,35 @@
 """Predict a split with a run or an ensemble."""
 
+import os
 from pathlib import Path
 
-from eval.editions import Edition
+from eval.editions import LATEST, find_edition
 from heads.ensembles.ensemble import open_predictor
 from heads.runs.submission import write_predictions
 
 
-def predict_run(folder: Path, store_path: Path | None, data: Path | None, split: str, edition: Edition) -> Path:
-    """Write the submission of a run or an ensemble for a split.
+def predict_run(
+    run: str | os.PathLike[str],
+    store: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | None = None,
+    *,
+    split: str = "test",
+    edition: int = LATEST,
+) -> Path:
+    """Write the submission of a run or an ensemble for a split, checked by the rules of the edition.
 
     Parameters
     ----------
-    folder : Path
-        The run or the ensemble.
-    store_path : Path, optional
+    run : path
+        The folder of a finished run or ensemble.
+    store : path, optional
         A store with the features that the run was trained on. An ensemble remembers the stores of its members.
-    data : Path, optional
+    data : path, optional
         The data folder. Its list of ids, if it has one, decides rows and order. Otherwise the store does.
     split : str
-    edition : Edition
+        ``train``, ``valid`` or ``test``.
+    edition : int
+        The year of the rules.
 
     Returns
     -------
@@ -28,7 +38,13 @@ def predict_run(folder: Path, store_path: Path | None, data: Path | None, split:
 
     Raises
     ------
-    UserError
-        The run, the store or the list of ids is at fault.
+    RunError
+        The run is missing or damaged.
+    StoreError
+        The store is missing, damaged or of other features.
+    DataError
+        The list of ids is at fault, or the edition would refuse the submission.
     """
-    return write_predictions(open_predictor(folder, store_path), folder, data, split, edition)
+    folder, store, data = Path(run), Path(store) if store else None, Path(data) if data else None
+    predictor = open_predictor(folder, store)
+    return write_predictions(predictor, folder, data, split, find_edition(edition))

@@ -131,7 +131,7 @@ class TailHead(DenseHead):
         return head
 
     def _check_features(self, X: Any, reset: bool = True) -> Maps:
-        maps = X if isinstance(X, Maps) else Maps.of(np.asarray(X))
+        maps = X if isinstance(X, Maps) else Maps.from_array(np.asarray(X))
         if len(maps.shape) != 4 or not len(maps):
             raise ValueError(f"X has shape {maps.shape}, expected maps: (n_images, height, width, n_features)")
         n_features = math.prod(maps.shape[1:])

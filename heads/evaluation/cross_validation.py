@@ -1,75 +1,95 @@
-"""Cross-validated estimates: what a head and its decoder reach on images that neither has seen, in any way."""
+"""Cross-validated estimates of F1: each image is scored by what was fitted to the other folds."""
 
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import scipy.sparse
-from numpy.typing import NDArray
 from sklearn.base import clone
 
 from eval.bootstrap import find_interval
 from eval.f1 import ImageF1, image_f1, mean_f1
-from heads.data.folds import score_out_of_fold, split_folds
+from heads.data.folds import split_folds
+from heads.data.split import LabelledSplit
 from heads.data.types import Counts, Groups, Scores
 from heads.decoders.base import Decoder
 from heads.estimators.base import Head
+from heads.evaluation.out_of_fold import score_out_of_fold
 
 
-def estimate(
-    head: Head, decoder: Decoder, X: NDArray[Any], Y: scipy.sparse.csr_matrix, groups: Groups = None
-) -> ImageF1:
-    """F1 of each training image, where everything is learnt from the other folds alone (Stone, 1974).
+class EstimateMetrics(TypedDict):
+    """A cross-validated estimate of the primary score as ``metrics.json`` has it."""
 
-    For each fold, a decoder that is tuned is tuned on out-of-fold scores of the others: a second cross-validation
-    inside the first.
+    primary: float
+    primary_interval: list[float]
+    n_images: int
+    on: str
+    """``train`` or ``valid``: the split that was divided into folds."""
+
+
+def nested_f1(head: Head, decoder: Decoder, split: LabelledSplit) -> ImageF1:
+    """F1 per image by nested cross-validation: head and decoder are fitted to the other folds alone (Stone, 1974).
+
+    A decoder with something to tune is tuned on out-of-fold scores of these folds: a second cross-validation inside
+    the first.
 
     Parameters
     ----------
     head, decoder
         Their parameters are used; they are not fitted.
-    X : ndarray of float, shape (n_images, n_features)
-    Y : sparse matrix of {0, 1}, shape (n_images, n_concepts)
-    groups : ndarray, shape (n_images,), optional
-        What stays together, in both cross-validations.
+    split : LabelledSplit
+        Its groups stay together in both cross-validations.
 
     Returns
     -------
-    ndarray of float64, shape (n_images,)
+    ndarray of float64, shape (n_readable,)
+        Concepts without a column are not counted.
+
+    Raises
+    ------
+    DataError
+        There are fewer than two images, or groups.
     """
+    X, Y, groups = split.X, split.Y, split.groups
     f1 = np.empty(len(X))
-    for rest, held in split_folds(len(X), groups):
-        together = None if groups is None else groups[rest]
-        inner = score_out_of_fold(head, X[rest], Y[rest], together) if decoder.tuned else np.empty((0, Y.shape[1]))
-        fresh = clone(decoder).fit(inner, Y[rest], None, together)
-        scores = head.with_params({}).fit(X[rest], Y[rest]).predict_proba(X[held])
-        f1[held] = image_f1(Y[held], fresh.predict(scores))
+    for rest, held_out in split_folds(len(X), groups):
+        rest_groups = None if groups is None else groups[rest]
+        inner = score_out_of_fold(head, X[rest], Y[rest], rest_groups) if decoder.tuned else np.empty((0, Y.shape[1]))
+        fitted = clone(decoder).fit(inner, Y[rest], None, rest_groups)
+        scores = head.with_params({}).fit(X[rest], Y[rest]).predict_proba(X[held_out])
+        f1[held_out] = image_f1(Y[held_out], fitted.predict(scores))
     return f1
 
 
-def estimate_decoder(
+def decoder_f1(
     decoder: Decoder, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts = None, groups: Groups = None
 ) -> ImageF1:
-    """F1 of each image, where the decoder is fitted to the scores of the other folds.
+    """F1 per image by cross-validation of the decoder alone: it is fitted to the scores of the other folds.
 
     Parameters
     ----------
     decoder
         Its parameters are used; it is not fitted.
     scores, Y, n_true, groups
-        As `Decoder.fit` takes them: scores of images that the head did not learn from.
+        As in `Decoder.fit`: the scores are of images that the head did not learn from.
 
     Returns
     -------
     ndarray of float64, shape (n_images,)
+
+    Raises
+    ------
+    DataError
+        There are fewer than two images, or groups.
     """
     f1 = np.empty(len(scores))
-    for rest, held in split_folds(len(scores), groups):
-        true, together = (None if each is None else each[rest] for each in (n_true, groups))
-        fresh = clone(decoder).fit(scores[rest], Y[rest], true, together)
-        f1[held] = image_f1(Y[held], fresh.predict(scores[held]), None if n_true is None else n_true[held])
+    for rest, held_out in split_folds(len(scores), groups):
+        rest_true, rest_groups = (None if each is None else each[rest] for each in (n_true, groups))
+        fitted = clone(decoder).fit(scores[rest], Y[rest], rest_true, rest_groups)
+        held_true = None if n_true is None else n_true[held_out]
+        f1[held_out] = image_f1(Y[held_out], fitted.predict(scores[held_out]), held_true)
     return f1
 
 
-def summarise(f1: ImageF1, on: str) -> dict[str, Any]:
-    """An estimate as a run keeps it."""
-    return {"primary": mean_f1(f1), "primary_interval": list(find_interval(f1)), "n_images": len(f1), "on": on}
+def summarise(f1: ImageF1, split: str) -> EstimateMetrics:
+    """The mean of F1 per image with its 95% interval, and the split that was divided into folds."""
+    return {"primary": mean_f1(f1), "primary_interval": list(find_interval(f1)), "n_images": len(f1), "on": split}

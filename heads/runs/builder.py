@@ -1,7 +1,9 @@
-"""From a fitted head to a run: the decoder is tuned, valid is scored, and valid joins train if that is asked."""
+"""Make a run: fit a head, tune the decoder, score valid, and learn from valid too if that is requested."""
 
 import json
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,33 +12,154 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from cache.support.errors import UserError
+from cache.store import FeatureStore
+from cache.support.errors import DataError, StoreError
 from cache.support.files import write_text
-from cache.support.reporting import report, warn
+from cache.support.reporting import report
 from cache.support.versions import installed_versions
-from eval.editions import MAX_CONCEPTS, find_edition
+from eval.editions import find_edition
 from eval.run_folder import VALID
 from eval.submission import render_submission, write_submission
-from heads.data.folds import VALID_SCORES, save_scores, score_out_of_fold
-from heads.data.split import indicator, join_features
+from heads.data.official_score import ScoreMetrics
+from heads.data.split import join_features
 from heads.data.store import LabelledStore
 from heads.data.types import Counts, Groups, Scores
 from heads.decoders.base import Decoder
 from heads.estimators.base import Head
-from heads.evaluation.cross_validation import estimate, estimate_decoder, summarise
-from heads.evaluation.official_score import describe, score_valid
+from heads.estimators.storage import load_head
+from heads.evaluation.cross_validation import EstimateMetrics, decoder_f1, nested_f1, summarise
+from heads.evaluation.out_of_fold import out_of_fold_scores
+from heads.networks.stored import TAIL, KeptNetwork
+from heads.runs.description import describe, report_run
+from heads.runs.folder import FORMAT, METRICS, VALID_SCORES, find_metrics, load_scores, prepare_folder, save_scores
+from heads.runs.metrics import RunMetrics, StoreMetrics, TrainMetrics
 from heads.runs.progress import Clock, watching
-from heads.runs.request import BOTH, FOLDS, TRAIN, VALID_SPLIT, Asked
-from heads.runs.run import FORMAT, METRICS, Run, prepare_folder, usual_set
+from heads.runs.request import BOTH, FOLDS, TRAIN, VALID_SPLIT, RunRequest
+from heads.runs.run import Run
 
-VERSIONS = ("h5py", "keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow", "tensorflow-cpu")
-HeldOut = tuple[Scores, scipy.sparse.csr_matrix, Counts, Groups]
-"""What `Decoder.fit` takes."""
+PACKAGES = ("h5py", "keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow", "tensorflow-cpu")
+"""The packages whose versions are in the metrics."""
+
+TuningData = tuple[Scores, scipy.sparse.csr_matrix, Counts, Groups]
+"""The arguments of `Decoder.fit`."""
+
+
+def fit_run(
+    head: str,
+    store: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    params: Mapping[str, Any] | None = None,
+    decoder: str | None = None,
+    tune: str | None = None,
+    nested: bool | None = None,
+    pooling: str | None = None,
+    concepts: Sequence[str] | None = None,
+    train: str | None = None,
+) -> RunMetrics:
+    """Train a head, tune its decoder, score it on valid, and save the result as a run.
+
+    An option that is None has the value of the run in `out`, if that is of the same head and data. Otherwise it has
+    its default. A finished run of the same request is left as it is.
+
+    Parameters
+    ----------
+    head : str
+        A head of the registry, such as ``kernel``.
+    store, data : path
+        The feature store, and the data folder with the labels.
+    out : path
+        The folder of the run.
+    params : mapping, optional
+        Parameters of the head.
+    decoder : str, optional
+        ``[CALIBRATION+]NAME[:VALUE][,empty]``, such as ``fixed:0.3``.
+    tune : str, optional
+        What the decoder is tuned on: ``folds``, out-of-fold scores of train, or ``valid``.
+    nested : bool, optional
+        Whether to estimate by nested cross-validation, too, what head and decoder reach on new images.
+    pooling : str, optional
+        One of the store's poolings; all of them, side by side, if empty.
+    concepts : sequence of str, optional
+        The concepts to learn; those of train if empty.
+    train : str, optional
+        What the saved head learns from: ``train``, or ``train+valid`` after everything else was chosen on train.
+
+    Returns
+    -------
+    dict
+        The metrics, as in ``metrics.json``.
+
+    Raises
+    ------
+    UserError
+        The request, the store or the labels are at fault.
+    """
+    store, data, out = Path(store), Path(data), Path(out)
+    options = {"params": params, "decoder": decoder, "tune": tune, "nested": nested, "pooling": pooling,
+               "concepts": concepts, "train": train}  # fmt: skip
+    clock = Clock()
+    request = RunRequest.resolve(head, store, data, out, options)
+    with clock("load"):
+        labelled = LabelledStore.load(store, data, request.pooling, request.concepts)
+    return build_run(request, labelled, out, clock)
+
+
+def build_run(request: RunRequest, data: LabelledStore, out: Path, clock: Clock) -> RunMetrics:
+    """Make the run of a request, unless it is there; use what an earlier run of the same head has computed."""
+    head, decoder = request.make_head(), request.make_decoder()
+    prepare_head(head, data.store)
+    digests = request.digest(head, data)
+    earlier = find_metrics(out)
+    if earlier and earlier["requests"] == digests:
+        report(f"{out}: up to date ({describe(earlier)})")
+        return earlier
+    builder, scores = RunBuilder(request, data, clock), None
+    if earlier:
+        same = earlier["requests"]["head"] == digests["head"]
+        report(f"{out}: {'decodes anew' if same else 'replaces'} an earlier run ({describe(earlier)})")
+        scores = load_scores(out, data.train.Y.shape) if same else None
+        if same and earlier["train"]["splits"] != BOTH:
+            head = load_head(out)
+            prepare_head(head, data.store)
+    training = out.with_name(out.name + ".training")
+    head.checkpoint = training / f"{digests['head']}.h5"
+    if not hasattr(head, "n_concepts_"):
+        head = builder.fit(head)
+    built = builder.build(head, decoder, digests, scores)
+    built.save(out, request)
+    shutil.rmtree(training, ignore_errors=True)
+    report_run(out, built.metrics)
+    return built.metrics
+
+
+def prepare_head(head: Head, store: FeatureStore) -> None:
+    """Check that a head can learn from a store, and give it what it needs of the network.
+
+    Raises
+    ------
+    StoreError
+        The head learns from maps and the store holds embeddings, or the other way round; or the network is missing.
+    """
+    facts = store.provenance
+    if head.takes_maps and not store.has_maps:
+        raise StoreError(
+            f"{store.path}: holds embeddings ({facts.pooling} pooling after {facts.layer}), expected maps, from "
+            "which what follows a cut is trained; name a store that was made with POOLING=none LAYER=276"
+        )
+    if store.has_maps and not head.takes_maps:
+        raise StoreError(
+            f"{store.path}: holds maps after {facts.layer} (POOLING=none), expected embeddings; name a store "
+            "that was made with POOLING=avg, or train what follows the cut (HEAD=tail)"
+        )
+    if head.takes_maps:
+        head.take_network(KeptNetwork.find(store, TAIL).path)
 
 
 @dataclass(frozen=True)
-class Made:
-    """A run before it is kept.
+class BuiltRun:
+    """A run before it is saved.
 
     Parameters
     ----------
@@ -45,165 +168,166 @@ class Made:
     valid_ids : list of str
     predicted : list of list of str
         The concepts of each image of valid.
-    scores : ndarray of float32 or None
-        Out-of-fold scores of train, if a decoder has been tuned on them.
-    valid_scores : ndarray of float32 or None
-        Scores of valid by the head that had not learnt from it, if the one that is kept has.
+    scores : ndarray of float32, or None
+        Out-of-fold scores of train, if a decoder was tuned on them.
+    valid_scores : ndarray of float32, or None
+        Scores of valid by the head that had not learnt from it, if the saved head has.
     """
 
     run: Run
-    metrics: dict[str, Any]
+    metrics: RunMetrics
     valid_ids: list[str]
     predicted: list[list[str]]
     scores: Scores | None
     valid_scores: Scores | None
 
-    def keep(self, out: Path, asked: Asked) -> None:
-        """Write the run's folder, its metrics last."""
-        prepare_folder(out, {"format": FORMAT} | vars(asked))
+    def save(self, out: Path, request: RunRequest) -> None:
+        """Write the folder of the run, its metrics last."""
+        prepare_folder(out, vars(request))
         self.run.save(out)
         if self.scores is not None:
             save_scores(self.scores, out)
         if self.valid_scores is not None:
             save_scores(self.valid_scores, out, VALID_SCORES)
-        if self.valid_ids:
-            # 2024's format is the one that every tool of the field reads.
-            plain = find_edition(2024)
-            write_submission(out / VALID, render_submission(self.valid_ids, self.predicted, plain), plain)
-        write_text(out / METRICS, json.dumps(self.metrics, indent=1))
+        save_result(out, self.metrics, self.valid_ids, self.predicted)
+
+
+def save_result(folder: Path, metrics: RunMetrics, valid_ids: list[str], predicted: list[list[str]]) -> None:
+    """Write the concepts of valid and, last, the metrics, which mark a run as finished."""
+    if valid_ids:
+        # Every tool of the field reads the format of 2024.
+        plain = find_edition(2024)
+        write_submission(folder / VALID, render_submission(valid_ids, predicted, plain), plain)
+    write_text(folder / METRICS, json.dumps(metrics, indent=1))
 
 
 @dataclass(frozen=True)
-class Maker:
-    """Makes runs from one labelled store."""
+class RunBuilder:
+    """Makes runs from one labelled store.
 
-    asked: Asked
-    source: LabelledStore
+    Parameters
+    ----------
+    request : RunRequest
+    data : LabelledStore
+    clock : Clock
+        Measures the stages.
+    """
+
+    request: RunRequest
+    data: LabelledStore
     clock: Clock
 
     def fit(self, head: Head) -> Head:
         """Fit a head on train."""
         with self.clock("fit"), watching(head):
-            return head.fit(*self.source.learn_from(self.source.train))
+            return head.fit(self.data.train.X, self.data.train.Y)
 
-    def assess(
-        self, head: Head, decoder: Decoder, requests: dict[str, str], scores: NDArray[np.float32] | None = None
-    ) -> Made:
-        """Tune the decoder, score on valid, and learn from valid too if that is asked.
+    def build(
+        self, head: Head, decoder: Decoder, digests: dict[str, str], scores: NDArray[np.float32] | None = None
+    ) -> BuiltRun:
+        """Tune the decoder, score valid, and learn from valid too if that is requested.
 
         Parameters
         ----------
         head : Head
             Fitted on train.
         decoder : Decoder
-        requests : dict of str to str
-            The digests of `Asked.digests`.
-        scores : ndarray of float32, optional
-            Out-of-fold scores, if they are known.
+        digests : dict of str to str
+            Those of `RunRequest.digest`.
+        scores : ndarray of float32, shape (n_readable, n_concepts), optional
+            Out-of-fold scores of train, if they are known.
         """
-        source, valid = self.source, self.source.valid
-        X, Y = source.learn_from(source.train)
-        run = Run(self.asked.name, head, decoder, self.asked.decoder, self.asked.pooling, source.vocabulary,
-                  usual_set(Y, source.vocabulary, MAX_CONCEPTS))  # fmt: skip
+        train, valid = self.data.train, self.data.valid
+        run = Run(self.request.name, head, decoder, self.request.decoder, self.request.pooling, train.vocabulary,
+                  train.fallback)  # fmt: skip
         with self.clock("score"):
-            valid_scores = run.score(valid.X, valid.readable) if valid else np.empty((0, Y.shape[1]), np.float32)
-        by_folds = decoder.tuned and self.asked.tune == FOLDS
-        held_out = self._label_valid(decoder, valid_scores)
+            valid_scores = run.score(valid.X) if valid else np.empty((0, len(train.vocabulary)), np.float32)
+        by_folds = decoder.tuned and self.request.tune == FOLDS
+        tuning = self._label_valid(decoder, valid_scores)
         if by_folds:
             if scores is None:
                 with self.clock("folds"), watching(head):
-                    scores = score_out_of_fold(head, X, Y, source.groups)
-            held_out = scores, Y, None, source.groups
+                    scores = out_of_fold_scores(head, train)
+            tuning = scores, train.Y, None, train.groups
+        predicted: list[list[str]] = []
+        official: ScoreMetrics | None = None
         with self.clock("decode"):
-            decoder.fit(*held_out)
-            predicted = run.name_concepts(valid_scores, valid.readable) if valid else []
-            official = score_valid(valid, predicted, decoder.tuned and not by_folds) if valid else None
-        nested = self._estimate(head, decoder, held_out) if self.asked.nested else None
-        if self.asked.train == BOTH:
+            decoder.fit(*tuning)
+            if valid:
+                predicted = run.decode(valid_scores, valid.readable)
+                score = valid.score_concepts(predicted)
+                official = score.to_metrics(tuned_here=decoder.tuned and not by_folds) if score else None
+        nested = self._estimate(head, decoder, tuning) if self.request.nested else None
+        if self.request.train == BOTH:
             run = replace(run, head=self._learn_from_both(head))
-        metrics = {
+        metrics: RunMetrics = {
             "format": FORMAT,
-            "head": self.asked.name,
+            "head": self.request.name,
             "params": head.get_params(),
-            "pooling": self.asked.pooling,
+            "pooling": self.request.pooling,
             "decoder": {
-                "name": self.asked.decoder,
-                "tuned_on": self.asked.tune if decoder.tuned else None,
+                "name": self.request.decoder,
+                "tuned_on": self.request.tune if decoder.tuned else None,
                 "report": decoder.report(),
             },
             "valid": official,
             "nested": nested,
-            "train": self._describe_train(Y),
-            "store": _describe_store(source),
-            "versions": installed_versions(*VERSIONS),
+            "train": self._describe_train(),
+            "store": self._describe_store(),
+            "versions": installed_versions(*PACKAGES),
             "seconds": dict(self.clock.seconds),
-            "requests": requests,
+            "requests": digests,
         }
-        before = valid_scores if self.asked.train == BOTH else None
-        return Made(run, metrics, valid.ids if valid else [], predicted, scores, before)
+        before = valid_scores if self.request.train == BOTH else None
+        return BuiltRun(run, metrics, valid.ids if valid else [], predicted, scores, before)
 
-    def _label_valid(self, decoder: Decoder, scores: Scores) -> HeldOut:
-        """What `Decoder.fit` takes of valid."""
-        if decoder.tuned and self.asked.tune != FOLDS and not len(scores):
-            raise UserError(f"decoder '{self.asked.decoder}' is tuned on valid, which has no image that can be read; "
+    def _label_valid(self, decoder: Decoder, scores: Scores) -> TuningData:
+        """What a decoder is fitted to if it is tuned on valid."""
+        if decoder.tuned and self.request.tune != FOLDS and not len(scores):
+            raise DataError(f"decoder '{self.request.decoder}' is tuned on valid, which has no image that can be read; "
                             "tune by folds (TUNE=folds) or use fixed:0.3")  # fmt: skip
-        valid = self.source.valid
-        concepts = valid.readable_concepts if valid else []
-        n_true = np.array([len(each) for each in concepts], dtype=np.int64)
-        return scores, indicator(concepts, self.source.vocabulary), n_true, self.source.valid_groups
+        valid = self.data.valid
+        if valid is None:
+            return scores, scipy.sparse.csr_matrix(scores.shape, dtype=np.int64), np.zeros(0, np.int64), None
+        return scores, valid.Y, valid.n_true, valid.groups
 
-    def _estimate(self, head: Head, decoder: Decoder, held_out: HeldOut) -> dict[str, Any]:
+    def _estimate(self, head: Head, decoder: Decoder, tuning: TuningData) -> EstimateMetrics:
         """What head and decoder reach on images that neither has seen."""
         with self.clock("nested"), watching(head):
-            if decoder.tuned and self.asked.tune != FOLDS:
-                return summarise(estimate_decoder(decoder, *held_out), VALID_SPLIT)
-            X, Y = self.source.learn_from(self.source.train)
-            return summarise(estimate(head, decoder, X, Y, self.source.groups), TRAIN)
+            if decoder.tuned and self.request.tune != FOLDS:
+                return summarise(decoder_f1(decoder, *tuning), VALID_SPLIT)
+            return summarise(nested_f1(head, decoder, self.data.train), TRAIN)
 
     def _learn_from_both(self, head: Head) -> Head:
         """Fit a head with the same parameters on train and valid."""
-        if self.source.valid is None:
-            raise UserError(f"TRAIN={BOTH}: the store has no split 'valid'; use TRAIN=train")
-        parts = [self.source.learn_from(split) for split in (self.source.train, self.source.valid)]
-        X = join_features([part[0] for part in parts])
+        train, valid = self.data.train, self.data.valid
+        if valid is None:
+            raise DataError(f"TRAIN={BOTH}: the store has no split 'valid'; use TRAIN=train")
         both = head.with_params({})
         if head.checkpoint:
             both.checkpoint = head.checkpoint.with_stem(head.checkpoint.stem + ".both")
+        X = join_features([train.X, valid.X])
         with self.clock("fit on both"), watching(both):
-            return both.fit(X, scipy.sparse.vstack([part[1] for part in parts], format="csr"))
+            return both.fit(X, scipy.sparse.vstack([train.Y, valid.Y], format="csr"))
 
-    def _describe_train(self, Y: scipy.sparse.csr_matrix) -> dict[str, Any]:
-        train, valid = self.source.train, self.source.valid
-        shown = {concept for each in (valid.concepts if valid else []) for concept in each}
-        unseen = shown.difference(*train.readable_concepts)
-        counts = np.asarray(Y.sum(axis=0)).ravel()
+    def _describe_train(self) -> TrainMetrics:
+        train, valid = self.data.train, self.data.valid
+        in_valid = {concept for each in (valid.concepts if valid else []) for concept in each}
+        counts = np.asarray(train.Y.sum(axis=0)).ravel()
         return {
-            "splits": self.asked.train,
-            "n_images": int(train.readable.sum()),
+            "splits": self.request.train,
+            "n_images": train.Y.shape[0],
             "n_unreadable": int((~train.readable).sum()),
-            "n_concepts": len(self.source.vocabulary),
-            "ever_present": int((counts == Y.shape[0]).sum()),
-            "valid_concepts_unseen": len(unseen),
+            "n_concepts": len(train.vocabulary),
+            "ever_present": int((counts == train.Y.shape[0]).sum()),
+            "valid_concepts_unseen": len(in_valid.difference(*train.readable_concepts)),
         }
 
-    def tell(self, out: Path, metrics: Mapping[str, Any]) -> None:
-        """Say what was learnt, and what is odd about it."""
-        train, seconds = metrics["train"], metrics["seconds"].get("fit", 0.0)
-        if train["n_unreadable"]:
-            warn(f"{train['n_unreadable']:,} training images cannot be read and were left out")
-        if train["ever_present"]:
-            warn(f"{train['ever_present']:,} concepts are in every training image; every image is given them")
-        if train["valid_concepts_unseen"]:
-            warn(f"{train['valid_concepts_unseen']:,} concepts of valid are never in train; they count as missed")
-        learnt = f"{train['n_concepts']:,} concepts from {train['n_images']:,} images in {seconds:.1f} s"
-        report(f"{out}: {learnt} ({describe(metrics)})")
-
-
-def _describe_store(source: LabelledStore) -> dict[str, Any]:
-    store = source.store
-    return {
-        "fingerprint": store.fingerprint,
-        "content": store.content,
-        "weights": store.record["weights_source"],
-        "provenance": json.loads(store.provenance.to_json()),
-    }
+    def _describe_store(self) -> StoreMetrics:
+        store = self.data.store
+        return {
+            "fingerprint": store.fingerprint,
+            "content": store.content,
+            "weights": store.record["weights_source"],
+            "provenance": json.loads(store.provenance.to_json()),
+        }

@@ -1,5 +1,6 @@
-"""What names the concepts of a split's images: a run with a store, or an ensemble of them."""
+"""Predictors of a split: a run with its store, or an ensemble of such runs."""
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.store import FeatureStore, Split
-from heads.data.split import take_features
-from heads.runs.run import Run, read_metrics, refuse_other_store
+from heads.data.split import find_features, select_readable
+from heads.runs.folder import read_metrics
+from heads.runs.run import Run, refuse_other_features
 
 
 class Predictor(Protocol):
-    """Names the concepts of every image of a split."""
+    """Predicts the concepts of every image of a split."""
 
     @property
-    def usual(self) -> list[str]:
+    def fallback(self) -> list[str]:
         """The concepts of an image that cannot be read."""
 
     @property
@@ -26,7 +28,7 @@ class Predictor(Protocol):
     def images(self, split: str) -> tuple[list[str], NDArray[np.bool_]]:
         """Ids of a split, and whether each image can be read."""
 
-    def name(self, split: str) -> list[list[str]]:
+    def predict(self, split: str) -> list[list[str]]:
         """The sorted concepts of each image of a split, in the order of `images`."""
 
 
@@ -35,37 +37,43 @@ class StoredRun:
 
     Parameters
     ----------
-    folder : Path
+    folder : path
         The run.
-    store_path : Path
+    store : path
 
     Raises
     ------
-    UserError
-        The run or the store is at fault, or they do not belong together.
+    RunError
+        The run is missing or damaged.
+    StoreError
+        The store is missing or damaged, or it holds other features than the run was trained on.
     """
 
-    def __init__(self, folder: Path, store_path: Path) -> None:
-        self.folder, self.metrics, self.store = folder, read_metrics(folder), FeatureStore(store_path)
-        refuse_other_store(folder, self.metrics, self.store)
+    def __init__(self, folder: str | os.PathLike[str], store: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.metrics, self.store = read_metrics(self.folder), FeatureStore(Path(store))
+        refuse_other_features(self.folder, self.metrics, self.store)
+
+    def __repr__(self) -> str:
+        return f"<StoredRun '{self.folder}' with '{self.store.path}'>"
 
     @cached_property
     def run(self) -> Run:
-        """The run, loaded once it is needed."""
+        """The run, loaded when it is first used."""
         return Run.load(self.folder)
 
     @property
-    def usual(self) -> list[str]:
+    def fallback(self) -> list[str]:
         """The concepts of an image that cannot be read."""
-        return self.run.usual
+        return self.run.fallback
 
     @property
     def content(self) -> str:
-        """Digest of all that the store holds."""
+        """Digest of everything in the store."""
         return self.store.content
 
     def split(self, name: str) -> Split:
-        """The store's rows."""
+        """The rows of a split of the store."""
         return self.store.split(name)
 
     def images(self, split: str) -> tuple[list[str], NDArray[np.bool_]]:
@@ -75,12 +83,12 @@ class StoredRun:
 
     def features(self, split: str) -> Any:
         """What the head scores, of every image of a split."""
-        return take_features(self.store, split, self.run.pooling)
+        return find_features(self.store, split, self.run.pooling)
 
     def scores(self, split: str) -> NDArray[np.float32]:
         """Scores of the images of a split that can be read, shape (n_readable, n_concepts)."""
-        return self.run.score(self.features(split), self.split(split).readable)
+        return self.run.score(select_readable(self.features(split), self.split(split).readable))
 
-    def name(self, split: str) -> list[list[str]]:
+    def predict(self, split: str) -> list[list[str]]:
         """The sorted concepts of each image of a split."""
-        return self.run.name_concepts(self.scores(split), self.split(split).readable)
+        return self.run.decode(self.scores(split), self.split(split).readable)

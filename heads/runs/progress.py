@@ -1,4 +1,4 @@
-"""How long each stage takes, and how far a head has come."""
+"""The seconds of each stage, and the progress of a fit."""
 
 import time
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from heads.estimators.base import Head
 
 
 class Clock:
-    """Seconds of each stage, by name."""
+    """Measures the seconds of each stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""What is asked of a run: every option settled, and digests that tell whether a run already answers it."""
+"""The request of a run: every option with a value, and digests that show whether a run already answers it."""
 
 import hashlib
 import json
@@ -7,31 +7,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.support.errors import UserError
+from cache.support.errors import ParameterError
 from heads.data.store import LabelledStore
 from heads.decoders.base import Decoder
 from heads.estimators.base import Head
-from heads.registry import DEFAULT_DECODER
-from heads.runs.run import FORMAT, read_asked
+from heads.registry import DEFAULT_DECODER, make_decoder, make_head
+from heads.runs.folder import FORMAT, read_request
 
 TRAIN, BOTH = "train", "train+valid"
-"""What the head of a run learns from in the end."""
+"""What the saved head of a run learns from."""
 
 FOLDS, VALID_SPLIT = "folds", "valid"
 """What a decoder is tuned on: out-of-fold scores of train, or valid."""
 
-OPEN: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = {
     "params": {}, "concepts": [], "decoder": DEFAULT_DECODER, "pooling": "", "train": TRAIN, "tune": FOLDS,
     "nested": False,
 }  # fmt: skip
-"""Every option, and what it is if neither the user nor the run that is there says otherwise."""
+"""Every option with its default, for where neither the caller nor an earlier run gives a value."""
 
 CHOICES = {"train": (TRAIN, BOTH), "tune": (FOLDS, VALID_SPLIT)}
+"""The values of the options that have few."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request.
+class RunRequest:
+    """What decides a run.
 
     Parameters
     ----------
@@ -42,17 +43,17 @@ class Asked:
     params : dict
         Parameters of the head.
     concepts : list of str
-        What is learnt; all that train shows if empty.
+        The concepts to learn; those of train if empty.
     decoder : str
         Such as ``fixed:0.3``.
     pooling : str
-        Which of a store's several poolings; empty for all of them, side by side.
+        One of the store's poolings; all of them, side by side, if empty.
     train : str
-        ``train``, or ``train+valid`` once all is settled.
+        ``train``, or ``train+valid`` if the saved head learns from both, after everything else was chosen on train.
     tune : str
         ``folds`` or ``valid``.
     nested : bool
-        Whether a cross-validated estimate is made too.
+        Whether a nested cross-validated estimate is made, too.
     """
 
     name: str
@@ -67,26 +68,72 @@ class Asked:
     nested: bool
 
     @classmethod
-    def settle(cls, name: str, data: Path, store: Path, out: Path, given: Mapping[str, Any]) -> "Asked":
-        """Let what the user left open, None, follow the run that is there, if it is of the same head and data.
+    def resolve(cls, name: str, store: Path, data: Path, out: Path, options: Mapping[str, Any]) -> "RunRequest":
+        """Give every option a value.
+
+        An option that is None has the value of the run in `out`, if that is of the same head and data, and its default
+        otherwise.
+
+        Parameters
+        ----------
+        name : str
+            A head of the registry.
+        store, data, out : Path
+            The store, the data folder, and the folder of the run.
+        options : mapping
+            The keys of `DEFAULTS`; those that are missing count as None.
 
         Raises
         ------
-        UserError
-            An option has a value that it cannot have.
+        ParameterError
+            The head, the decoder, a parameter or the value of an option is unknown.
         """
         places = {"data": str(data.absolute()), "store": str(store.absolute())}
-        held = read_asked(out) or {}
-        follows = held.get("name") == name and held.get("data") == places["data"]
-        usual = OPEN | {key: held[key] for key in OPEN if follows and key in held}
-        options = {key: usual[key] if given.get(key) is None else given[key] for key in OPEN}
+        earlier = read_request(out) or {}
+        follows = earlier.get("name") == name and earlier.get("data") == places["data"]
+        defaults = DEFAULTS | {key: earlier[key] for key in DEFAULTS if follows and key in earlier}
+        chosen = {key: defaults[key] if options.get(key) is None else options[key] for key in DEFAULTS}
         for key, choices in CHOICES.items():
-            check_choice(key, options[key], choices)
-        copies = {"params": dict(options["params"]), "concepts": sorted(set(options["concepts"]))}
-        return cls(name, places["data"], places["store"], **options | copies)
+            check_choice(key, chosen[key], choices)
+        copies = {"params": dict(chosen["params"]), "concepts": sorted(set(chosen["concepts"]))}
+        request = cls(name, places["data"], places["store"], **chosen | copies)
+        request.make_head(), request.make_decoder()  # refuse what is unknown before anything is read
+        return request
 
-    def digests(self, head: Head, decoder: Decoder, source: LabelledStore) -> dict[str, str]:
-        """Digests of what decides the head that learns from train, and of what decides the whole result."""
+    def make_head(self) -> Head:
+        """Make the head, not yet fitted.
+
+        Raises
+        ------
+        ParameterError
+            The head or a parameter is unknown, or a value is out of its range.
+        """
+        return make_head(self.name, self.params)
+
+    def make_decoder(self) -> Decoder:
+        """Make the decoder, not yet fitted.
+
+        Raises
+        ------
+        ParameterError
+            A name is unknown, or the decoder does not take the value.
+        """
+        return make_decoder(self.decoder)
+
+    def digest(self, head: Head, data: LabelledStore) -> dict[str, str]:
+        """Digests of the request and of what it reads.
+
+        Parameters
+        ----------
+        head : Head
+            With all its parameters, also those that have their defaults.
+        data : LabelledStore
+
+        Returns
+        -------
+        dict of str to str
+            ``head``, of what decides the head that learns from train, and ``whole``, of what decides the result.
+        """
         # The number of processes changes no result.
         params = {key: value for key, value in head.get_params().items() if key != "n_jobs"}
         learnt = {
@@ -95,31 +142,31 @@ class Asked:
             "params": params,
             "concepts": self.concepts,
             "pooling": self.pooling,
-            "store": source.store.content,
-            "labels": source.train.files,
-            "groups": source.groups_digest,
+            "store": data.store.content,
+            "labels": data.train.files,
+            "groups": data.groups_digest,
         }
-        if source.store.has_maps:
+        if data.store.has_maps:
             # Which layers of the tail are frozen.
-            learnt["layer"] = source.store.record["asked"]["layer"]
+            learnt["layer"] = data.store.record["asked"]["layer"]
         decoded = {
             "decoder": self.decoder,
             "tune": self.tune,
             "train": self.train,
             "nested": self.nested,
-            "labels": source.valid.files if source.valid else {},
+            "labels": data.valid.files if data.valid else {},
         }
         texts = {"head": json.dumps(learnt, sort_keys=True), "whole": json.dumps([learnt, decoded], sort_keys=True)}
         return {key: hashlib.sha256(text.encode()).hexdigest() for key, text in texts.items()}
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Check that an option has a value that it can have.
+    """Check that an option has one of a few values.
 
     Raises
     ------
-    UserError
-        It has not; the possible ones are listed.
+    ParameterError
+        It has another one; the message lists the choices.
     """
     if value not in choices:
-        raise UserError(f"{name} is '{value}', expected {', '.join(choices[:-1])} or {choices[-1]}")
+        raise ParameterError(f"{name} is '{value}', expected {', '.join(choices[:-1])} or {choices[-1]}")

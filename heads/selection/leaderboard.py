@@ -1,6 +1,7 @@
-"""Which head and decoder the data support: every pair on one store, in one table."""
+"""A leaderboard of heads and decoders: every pair on one store, in one table."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,78 +10,88 @@ import numpy as np
 
 from cache.support.reporting import report
 from eval.bootstrap import compare_scores, find_interval
-from eval.editions import MAX_CONCEPTS
 from eval.f1 import ImageF1, image_f1, mean_f1
-from heads.data.folds import score_out_of_fold
-from heads.data.split import indicator
+from heads.data.official_score import with_interval
+from heads.data.split import LabelledSplit
 from heads.data.store import LabelledStore
 from heads.data.types import Scores
+from heads.data.vocabulary import columns_to_concepts
 from heads.decoders.base import Decoder
 from heads.estimators.base import Head
-from heads.evaluation.cross_validation import estimate_decoder
-from heads.evaluation.official_score import score_valid, with_interval
+from heads.evaluation.cross_validation import decoder_f1
+from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.registry import HEADS, make_decoder, make_head
+from heads.runs.builder import prepare_head
 from heads.runs.progress import Clock, watching
-from heads.runs.run import name_columns, usual_set
 
 TRIED = ("fixed:0.3", "fixed:0.5", "top-k", "global", "per-concept", "expected-f1", "temperature+expected-f1",
          "platt+expected-f1")  # fmt: skip
-"""Decoders that are tried if none is named."""
+"""The default decoders."""
 
 PAPER = ("dense", "fixed:0.5")
-"""The paper's Model2, which every pair is compared with if it is in the table."""
+"""The paper's Model2. The chosen pair is compared with it if it is in the table."""
 
 OFFICIAL = ("primary", "primary_interval", "secondary", "secondary_interval")
+"""The official scores of a pair on valid."""
+
 Row = dict[str, Any]
+"""A pair of head and decoder: its scores and seconds."""
 
 
 def choose(
-    store_path: Path,
-    data: Path,
-    names: Sequence[str] | None = None,
-    decoders: Sequence[str] = TRIED,
+    store: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    *,
+    heads: Sequence[str] | None = None,
+    decoders: Sequence[str] | None = None,
     pooling: str = "",
 ) -> list[Row]:
-    """Fit every head once, and decode its scores in every way.
+    """Fit every head once, and decode its scores with every decoder.
 
-    What chooses is folds of train: decoders are tuned on out-of-fold scores, and scored on folds of these that they
-    were not tuned on. Valid decides nothing, so its scores are no more optimistic than those of one run.
+    Folds of train choose: decoders are tuned on out-of-fold scores, and scored on those folds that they were not tuned
+    on. Valid decides nothing, so its scores are no more optimistic than those of one run.
 
     Parameters
     ----------
-    store_path, data : Path
-    names, decoders : sequence of str
-        Heads, with their default parameters, and decoders, as runs name them. Heads are all that learn from what the
-        store holds, if they are not named.
+    store, data : path
+        The feature store, and the data folder with the labels.
+    heads : sequence of str, optional
+        Heads, with their default parameters. All that learn from what the store holds if not given.
+    decoders : sequence of str, optional
+        Such as ``fixed:0.3``; `TRIED` if not given.
     pooling : str
-        Which of a store's several poolings; all if empty.
+        One of the store's poolings; all of them, side by side, if empty.
 
     Returns
     -------
     list of dict
-        A row for each pair: its F1 on folds of train, the official scores on valid, each with its interval, and
-        seconds. Where F1 on folds is greatest, ``chosen`` is true.
+        One row per pair: its F1 on folds of train, its official scores on valid, each with its interval, and seconds.
+        ``chosen`` is true where F1 on folds is largest.
 
     Raises
     ------
-    UserError
-        A name is unknown, or the store or the labels are at fault.
+    ParameterError
+        A head or a decoder is unknown.
+    StoreError, DataError
+        The store or the labels are missing or damaged, or they do not fit.
     """
-    tried = [(name, make_head(name), [make_decoder(text) for text in decoders]) for name in names or HEADS]
-    source = LabelledStore.load(store_path, data, pooling)
-    if not names:
-        tried = [each for each in tried if each[1].takes_maps == source.store.has_maps]
+    texts = decoders or TRIED
+    tried = [(name, make_head(name), [make_decoder(text) for text in texts]) for name in heads or HEADS]
+    labelled = LabelledStore.load(Path(store), Path(data), pooling)
+    if not heads:
+        tried = [each for each in tried if each[1].takes_maps == labelled.store.has_maps]
     for _, head, _ in tried:
-        source.serve(head)
+        prepare_head(head, labelled.store)
     report(_line("head", "decoder", "F1 on folds of train", "valid primary F1", "secondary F1", "seconds"))
     table: list[Row] = []
     f1: dict[tuple[str, str], ImageF1] = {}
     for name, head, made in tried:
         with watching(head):
-            for text, row, of_images in _Scored.of(head, source).decode(decoders, made):
+            scored = _ScoredHead.fit(head, labelled)
+            for text, decoder in zip(texts, made, strict=True):
+                row, f1[name, text] = scored.decode(decoder)
                 table.append({"head": name, "decoder": text} | row)
-                f1[name, text] = of_images
-                report(_tell(table[-1]))
+                report(_describe(table[-1]))
     best = max(table, key=lambda row: row["folds"])
     for row in table:
         row["chosen"] = row is best
@@ -93,50 +104,48 @@ def choose(
 
 
 @dataclass(frozen=True)
-class _Scored:
-    """A head's scores of train, out of fold, and of valid; with what they took."""
+class _ScoredHead:
+    """The scores of a head: of train, out of fold, and of valid; with the seconds that they took."""
 
-    source: LabelledStore
-    train: Scores
-    valid: Scores
+    train: LabelledSplit
+    valid: LabelledSplit | None
+    train_scores: Scores
+    valid_scores: Scores
     clock: Clock
 
     @classmethod
-    def of(cls, head: Head, source: LabelledStore) -> "_Scored":
+    def fit(cls, head: Head, data: LabelledStore) -> "_ScoredHead":
         """Fit a head on train and on folds of it."""
-        clock = Clock()
-        X, Y = source.learn_from(source.train)
+        train, valid, clock = data.train, data.valid, Clock()
         with clock("fit"):
-            head.fit(X, Y)
+            head.fit(train.X, train.Y)
         with clock("folds"):
-            train = score_out_of_fold(head, X, Y, source.groups)
-        valid = np.empty((0, Y.shape[1]), np.float32)
-        if source.valid and source.valid.readable.any():
-            valid = head.predict_proba(source.learn_from(source.valid)[0])
-        return cls(source, train, valid, clock)
+            train_scores = out_of_fold_scores(head, train)
+        valid_scores = np.empty((0, len(train.vocabulary)), np.float32)
+        if valid and valid.readable.any():
+            valid_scores = head.predict_proba(valid.X)
+        return cls(train, valid, train_scores, valid_scores, clock)
 
-    def decode(self, texts: Sequence[str], decoders: Sequence[Decoder]) -> Iterator[tuple[str, Row, ImageF1]]:
-        """Scores of each decoder, with the F1 of each image of valid that can be read."""
-        source, valid = self.source, self.source.valid
-        Y = source.learn_from(source.train)[1]
-        usual = usual_set(Y, source.vocabulary, MAX_CONCEPTS)
-        concepts = valid.readable_concepts if valid else []
-        truth, n_true = indicator(concepts, source.vocabulary), np.array([len(each) for each in concepts], np.int64)
-        for text, decoder in zip(texts, decoders, strict=True):
-            with self.clock("decode"):
-                named = decoder.fit(self.train, Y, None, source.groups).predict(self.valid)
-            folds = estimate_decoder(decoder, self.train, Y, None, source.groups)
-            row: Row = {"folds": mean_f1(folds), "folds_interval": list(find_interval(folds))}
-            row |= {"report": decoder.report(), "seconds": dict(self.clock.seconds)}
-            row |= dict.fromkeys(OFFICIAL)
-            if valid:
-                sets = name_columns(named, source.vocabulary, valid.readable, usual)
-                official = score_valid(valid, sets, False) or {}
-                row |= {key: official.get(key) for key in OFFICIAL}
-            yield text, row, image_f1(truth, named, n_true)
+    def decode(self, decoder: Decoder) -> tuple[Row, ImageF1]:
+        """The scores of a decoder, and the F1 of each image of valid that can be read."""
+        train, valid = self.train, self.valid
+        with self.clock("decode"):
+            decoder.fit(self.train_scores, train.Y, None, train.groups)
+            predicted = decoder.predict(self.valid_scores)
+        folds = decoder_f1(decoder, self.train_scores, train.Y, None, train.groups)
+        row: Row = {"folds": mean_f1(folds), "folds_interval": list(find_interval(folds))}
+        row |= {"report": decoder.report(), "seconds": dict(self.clock.seconds)}
+        row |= dict.fromkeys(OFFICIAL)
+        if valid is None:
+            return row, np.empty(0)
+        concepts = columns_to_concepts(predicted, valid.vocabulary, valid.readable, valid.fallback)
+        score = valid.score_concepts(concepts)
+        official = dict(score.to_metrics(tuned_here=False)) if score else {}
+        row |= {key: official.get(key) for key in OFFICIAL}
+        return row, image_f1(valid.Y, predicted, valid.n_true)
 
 
-def _tell(row: Row) -> str:
+def _describe(row: Row) -> str:
     scores = ["-" if row[key] is None else with_interval(row, key) for key in ("folds", "primary", "secondary")]
     seconds = " ".join(f"{stage} {value:.1f}" for stage, value in row["seconds"].items())
     return _line(row["head"], row["decoder"], scores[0], scores[1], scores[2], seconds)

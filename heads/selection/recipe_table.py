@@ -3,12 +3,12 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cache.support.errors import UserError
 from cache.support.reporting import report
-from heads.evaluation.official_score import with_interval
-from heads.runs.run import finished
+from heads.data.official_score import with_interval
+from heads.runs.folder import find_metrics
+from heads.runs.metrics import RunMetrics
 
 FIELDS = ("Whose", "Published", "Source", "Known", "Filled in")
 """What the head of a recipe says."""
@@ -76,7 +76,9 @@ def print_table(recipes: Path, runs: Path) -> None:
     report("| recipe | published: primary, secondary | here: primary F1 on valid | secondary |")
     report("|---|---|---|---|")
     for recipe in found:
-        report(f"| {recipe.name} | {_published(recipe.fields['Published'])} | {_ours(finished(runs / recipe.name))} |")
+        report(
+            f"| {recipe.name} | {_published(recipe.fields['Published'])} | {_ours(find_metrics(runs / recipe.name))} |"
+        )
     for team, scores in NOT_REPRODUCIBLE:
         report(f"| {team} | {_published(scores)} | not reproducible: described nowhere that was found | |")
 
@@ -89,7 +91,7 @@ def _published(scores: str) -> str:
     return scores.replace("-", "–").replace(" ", ", ")
 
 
-def _ours(metrics: dict[str, Any] | None) -> str:
+def _ours(metrics: RunMetrics | None) -> str:
     if metrics is None or metrics["valid"] is None:
         return "not run | "
     valid = metrics["valid"]

@@ -11,13 +11,7 @@ from cache.images import find_images
 from cache.support.errors import DataError
 from eval.labels import find_label_file, read_concepts
 from featurize.phantoms.canvas import Canvas, draw
-from featurize.phantoms.concepts import (
-    BODY_PARTS,
-    FINDINGS,
-    MAX_PHANTOM_CONCEPTS,
-    NAMES,
-    make_phantom,
-)
+from featurize.phantoms.concepts import BODY_PARTS, FINDINGS, MAX_PHANTOM_CONCEPTS, NAMES, make_phantom
 from featurize.phantoms.dataset import make_phantoms
 
 

@@ -16,19 +16,19 @@ from cache.support.reporting import warn
 from eval.editions import EDITIONS, LATEST, find_edition
 
 if TYPE_CHECKING:
-    from eval.scored_file import Scored
+    from eval.scored_file import ScoredFile
 
 A_SUBMISSION = "a .csv, or a .zip with submission.csv in it"
 A_RUN = f"a run's folder, or a submission: {A_SUBMISSION}"
 NOTE = "95% bootstrap interval over images"
 MAX_RESAMPLES = 1_000_000
-"""Minutes at full size; more would say nothing more."""
+"""It takes minutes at full size; more would not change a digit that is printed."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line, and return the exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file's name may be bytes that are no text.
+        # The name of a file may be bytes that are not text.
         sys.stdout.reconfigure(errors="backslashreplace")
     return run_command("eval", _parser(), argv)
 
@@ -38,19 +38,19 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m eval", description="Score, check and compare submissions as the organisers do."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    score = commands.add_parser("score", help="official scores of a submission, their intervals and a breakdown")
+    score = commands.add_parser("score", help="print a submission's official scores with their intervals")
     score.add_argument("submission", type=Path, metavar="RUN_OR_SUBMISSION", help=A_RUN)
     score.add_argument("--train", type=Path, metavar="CSV",
-                       help="labels of the training images: tells what true concepts that they lack cost "
-                       "(a run's own vocabulary)")  # fmt: skip
+                       help="labels of the training images, to warn what the true concepts cost that they lack "
+                       "(default: the run's vocabulary)")  # fmt: skip
     score.add_argument("--breakdown", type=Path, metavar="CSV",
-                       help="write precision, recall, F1 by group and concept, and images without a hit")  # fmt: skip
+                       help="write precision, recall, F1 per group and concept, and images without a hit")  # fmt: skip
     score.set_defaults(command=_score)
-    check = commands.add_parser("check", help="every fault for which an edition would refuse a submission")
+    check = commands.add_parser("check", help="list every fault for which an edition would refuse a submission")
     check.add_argument("submission", type=Path, metavar="SUBMISSION", help=A_SUBMISSION)
     check.add_argument("--ids", type=Path, required=True, metavar="CSV", help="the official list of ids, in its order")
     check.set_defaults(command=_check)
-    compare = commands.add_parser("compare", help="whether two runs or submissions differ, and how sure that is")
+    compare = commands.add_parser("compare", help="test whether two runs or submissions differ")
     for name in ("first", "second"):
         compare.add_argument(name, type=Path, metavar="RUN_OR_SUBMISSION", help=A_RUN)
     compare.set_defaults(command=_compare)
@@ -58,9 +58,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--truth", type=Path, required=True, metavar="CSV", help="the true concepts")
         command.add_argument("--manual", type=Path, metavar="CSV", help="the manual truth, for the secondary score")
         command.add_argument("--resamples", type=_resamples, default=2000, metavar="N",
-                             help="bootstrap resamples (2000)")  # fmt: skip
+                             help="bootstrap resamples (default: 2000)")  # fmt: skip
     for command in (score, check, compare):
-        command.add_argument("--edition", type=int, default=LATEST, choices=list(EDITIONS), help=f"year ({LATEST})")
+        command.add_argument(
+            "--edition", type=int, default=LATEST, choices=list(EDITIONS), help=f"year of the rules (default: {LATEST})"
+        )
         command.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
@@ -72,45 +74,46 @@ def _score(args: argparse.Namespace) -> None:
     from eval.scored_file import score_files
 
     submission = find_submission(args.submission)
-    scored = score_files(submission, args.truth, args.manual, find_edition(args.edition))
-    warnings = _warn(scored, submission, args.train, args.edition)
+    scored = score_files(submission, args.truth, args.manual, args.edition)
+    warnings = _warn(scored, submission, args.train)
     primary = find_interval(scored.primary_f1, args.resamples)
     secondary = None if scored.secondary_f1 is None else find_interval(scored.secondary_f1, args.resamples)
     tallies = break_down(scored.truth.sets, scored.predicted.sets)
     if args.breakdown:
         write_breakdown(args.breakdown, tallies)
     if args.json:
-        said = {
+        result = {
             "edition": args.edition,
             "n_images": scored.n_images,
             "primary": scored.primary,
             "primary_interval": primary,
             "secondary": scored.secondary,
             "secondary_interval": secondary,
-            "form": [str(fault) for fault in scored.form],
+            "form": [str(fault) for fault in scored.form_faults],
             "warnings": warnings,
-            "breakdown": _by_level([tally.cells() for tally in tallies]),
+            "breakdown": _by_level([tally.to_row() for tally in tallies]),
         }
-        print(json.dumps(said))
+        print(json.dumps(result))
         return
     images = f"{count(scored.n_images, 'image')}, rules of {args.edition}"
-    print(f"primary F1    {_text(scored.primary, primary)}   ({images})")
+    print(f"primary F1    {_with_interval(scored.primary, primary)}   ({images})")
     if scored.secondary is None or secondary is None:
         print("secondary F1  needs --manual")
     else:
-        print(f"secondary F1  {_text(scored.secondary, secondary)}")
+        print(f"secondary F1  {_with_interval(scored.secondary, secondary)}")
     missed = sum(tally.level == "image" for tally in tallies)
     print(f"no hit        {count(missed, 'image')}   ([..] is the {NOTE}, {args.resamples:,} resamples)")
 
 
-def _warn(scored: "Scored", submission: Path, train: Path | None, year: int) -> list[str]:
-    """Say what lies in wait beside the scores, on standard error."""
+def _warn(scored: "ScoredFile", submission: Path, train: Path | None) -> list[str]:
+    """Print warnings about rule traps and the form check to standard error, and return them."""
     from eval.traps import find_traps, find_vocabulary
 
     warnings = find_traps(scored, find_vocabulary(submission, train))
-    if scored.form:
-        rest = f" (and {len(scored.form) - 1:,} more, see `check`)" if len(scored.form) > 1 else ""
-        warnings.append(f"the form check of {year} would refuse it: {scored.form[0]}{rest}")
+    faults = scored.form_faults
+    if faults:
+        rest = f" (and {len(faults) - 1:,} more, see `check`)" if len(faults) > 1 else ""
+        warnings.append(f"the form check of {scored.edition.year} would refuse it: {faults[0]}{rest}")
     warnings = [f"{submission}: {line}" for line in warnings]
     for line in warnings:
         warn(line)
@@ -119,35 +122,32 @@ def _warn(scored: "Scored", submission: Path, train: Path | None, year: int) -> 
 
 def _by_level(tallies: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     levels: dict[str, list[dict[str, Any]]] = {"all": [], "group": [], "concept": [], "image": []}
-    for cells in tallies:
-        levels[cells["level"]].append({key: value for key, value in cells.items() if key != "level"})
+    for row in tallies:
+        levels[row["level"]].append({key: value for key, value in row.items() if key != "level"})
     return levels
 
 
 def _check(args: argparse.Namespace) -> None:
-    from eval.csv_rows import Fault
     from eval.evaluator_files import is_skipped
     from eval.faults import find_faults
-    from eval.files import is_zip, read_submission_bytes
+    from eval.files import is_zip
     from eval.labels import read_ids
 
     edition, ids, name = find_edition(args.edition), read_ids(args.ids), str(args.submission)
-    faults, zipped = find_faults(read_submission_bytes(args.submission), ids, edition, name), is_zip(args.submission)
-    if zipped and not edition.zipped:
-        faults.append(Fault(0, f"a zip, and {edition.year} takes the file in it; hand that in"))
+    faults = find_faults(args.submission, ids, edition)
     if args.json:
         print(json.dumps({"edition": args.edition, "n_images": len(ids), "faults": [vars(fault) for fault in faults]}))
     elif faults:
-        with contextlib.suppress(BrokenPipeError):  # whoever reads only the first faults still learns the status
+        with contextlib.suppress(BrokenPipeError):  # `| head` must not hide the exit status
             print(*(f"{name}: {fault}" for fault in faults), sep="\n", flush=True)
     else:
-        how = "; hand it in as a zip with the one file submission.csv" if edition.zipped and not zipped else ""
-        print(f"{name}: {count(len(ids), 'image')}, passes the check of {edition.year}{how}")
+        needs_zip = edition.zipped and not is_zip(args.submission)
+        hint = "; hand it in as a zip with the one file submission.csv" if needs_zip else ""
+        print(f"{name}: {count(len(ids), 'image')}, passes the check of {edition.year}{hint}")
     skipped = [id for id in ids if is_skipped(id, edition)]
     if skipped:
-        such = f"{count(len(skipped), 'id')} with the letters ID, such as {quote(skipped[0])}"
-        told = "the evaluator takes their rows for headers and passes them over"
-        warn(f"{args.ids}: {such}: {told}")
+        found = f"{count(len(skipped), 'id')} with the letters ID, such as {quote(skipped[0])}"
+        warn(f"{args.ids}: {found}: the evaluator takes such rows for headers and skips them")
     if not faults:
         return
     first = f"{faults[0]}" if len(faults) == 1 else f"{count(len(faults), 'fault')}, the first: {faults[0]}"
@@ -155,25 +155,25 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from eval.comparison import compare_scored
+    from eval.comparison import compare_files
     from eval.run_folder import find_submission
     from eval.scored_file import score_files
 
-    edition, paths = find_edition(args.edition), [find_submission(path) for path in (args.first, args.second)]
-    pair = [score_files(path, args.truth, args.manual, edition) for path in paths]
-    warnings = [line for each in zip(pair, paths, strict=True) for line in _warn(*each, None, args.edition)]
-    compared = compare_scored(pair[0], pair[1], edition, args.resamples)
+    paths = [find_submission(path) for path in (args.first, args.second)]
+    pair = [score_files(path, args.truth, args.manual, args.edition) for path in paths]
+    warnings = [line for scored, path in zip(pair, paths, strict=True) for line in _warn(scored, path, None)]
+    comparisons = compare_files(pair[0], pair[1], args.resamples)
     first, second = str(args.first), str(args.second)
     if args.json:
-        said = {"edition": args.edition, "runs": [first, second], "resamples": args.resamples}
-        scores = {each.name.split()[0]: each.to_json(first, second) for each in compared}
-        print(json.dumps(said | scores | {"warnings": warnings}))
+        result = {"edition": args.edition, "runs": [first, second], "resamples": args.resamples}
+        scores = {each.name.split()[0]: each.to_json(first, second) for each in comparisons}
+        print(json.dumps(result | scores | {"warnings": warnings}))
         return
-    for each in compared:
+    for each in comparisons:
         print(each.name)
         width = max(len(first), len(second), len("difference"))
         for name, score, interval in zip((first, second), each.scores, each.intervals, strict=True):
-            print(f"  {name:{width}}  {_text(score, interval)}")
+            print(f"  {name:{width}}  {_with_interval(score, interval)}")
         change = each.difference
         ends = f"[{change.low:+.4f}, {change.high:+.4f}]"
         print(f"  {'difference':{width}} {change.mean:+.4f}  {ends}   p = {change.p_value:.4f}")
@@ -181,7 +181,7 @@ def _compare(args: argparse.Namespace) -> None:
     print(f"([..] is the {NOTE}, {args.resamples:,} resamples, paired for the difference)")
 
 
-def _text(score: float, interval: Sequence[float]) -> str:
+def _with_interval(score: float, interval: Sequence[float]) -> str:
     return f"{score:.4f}  [{interval[0]:.4f}, {interval[1]:.4f}]"
 
 

@@ -1,4 +1,4 @@
-"""Where a score comes from: precision, recall and F1 of each concept and group of concepts, images without a hit."""
+"""What a score is made of: precision, recall and F1 per concept and group of concepts, and images without a hit."""
 
 import csv
 import io
@@ -14,11 +14,12 @@ from eval.editions import MODALITIES, REGIONS
 from eval.evaluator_files import ConceptSets
 
 COLUMNS = ("level", "name", "group", "n_true", "n_predicted", "n_hits", "precision", "recall", "f1")
+GROUPS = ("modality", "region", "rest")
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Counts of a concept, a group of concepts or an image, over all images or concepts.
+    """Counts for one concept, one group of concepts, one image, or all together.
 
     Parameters
     ----------
@@ -26,7 +27,7 @@ class Tally:
         ``all``, ``group``, ``concept`` or ``image``.
     name : str
     group : str
-        ``modality``, ``region`` or ``rest``; empty where it is none.
+        One of `GROUPS`; empty for an image and for all together.
     n_true, n_predicted, n_hits : int
         How often it is true, predicted, and both.
     """
@@ -40,57 +41,66 @@ class Tally:
 
     @property
     def precision(self) -> float | None:
-        """Share of the predicted that is true; None where nothing is predicted."""
+        """Share of the predictions that are true; None if there is none."""
         return self.n_hits / self.n_predicted if self.n_predicted else None
 
     @property
     def recall(self) -> float | None:
-        """Share of the true that is predicted; None where nothing is true."""
+        """Share of the true concepts that are predicted; None if there is none."""
         return self.n_hits / self.n_true if self.n_true else None
 
     @property
     def f1(self) -> float:
-        """Their harmonic mean."""
+        """Harmonic mean of precision and recall."""
         return 2 * self.n_hits / (self.n_true + self.n_predicted)
 
-    def cells(self) -> dict[str, Any]:
-        """All that is known, by `COLUMNS`."""
+    def to_row(self) -> dict[str, Any]:
+        """The counts and scores by the names in `COLUMNS`."""
         return {column: getattr(self, column) for column in COLUMNS}
 
 
 def break_down(truth: ConceptSets, predicted: ConceptSets) -> list[Tally]:
-    """Count hits by group, by concept, and the images without any.
+    """Count hits per group and per concept, and list the images without any.
 
-    The empty concept of an empty cell is none here.
+    The evaluator takes an empty cell for one empty concept. Here it is no concept.
 
     Parameters
     ----------
-    truth, predicted : ConceptSets
-        Of the same images.
+    truth, predicted : mapping of str to frozenset of str
+        Concepts of each image id, for the same images, such as ``scored.truth.sets`` and ``scored.predicted.sets``.
 
     Returns
     -------
     list of Tally
-        All concepts together, the groups, the concepts from the most frequent on, and each image that has concepts,
-        true or predicted, and no hit.
+        All concepts together; the groups; the concepts, the most frequent first; and each image that has true or
+        predicted concepts, but no hit.
+
+    Examples
+    --------
+    >>> truth = {"a1": frozenset({"C0040405", "C9"}), "a2": frozenset({"C1306645"})}
+    >>> predicted = {"a1": frozenset({"C0040405"}), "a2": frozenset({"C0041618"})}
+    >>> for tally in break_down(truth, predicted)[:3]:
+    ...     print(tally.name, tally.precision, tally.recall, tally.f1)
+    all 0.5 0.3333333333333333 0.4
+    modality 0.5 0.5 0.5
+    rest None 0.0 0.0
     """
-    true = _count(truth.values())
-    named = _count(predicted[id] for id in truth)
-    hits = _count(concepts & predicted[id] for id, concepts in truth.items())
-    concepts = sorted(true | named, key=lambda concept: (-true[concept], -named[concept], concept))
-    tallies = [Tally("concept", each, find_group(each), true[each], named[each], hits[each]) for each in concepts]
-    groups = [
-        _add("group", name, name, [each for each in tallies if each.group == name])
-        for name in ("modality", "region", "rest")
+    n_true = _count(truth.values())
+    n_predicted = _count(predicted[id] for id in truth)
+    n_hits = _count(concepts & predicted[id] for id, concepts in truth.items())
+    concepts = sorted(n_true | n_predicted, key=lambda concept: (-n_true[concept], -n_predicted[concept], concept))
+    tallies = [
+        Tally("concept", each, find_group(each), n_true[each], n_predicted[each], n_hits[each]) for each in concepts
     ]
-    none = frozenset({""})
+    groups = [_add("group", name, name, [each for each in tallies if each.group == name]) for name in GROUPS]
+    empty = frozenset({""})
     missed = [
-        Tally("image", id, "", len(concepts - none), len(predicted[id] - none), 0)
+        Tally("image", id, "", len(concepts - empty), len(predicted[id] - empty), 0)
         for id, concepts in truth.items()
         if not concepts & predicted[id]
     ]
-    whole = _add("all", "all", "", tallies)
-    return [each for each in (whole, *groups, *tallies, *missed) if each.n_true + each.n_predicted]
+    total = _add("all", "all", "", tallies)
+    return [each for each in (total, *groups, *tallies, *missed) if each.n_true + each.n_predicted]
 
 
 def find_group(concept: str) -> str:
@@ -102,13 +112,13 @@ def find_group(concept: str) -> str:
     return "modality" if concept in MODALITIES else "region" if concept in REGIONS else "rest"
 
 
-def write_breakdown(path: Path, tallies: list[Tally]) -> None:
-    """Write a breakdown as CSV, whole or not at all; a share of nothing is an empty cell."""
+def write_breakdown(path: str | Path, tallies: list[Tally]) -> None:
+    """Write a breakdown as CSV. Precision and recall that are None are empty cells."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(tally.cells() for tally in tallies)
-    with replacing(path) as temporary:
+    writer.writerows(tally.to_row() for tally in tallies)
+    with replacing(Path(path)) as temporary:
         temporary.write_bytes(text.getvalue().encode("utf-8"))
 
 

@@ -1,11 +1,11 @@
 """The rules that changed from one edition of the task to the next, as data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from cache.support.errors import UserError
+from cache.support.errors import ParameterError
 
 MAX_CONCEPTS = 100
-"""Most concepts that a submission may name for an image, in every edition."""
+"""The most concepts that a submission may predict for an image, in every edition."""
 
 MODALITIES = frozenset(
     {
@@ -35,7 +35,7 @@ ALLOWED_2025 = MODALITIES | REGIONS
 """The concepts that the secondary score counts in 2025 and 2026."""
 
 ALLOWED_2023 = ALLOWED_2025 - {"C0920367"}
-"""The same in 2023 and 2024, without optical coherence tomography."""
+"""The concepts that it counts in 2023 and 2024: all but optical coherence tomography."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class Edition:
     ----------
     year : int
     delimiter : str
-        What stands between id and concepts.
-    header : bool
-        Whether a row with ``ID`` in its first cell is a header; without headers it is an unknown id.
+        The character between id and concepts.
+    has_header : bool
+        Whether a row with ``ID`` in its first cell is a header. Otherwise it is an unknown id.
     quoted : bool
-        Whether the file is CSV with quotes, or lines split at the delimiter.
+        Whether the file is CSV with quotes. Otherwise its lines are split at the delimiter.
     allowed : frozenset of str or None
-        What the secondary score counts; None where it is always 0.
-    form : bool
+        The concepts that the secondary score counts; None where it is always 0.
+    has_form_check : bool
         Whether the form of a submission is checked first, byte by byte (2026).
     zipped : bool
         Whether the file is handed in as a zip with one ``submission.csv``.
@@ -61,10 +61,10 @@ class Edition:
 
     year: int
     delimiter: str
-    header: bool
+    has_header: bool
     quoted: bool
-    allowed: frozenset[str] | None
-    form: bool
+    allowed: frozenset[str] | None = field(repr=False)
+    has_form_check: bool
     zipped: bool
 
 
@@ -75,17 +75,32 @@ EDITIONS = {
     2025: Edition(2025, ",", True, True, ALLOWED_2025, False, True),
     2026: Edition(2026, ",", True, True, ALLOWED_2025, True, True),
 }
+"""The rules of each year."""
+
 LATEST = max(EDITIONS)
+"""The year of the latest edition."""
 
 
-def find_edition(year: int) -> Edition:
-    """The rules of a year.
+def find_edition(edition: int | Edition = LATEST) -> Edition:
+    """Find the rules of a year.
+
+    Parameters
+    ----------
+    edition : int or Edition
+        A year. Rules are returned as they are.
 
     Raises
     ------
-    UserError
+    ParameterError
         There was no such edition.
+
+    Examples
+    --------
+    >>> find_edition(2022).delimiter
+    '|'
     """
-    if year not in EDITIONS:
-        raise UserError(f"edition {year}: expected one of {', '.join(map(str, EDITIONS))}")
-    return EDITIONS[year]
+    if isinstance(edition, Edition):
+        return edition
+    if edition not in EDITIONS:
+        raise ParameterError(f"edition {edition!r}: expected one of {', '.join(map(str, EDITIONS))}")
+    return EDITIONS[edition]

@@ -1,6 +1,7 @@
-"""The official scores: for each image that counts its F1, and their mean.
+"""The official scores: the F1 of each image that counts, and their mean.
 
-From concept sets as files give them, or from indicator arrays; both end in the same few counts an image.
+They are computed from concept sets, as files give them, or from indicator arrays. For G true and P predicted concepts
+of an image, F1 = 2 |G ∩ P| / (|G| + |P|).
 """
 
 import math
@@ -11,49 +12,96 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from cache.support.errors import UserError
+from cache.support.errors import DataError
 from cache.support.messages import quote
-from eval.editions import Edition
+from eval.editions import LATEST, Edition, find_edition
 from eval.evaluator_files import ConceptSets
 
 ImageF1 = NDArray[np.float64]
-"""F1 of each image that a score counts, shape (n_images,); the score is their mean."""
+"""F1 per image, shape (n_images,), of the images that a score counts. The score is their mean."""
 
 
 def mean_f1(f1: ImageF1) -> float:
-    """The mean over images, exact to the last bit in whatever order they stand."""
+    """Compute a score: the mean of F1 over images.
+
+    The sum is exact (`math.fsum`), so the mean does not depend on the order of the images.
+
+    Parameters
+    ----------
+    f1 : ndarray of float64, shape (n_images,)
+        At least one image.
+
+    Examples
+    --------
+    >>> mean_f1(np.array([0.5, 1.0]))
+    0.75
+    """
     return math.fsum(f1) / len(f1)
 
 
 def primary_f1(truth: ConceptSets, predicted: ConceptSets) -> ImageF1:
-    """F1 of each image of the truth, in its order, as the primary score of every edition counts it.
+    """F1 per image of the truth, in its order, as the primary score of every edition counts it.
 
     Parameters
     ----------
-    truth, predicted : ConceptSets
-        Of the same images. The empty string is a concept; a set without it may be empty.
+    truth, predicted : mapping of str to frozenset of str
+        Concepts of each image id. Every image of the truth must have a prediction, if only an empty one. The empty
+        string counts as a concept, as it does for the evaluator.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_images,)
+
+    Examples
+    --------
+    >>> truth = {"a1": frozenset({"C1", "C2"}), "a2": frozenset({"C3"})}
+    >>> predicted = {"a1": frozenset({"C1"}), "a2": frozenset({"C3"})}
+    >>> primary_f1(truth, predicted)
+    array([0.66666667, 1.        ])
     """
     return _set_f1((concepts, predicted[id]) for id, concepts in truth.items())
 
 
-def secondary_f1(manual: ConceptSets, predicted: ConceptSets, edition: Edition) -> ImageF1:
-    """F1 of each image that the secondary score counts, in the manual truth's order.
+def secondary_f1(manual: ConceptSets, predicted: ConceptSets, edition: int | Edition = LATEST) -> ImageF1:
+    """F1 per image that the secondary score counts, in the order of the manual truth.
 
-    Both sides are cut to the edition's allow-list. An image whose cut truth is empty is left out; one that only the
-    manual truth has stays, as 0.
+    Both sides are limited to the concepts that the edition allows: modalities and body regions. An image whose limited
+    truth is empty is left out. An image without a prediction scores 0.
+
+    Parameters
+    ----------
+    manual, predicted : mapping of str to frozenset of str
+        Concepts of each image id.
+    edition : int or Edition
+        A year, or its rules.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_counted,)
+        Zeros for 2022, which has no secondary score.
 
     Raises
     ------
-    UserError
+    DataError
         The manual truth lacks a predicted image, or no image is left to score.
+    ParameterError
+        There was no such edition.
+
+    Examples
+    --------
+    >>> manual = {"a1": frozenset({"C0040405", "C1"}), "a2": frozenset({"C2"})}
+    >>> predicted = {"a1": frozenset({"C0040405", "C9"}), "a2": frozenset({"C0040405"})}
+    >>> secondary_f1(manual, predicted)
+    array([1.])
     """
+    edition = find_edition(edition)
     allowed = edition.allowed
     if allowed is None:
         return np.zeros(len(predicted))
     lacking = next((id for id in predicted if id not in manual), None)
     if lacking is not None:
-        raise UserError(
-            f"image {quote(lacking)} is not in the manual truth; add its row, as for every image of the truth"
+        raise DataError(
+            f"image {quote(lacking)} is not in the manual truth, expected every image of the truth; add its row"
         )
     nothing: frozenset[str] = frozenset()
     f1 = _set_f1(
@@ -62,27 +110,27 @@ def secondary_f1(manual: ConceptSets, predicted: ConceptSets, edition: Edition) 
         if id not in predicted or not allowed.isdisjoint(concepts)
     )
     if not len(f1):
-        raise UserError(
+        raise DataError(
             f"no image of the manual truth has a concept that the secondary score of {edition.year} counts; "
-            "name the manual truth, with modalities and regions in it"
+            "give the manual truth, which has modalities and regions"
         )
     return f1
 
 
 def image_f1(Y_true: Any, Y_pred: Any, n_true: NDArray[np.integer[Any]] | None = None) -> ImageF1:
-    """F1 of each image, from indicators, as the evaluator gives it for the file they would be written to.
+    """F1 per image from indicators. It equals the evaluator's for the file that they would be written to.
 
     Parameters
     ----------
     Y_true, Y_pred : sparse matrix or array of {0, 1}, shape (n_images, n_concepts)
         True and predicted concepts. Sparse matrices and arrays of bool are the fastest.
     n_true : array of int, shape (n_images,), optional
-        How many concepts each image truly has, where some of them have no column: those count as missed.
+        How many concepts each image truly has. Give it if some true concepts have no column: they count as missed.
 
     Returns
     -------
     ndarray of float64, shape (n_images,)
-        An image with no concept on either side scores 1, as an empty cell does.
+        An image with no true and no predicted concept scores 1, as an empty cell does.
 
     Raises
     ------
@@ -94,7 +142,7 @@ def image_f1(Y_true: Any, Y_pred: Any, n_true: NDArray[np.integer[Any]] | None =
     >>> image_f1([[1, 1, 0], [0, 0, 0], [0, 0, 1]], [[0, 1, 0], [0, 0, 0], [1, 0, 0]])
     array([0.66666667, 1.        , 0.        ])
     """
-    true, predicted = _sparse(Y_true), _sparse(Y_pred)
+    true, predicted = _to_sparse(Y_true), _to_sparse(Y_pred)
     if true.shape != predicted.shape:
         raise ValueError(f"Y_true has shape {true.shape} and Y_pred {predicted.shape}, expected the same")
     hits = np.asarray(true.multiply(predicted).sum(axis=1, dtype=np.int64)).ravel()
@@ -111,15 +159,16 @@ def _set_f1(pairs: Iterable[tuple[frozenset[str], frozenset[str]]]) -> ImageF1:
 
 
 def _count_f1(hits: NDArray[np.int64], sizes: NDArray[np.int64], both_empty: float) -> ImageF1:
-    """2 |G ∩ P| / (|G| + |P|)."""
-    return np.divide(2 * hits, sizes, out=np.full(len(hits), both_empty), where=sizes > 0)
+    """2 |G ∩ P| / (|G| + |P|), and `both_empty` where G and P are empty."""
+    f1: ImageF1 = np.divide(2 * hits, sizes, out=np.full(len(hits), both_empty), where=sizes > 0)
+    return f1
 
 
-def _sparse(Y: Any) -> scipy.sparse.csr_matrix:
-    """Indicators as a CSR matrix of ones, without copying one that is so already."""
+def _to_sparse(Y: Any) -> scipy.sparse.csr_matrix:
+    """Indicators as a CSR matrix of ones. A matrix that is one already is not copied."""
     if not scipy.sparse.issparse(Y):
         Y = np.atleast_2d(Y)
-        # Three times as fast as SciPy's own conversion, where most are zero; NumPy is fast at truth values alone.
+        # Three times as fast as SciPy's own conversion if most entries are 0; NumPy is fast for bool alone.
         flat = np.flatnonzero(Y if Y.dtype == bool else Y != 0)
         rows, columns = np.divmod(flat, max(Y.shape[1], 1))
         starts = np.searchsorted(rows, np.arange(len(Y) + 1))

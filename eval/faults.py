@@ -3,58 +3,95 @@
 import io
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
+from pathlib import Path
 
-from cache.support.errors import UserError
+from cache.support.errors import DataError
 from cache.support.messages import quote
-from eval.csv_rows import Fault, Row, find_remedy, read_rows, row_faults, split_concepts, too_many
-from eval.editions import Edition
+from eval.csv_rows import Fault, Row, find_remedy, read_rows, row_faults, split_concepts, too_many_concepts
+from eval.editions import LATEST, Edition, find_edition
 from eval.evaluator_files import is_skipped
+from eval.files import is_zip, read_submission_bytes
 from eval.form_check import HEADER, blank_lines, cell_faults, out_of_order
+from eval.labels import read_ids
 
 PLACE = "the list of ids"
 
 MAX_FAULTS = 100_000
-"""A file with more faults than any edition has images is no submission; the search ends there."""
+"""The search ends here. A file with more faults than any edition has images is no submission."""
 
 
-def find_faults(data: bytes, ids: Sequence[str], edition: Edition, name: str) -> list[Fault]:
+def find_faults(
+    submission: str | Path | bytes,
+    ids: str | Path | Sequence[str],
+    edition: int | Edition = LATEST,
+    name: str | None = None,
+) -> list[Fault]:
     """Find every fault for which an edition refuses a submission.
 
     Parameters
     ----------
-    data : bytes
-    ids : sequence of str
-        The official ids in their order.
-    edition : Edition
-    name : str
-        What errors call the file.
+    submission : str, Path or bytes
+        A .csv, a .zip with ``submission.csv`` in it, or the content of a .csv.
+    ids : str, Path or sequence of str
+        The official ids in their order, or the file that lists them.
+    edition : int or Edition
+        A year, or its rules.
+    name : str, optional
+        The submission's name in messages; its path if not given.
 
     Returns
     -------
     list of Fault
-        By line; what no line can be named for, such as a missing image, at the end.
+        By line. Faults without a line, such as a missing image, are at the end. Empty if the edition accepts the
+        submission.
+
+    Raises
+    ------
+    DataError
+        A file does not exist or cannot be read.
+    ParameterError
+        There was no such edition.
+
+    Examples
+    --------
+    >>> for fault in find_faults(b"ID,CUIs\\na1,C1\\na2,C2;C2\\n", ["a1", "a2", "a3"]):
+    ...     print(fault)
+    line 3: image 'a2': concept 'C2' twice; list each once
+    image 'a3' has no row; add it
     """
+    edition = find_edition(edition)
+    listed = read_ids(ids) if isinstance(ids, str | Path) else ids
+    if isinstance(submission, bytes):
+        return _sort_faults(submission, listed, edition, name or "submission")
+    path = Path(submission)
+    faults = _sort_faults(read_submission_bytes(path), listed, edition, name or str(path))
+    if is_zip(path) and not edition.zipped:
+        faults.append(Fault(0, f"a zip, but {edition.year} expects the file in it; hand in that file"))
+    return faults
+
+
+def _sort_faults(data: bytes, ids: Sequence[str], edition: Edition, name: str) -> list[Fault]:
     found = list(islice(_find(data, ids, edition, name), MAX_FAULTS))
     if len(found) == MAX_FAULTS:
-        found.append(Fault(0, f"{MAX_FAULTS:,} faults and no end; name the right file, or mend these first"))
+        found.append(Fault(0, f"the search ended at {MAX_FAULTS:,} faults; give the right file, or correct these"))
     return sorted(dict.fromkeys(found), key=lambda fault: fault.line or len(data) + 2)
 
 
 def _find(data: bytes, ids: Sequence[str], edition: Edition, name: str) -> Iterator[Fault]:
-    unreadable = list(islice(_other_bytes(data), MAX_FAULTS))
+    unreadable = list(islice(_undecodable_lines(data), MAX_FAULTS))
     yield from unreadable
     if unreadable:
-        # What is wrong besides is told all the same.
+        # The other lines are checked all the same.
         data = data.decode("utf-8", errors="replace").encode()
-    told = {fault.line for fault in unreadable}
-    places = {id: place for place, id in enumerate(ids) if edition.form or not is_skipped(id, edition)}
+    reported = {fault.line for fault in unreadable}
+    places = {id: place for place, id in enumerate(ids) if edition.has_form_check or not is_skipped(id, edition)}
     seen: dict[str, int] = {}
-    check = _form_faults if edition.form else _evaluator_faults
+    check = _form_faults if edition.has_form_check else _evaluator_faults
     try:
         for fault in check(data, edition, places, seen, name):
-            if fault.line not in told:
+            if fault.line not in reported:
                 yield fault
-    except UserError as error:
+    except DataError as error:
         # The reader cannot go on: what follows would be a guess.
         yield Fault(0, str(error).removeprefix(f"{name}: "))
         return
@@ -63,8 +100,8 @@ def _find(data: bytes, ids: Sequence[str], edition: Edition, name: str) -> Itera
             yield Fault(0, f"image {quote(id)} has no row; add it")
 
 
-def _other_bytes(data: bytes) -> Iterator[Fault]:
-    """Each line with bytes that are not UTF-8."""
+def _undecodable_lines(data: bytes) -> Iterator[Fault]:
+    """Find each line with bytes that are not UTF-8."""
     try:
         data.decode("utf-8")
         return
@@ -80,6 +117,7 @@ def _other_bytes(data: bytes) -> Iterator[Fault]:
 def _evaluator_faults(
     data: bytes, edition: Edition, places: dict[str, int], seen: dict[str, int], name: str
 ) -> Iterator[Fault]:
+    """Find what the evaluator refuses."""
     for line, cells in read_rows(data, edition, name):
         if cells and is_skipped(cells[0], edition):
             continue
@@ -92,7 +130,7 @@ def _evaluator_faults(
 def _form_faults(
     data: bytes, edition: Edition, places: dict[str, int], seen: dict[str, int], name: str
 ) -> Iterator[Fault]:
-    """What the form check refuses, and the one thing that it leaves to the evaluator: too many concepts."""
+    """Find what the form check refuses, and the one fault that it leaves to the evaluator: too many concepts."""
     blank = set()
     for line in blank_lines(data):
         blank.add(line)
@@ -102,7 +140,7 @@ def _form_faults(
     if first.cells != HEADER:
         found = f"header {quote(','.join(first.cells))}" if first.cells else "no header"
         yield Fault(1, f"{found}, expected exactly 'ID,CUIs' without a byte order mark")
-    # Where the header is missing, the first row is an image's and not to be called missing too.
+    # If there is no header, the first row is that of an image, which is then not missing.
     headless = [first] if first.cells and first.cells[0].strip() in places else []
     for line, cells in chain(headless, rows):
         if cells and line not in blank:
@@ -122,4 +160,4 @@ def _form_row_faults(cells: list[str], edition: Edition, places: dict[str, int],
     elif id in seen:
         yield f"image {quote(id)} has a row already; keep one"
     if len(cells) == 2:
-        yield from too_many(id, split_concepts(cells[1]))
+        yield from too_many_concepts(id, split_concepts(cells[1]))

@@ -7,16 +7,16 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 from cache.support.messages import quote
-from eval.csv_rows import cells_of, find_repeated, split_concepts
+from eval.csv_rows import describe_cells, find_repeated, split_concepts
 
 HEADER = ["ID", "CUIs"]
 CUI = re.compile(r"C\d+")
 
 
 def listed_ids(*files: bytes) -> list[str]:
-    """The official ids in the order that the form check wants: those of the truth, then what the manual file adds.
+    """The official ids in the order that the form check expects: those of the truth, then others of the manual file.
 
-    The check takes the first row of each file for its header, whatever is in it, and no other.
+    The check skips the first row of each file as its header, whatever it is, and no other row.
 
     Parameters
     ----------
@@ -32,16 +32,16 @@ def listed_ids(*files: bytes) -> list[str]:
 
 
 def blank_lines(data: bytes) -> Iterator[int]:
-    """Numbers of the lines after the first with nothing on them; a form feed ends a line here, as for the check."""
+    """Numbers of the blank lines after the first. A form feed ends a line here, as it does for the check."""
     for number, line in enumerate(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors="replace"), 1):
         if number > 1 and not all(part.strip() for part in line.splitlines()):
             yield number
 
 
 def cell_faults(cells: list[str]) -> Iterator[str]:
-    """What the form check refuses of a row by itself, in its order."""
+    """Find the faults of a row by itself, in the order of the form check."""
     if len(cells) != 2:
-        yield f"{cells_of(cells)}, expected an id, ',', and concepts with ';' between them"
+        yield f"{describe_cells(cells)}, expected an id, ',', and concepts with ';' between them"
         return
     id, cell = cells
     if id != id.strip() or cell != cell.strip():
@@ -50,43 +50,46 @@ def cell_faults(cells: list[str]) -> Iterator[str]:
         return
     concepts = split_concepts(cell)
     if "" in concepts:
-        yield f"image {quote(id)}: an empty concept; remove the ';' too many"
+        yield f"image {quote(id)}: an empty concept; remove the extra ';'"
     odd = next((concept for concept in concepts if concept and not CUI.fullmatch(concept)), None)
     if odd is not None:
         yield f"image {quote(id)}: concept {quote(odd)}, expected 'C' and digits"
-    twice = find_repeated([concept for concept in concepts if concept])
-    if twice is not None:
-        yield f"image {quote(id)}: concept {quote(twice)} twice; name each once"
+    repeated = find_repeated([concept for concept in concepts if concept])
+    if repeated is not None:
+        yield f"image {quote(id)}: concept {quote(repeated)} twice; list each once"
 
 
 def out_of_order(positions: Sequence[int]) -> list[int]:
-    """The fewest rows that must move for the official order.
+    """Find the smallest set of rows that must move to restore the official order.
+
+    All rows of one longest increasing subsequence of the positions can stay. It is found by patience sorting, in
+    O(n log n).
 
     Parameters
     ----------
     positions : sequence of int
-        The place of each row's id in the official list, all different.
+        Position of each row's id in the official list, all different.
 
     Returns
     -------
     list of int
-        Indices into `positions` that are not on one longest increasing subsequence.
+        The rows that must move, as indices into `positions`.
 
     Examples
     --------
     >>> out_of_order([3, 0, 1, 2]), out_of_order([0, 2, 5])
     ([0], [])
     """
-    ends: list[int] = []  # the smallest last position of an increasing run of each length
-    rows: list[int] = []  # and the row it is of
-    before: list[int] = []
+    ends: list[int] = []  # for each length, the smallest last position of an increasing subsequence so far
+    rows: list[int] = []  # the row of that position
+    before: list[int] = []  # for each row, the row before it in the longest subsequence that it ends
     for row, position in enumerate(positions):
         length = bisect_left(ends, position)
         before.append(rows[length - 1] if length else -1)
         ends[length : length + 1] = [position]
         rows[length : length + 1] = [row]
-    kept, row = set(), rows[-1] if rows else -1
+    staying, row = set(), rows[-1] if rows else -1
     while row >= 0:
-        kept.add(row)
+        staying.add(row)
         row = before[row]
-    return [row for row in range(len(positions)) if row not in kept]
+    return [row for row in range(len(positions)) if row not in staying]

@@ -1,6 +1,6 @@
 """Label and id files in any dialect of the task: separators, headers, line ends, byte order marks, quotes.
 
-This reader is for training data and forgives what does no harm; what scores a submission is `eval.evaluator_files`.
+This reader is for training data and accepts harmless oddities. Scores use `eval.evaluator_files` instead.
 """
 
 import csv
@@ -8,13 +8,15 @@ import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from cache.support.errors import UserError
+from cache.support.errors import DataError
 from cache.support.messages import quote, some
 from eval.csv_rows import is_header
 from eval.files import read_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DELIMITERS = ",\t|"
 _IMAGE_ENDING = re.compile(r"\.(jpe?g|png|bmp|gif|tiff?|webp|dcm)$", re.IGNORECASE)
@@ -27,16 +29,17 @@ _PATTERNS = {
 _IN_SPLIT_FOLDER = {"concepts": "concepts.csv", "manual": "concepts_manual.csv", "ids": "ids.csv"}
 
 
-def read_concepts(path: Path) -> pd.Series:
+def read_concepts(path: str | Path) -> "pd.Series":
     """Read the concepts of each image.
 
-    Comma, TAB or ``|`` separate id and concepts; a header in any of the editions' spellings, or none; CRLF, byte
-    order mark and quotes are met; an image's file ending is cut from its id; an empty cell is no concept.
+    Id and concepts may be separated by comma, TAB or ``|``. There may be a header in any edition's spelling, CRLF line
+    ends, a byte order mark, and quotes. The file extension of an image is removed from its id. An empty cell means no
+    concept.
 
     Parameters
     ----------
-    path : Path
-        The label file, or a list of ids alone.
+    path : str or Path
+        A label file, or a list of ids alone.
 
     Returns
     -------
@@ -45,38 +48,65 @@ def read_concepts(path: Path) -> pd.Series:
 
     Raises
     ------
-    UserError
-        The file is missing, empty or not of this kind, or gives an image two different sets of concepts.
+    DataError
+        The file does not exist, is empty or of another kind, or gives an image two different sets of concepts.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "labels.csv").write_text("ID,CUIs\\na1.jpg,C0040405;C0817096\\na2.jpg,\\n")
+    ...     read_concepts(f"{folder}/labels.csv").to_dict()
+    {'a1': ('C0040405', 'C0817096'), 'a2': ()}
     """
+    import pandas as pd  # takes half a second, which reading ids need not
+
+    path = Path(path)
     concepts: dict[str, tuple[str, ...]] = {}
     for line, cells in _read_rows(path):
         id, found = _read_row(path, line, cells)
         if concepts.setdefault(id, found) != found:
-            raise UserError(f"{path}: line {line}: image {quote(id)} stands earlier with other concepts; keep one row")
+            raise DataError(
+                f"{path}: line {line}: image {quote(id)} has an earlier row with other concepts; keep one of them"
+            )
     if not concepts:
-        raise UserError(f"{path}: no image in it; expected an id and its concepts in a row")
+        raise DataError(f"{path}: no image in it; expected an id and its concepts per row")
     index = pd.Index(list(concepts), name="ID", dtype=object)
     return pd.Series(list(concepts.values()), index=index, name="CUIs", dtype=object)
 
 
-def read_ids(path: Path) -> list[str]:
-    """Read an official list of ids, as it spells them: a submission must repeat it to the letter.
+def read_ids(path: str | Path) -> list[str]:
+    """Read an official list of ids as it is spelled, because a submission must repeat it exactly.
 
-    An id that stands twice is one, at its first place, as for the evaluators.
+    An id that occurs twice counts once, at its first place, as for the evaluators.
+
+    Parameters
+    ----------
+    path : str or Path
+        A list of ids, or a label file.
 
     Raises
     ------
-    UserError
-        The file is missing, empty or not of this kind.
+    DataError
+        The file does not exist, is empty or of another kind.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "ids.csv").write_text("ID\\na2\\na1\\n")
+    ...     read_ids(f"{folder}/ids.csv")
+    ['a2', 'a1']
     """
+    path = Path(path)
     ids = dict.fromkeys(cells[0].strip() for _, cells in _read_rows(path))
     if not ids:
-        raise UserError(f"{path}: no id in it; expected an id in a row")
+        raise DataError(f"{path}: no id in it; expected one id per row")
     return list(ids)
 
 
 def image_id(text: str) -> str:
-    """The id of an image that may be spelt with its file's ending.
+    """An image's id without a file extension.
 
     >>> image_id("img_1.jpg")
     'img_1'
@@ -84,12 +114,12 @@ def image_id(text: str) -> str:
     return _IMAGE_ENDING.sub("", text.strip())
 
 
-def find_label_file(data: Path, split: str, kind: str = "concepts") -> Path | None:
+def find_label_file(data: str | Path, split: str, kind: str = "concepts") -> Path | None:
     """Find a split's label file in a data folder, under any edition's name for it.
 
     Parameters
     ----------
-    data : Path
+    data : str or Path
         The data folder.
     split : str
         ``train``, ``valid`` or ``test``.
@@ -99,36 +129,37 @@ def find_label_file(data: Path, split: str, kind: str = "concepts") -> Path | No
     Returns
     -------
     Path or None
-        None if there is none.
+        None if there is no such file.
 
     Raises
     ------
-    UserError
-        Several files answer; the message names them.
+    DataError
+        There are several; the message lists them.
     """
+    data = Path(data)
     pattern = re.compile(_PATTERNS[kind].format(split=split), re.IGNORECASE)
     found = sorted(path for path in data.glob("*.csv") if pattern.fullmatch(path.name))
     plain = _IN_SPLIT_FOLDER[kind]
     folders = [data / split, data / f"{split}_images"]
     found += [path for path in (folder / plain for folder in folders) if path.is_file()]
     shared = data / plain
-    # A file without a split's name stands for every split that has none of its own; ids alone are of test.
+    # A file without a split's name is for every split that has no file of its own. A list of ids is for test alone.
     if not found and shared.is_file() and (kind != "ids" or split == "test"):
         found = [shared]
     if len(found) > 1:
-        raise UserError(f"{data}: {some([path.name for path in found])} are all {kind} of {split}; keep one of them")
+        raise DataError(f"{data}: {some([path.name for path in found])} are all {kind} of {split}; keep one of them")
     return found[0] if found else None
 
 
 def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a file in any dialect, with their lines, without the header and blank lines."""
+    """Read the rows of a file in any dialect, with their lines, without header and blank lines."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file; expected a label file such as train_concepts.csv")
+        raise DataError(f"{path}: no such file; expected a label file such as train_concepts.csv")
     data = read_file(path)
     try:
         data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file in UTF-8 (byte {error.start:,}); save it as UTF-8") from None
+        raise DataError(f"{path}: not a text file in UTF-8 (byte {error.start:,}); save it as UTF-8") from None
     lines = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
     first = next((line for line in lines if line.strip()), "")
     lines.seek(0)
@@ -141,20 +172,20 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, cells
             is_first = False
     except csv.Error as error:
-        raise UserError(
-            f"{path}: line {reader.line_num}: {error}; expected a label file with an id and its concepts in a row"
+        raise DataError(
+            f"{path}: line {reader.line_num}: {error}; expected a label file with an id and its concepts per row"
         ) from None
 
 
 def _read_row(path: Path, line: int, cells: list[str]) -> tuple[str, tuple[str, ...]]:
     if len(cells) > 2 or not cells[0].strip():
-        raise UserError(
+        raise DataError(
             f"{path}: line {line}: {quote(','.join(cells))} is not an id and its concepts; "
             "expected a row such as 'ID,C0040405;C0817096'"
         )
     id = image_id(cells[0])
     parts = cells[1].split(";") if len(cells) == 2 else []
-    # A concept that is named twice is one concept; order stays.
+    # A concept that is listed twice is one concept; the order stays.
     return id, tuple(dict.fromkeys(part.strip().upper() for part in parts if part.strip()))
 
 
@@ -164,5 +195,5 @@ def _find_delimiter(first: str) -> str:
 
 
 def _is_header(cells: list[str]) -> bool:
-    """Whether a first row names columns: an id's before `cuis` in any case, or alone."""
+    """Whether a first row is a header: the name of an id column, alone or followed by `cuis` in any case."""
     return is_header(cells[0]) and [cell.strip().casefold() for cell in cells[1:]] in ([], ["cuis"])

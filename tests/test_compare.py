@@ -1,4 +1,4 @@
-"""``python -m eval``: comparing runs, warnings, and what any bytes do to the readers."""
+"""``python -m eval``: comparing runs, warnings, and reading any bytes."""
 
 import json
 import re
@@ -12,13 +12,16 @@ from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cache.support.errors import ParameterError
 from eval.__main__ import main
+from eval.comparison import compare_files
+from eval.scored_file import score_files
 
 IDS = [f"x{number}" for number in range(60)]
 
 
 def write(path: Path, wrong: int = 0) -> Path:
-    """A submission that is right but for its first images."""
+    """Write a submission that is correct except for its first images."""
     path.parent.mkdir(exist_ok=True)
     rows = [f"{id},{'C0817096' if row < wrong else 'C0040405;C1'}\n" for row, id in enumerate(IDS)]
     path.write_text("ID,CUIs\n" + "".join(rows))
@@ -36,7 +39,7 @@ def truth(tmp_path: Path) -> Path:
     return write(tmp_path / "truth.csv")
 
 
-def test_two_runs_that_differ_are_told_apart_in_words(
+def test_two_runs_that_differ_have_a_verdict_in_words(
     tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path / "run" / "valid.csv", wrong=30)
@@ -48,25 +51,33 @@ def test_two_runs_that_differ_are_told_apart_in_words(
     assert f"  {tmp_path / 'run'!s:{len(str(other))}}  0.5000  [0." in out
     assert "-0.4167  [-0." in out
     status, out, _ = call(capsys, "compare", tmp_path / "run", other, *options, "--json")
-    said = json.loads(out)
-    assert said["primary"]["scores"] == pytest.approx([30 / 60, 55 / 60])
-    assert said["primary"]["difference"] == pytest.approx(-25 / 60)
-    low, high = said["primary"]["interval"]
+    result = json.loads(out)
+    assert result["primary"]["scores"] == pytest.approx([30 / 60, 55 / 60])
+    assert result["primary"]["difference"] == pytest.approx(-25 / 60)
+    low, high = result["primary"]["interval"]
     assert low < -25 / 60 < high < 0
-    assert said["primary"]["p_value"] < 0.01
-    assert said["primary"]["differ"]
-    assert said["secondary"]["differ"]
+    assert result["primary"]["p_value"] < 0.01
+    assert result["primary"]["differ"]
+    assert result["secondary"]["differ"]
 
 
-def test_two_runs_that_hardly_differ_are_not_told_apart(
+def test_two_runs_that_hardly_differ_have_no_significant_difference(
     tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, other = write(tmp_path / "a.csv", wrong=5), write(tmp_path / "b.csv", wrong=6)
     _, out, _ = call(capsys, "compare", one, other, "--truth", truth)
-    assert f"primary F1: no sure difference between {one} and {other}; it may be chance" in out
+    assert f"primary F1: no significant difference between {one} and {other}; it may be chance" in out
     assert "secondary" not in out
     _, out, _ = call(capsys, "compare", one, one, "--truth", truth)
     assert "no difference, every image scores the same" in out
+
+
+def test_only_files_scored_on_the_same_truth_are_compared(tmp_path: Path, truth: Path) -> None:
+    other = write(tmp_path / "other.csv", wrong=1)
+    scored = score_files(truth, truth)
+    for second in (score_files(truth, other), score_files(truth, truth, edition=2025)):
+        with pytest.raises(ParameterError, match=r"60 images, rules of 202\d\): expected .* the same truth"):
+            compare_files(scored, second)
 
 
 def test_a_run_is_scored_as_its_submission_is(tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,9 +85,10 @@ def test_a_run_is_scored_as_its_submission_is(tmp_path: Path, truth: Path, capsy
     scores = [call(capsys, "score", each, "--truth", truth, "--json") for each in (path, path.parent)]
     assert scores[0] == scores[1]
     assert json.loads(scores[0][1])["primary"] == 0.5
+    assert score_files(str(path.parent), truth).primary == 0.5
 
 
-def test_a_folder_without_a_submission_is_refused(
+def test_a_folder_without_a_submission_is_an_error(
     tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, out, err = call(capsys, "compare", tmp_path, truth, "--truth", truth)
@@ -86,7 +98,7 @@ def test_a_folder_without_a_submission_is_refused(
     )
 
 
-def test_traps_are_told_on_standard_error_and_to_programs(
+def test_traps_are_printed_to_standard_error_and_listed_for_programs(
     tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     submission = write(tmp_path / "s.csv")
@@ -95,7 +107,7 @@ def test_traps_are_told_on_standard_error_and_to_programs(
     status, out, err = call(capsys, *score)
     assert status == 0
     assert "primary F1    0.8000" in out
-    assert err.startswith(f"eval: warning: {submission}: 60 rows of the submission with a ';' too many")
+    assert err.startswith(f"eval: warning: {submission}: 60 rows of the submission with an extra ';'")
     assert (tmp_path / "b.csv").read_text().startswith("level,name,group,n_true,n_predicted,n_hits,precision,recall,f1")
     _, out, _ = call(capsys, *score, "--json")
     assert len(json.loads(out)["warnings"]) == 1
@@ -118,7 +130,7 @@ def test_every_fault_is_printed_however_many(tmp_path: Path, truth: Path, capsys
     assert [fault["line"] for fault in json.loads(out)["faults"]] == [*range(2, 62)]
 
 
-def test_a_check_that_finds_faults_fails_whether_they_are_read_or_not(tmp_path: Path, truth: Path) -> None:
+def test_a_check_that_finds_faults_fails_even_if_its_reader_goes_away(tmp_path: Path, truth: Path) -> None:
     (tmp_path / "s.csv").write_text("ID,CUIs\n" + "x0,nodule\n" * 5000)
     words = [sys.executable, "-m", "eval", "check", tmp_path / "s.csv", "--ids", truth]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
@@ -130,7 +142,7 @@ def test_a_check_that_finds_faults_fails_whether_they_are_read_or_not(tmp_path: 
     assert process.returncode == 1
 
 
-def test_a_check_tells_of_ids_that_the_evaluator_never_looks_at(
+def test_a_check_warns_about_ids_that_the_evaluator_skips(
     tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     truth.write_text("ID,CUIs\nVALID_1,C1\na2,C1\n")
@@ -139,7 +151,7 @@ def test_a_check_tells_of_ids_that_the_evaluator_never_looks_at(
     assert err.startswith(f"eval: warning: {truth}: 1 id with the letters ID, such as 'VALID_1': the evaluator takes")
 
 
-def test_a_file_that_passes_is_told_how_to_be_handed_in(
+def test_a_check_says_how_to_hand_in_a_file_that_passes(
     tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, out, _ = call(capsys, "check", truth, "--ids", truth)
@@ -149,15 +161,15 @@ def test_a_file_that_passes_is_told_how_to_be_handed_in(
         archive.write(truth, "submission.csv")
     assert call(capsys, "check", tmp_path / "s.zip", "--ids", truth)[1].endswith("passes the check of 2026\n")
     status, out, _ = call(capsys, "check", tmp_path / "s.zip", "--ids", truth, "--edition", 2024)
-    assert (status, out) == (1, f"{tmp_path / 's.zip'}: a zip, and 2024 takes the file in it; hand that in\n")
+    assert (status, out) == (1, f"{tmp_path / 's.zip'}: a zip, but 2024 expects the file in it; hand in that file\n")
 
 
-def test_a_name_of_two_lines_is_told_on_one(tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_of_two_lines_is_printed_on_one(tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = call(capsys, "score", tmp_path / "two\nlines.csv", "--truth", truth)
     assert (status, err) == (1, f"eval: error: {tmp_path}/two\\nlines.csv: no such file\n")
 
 
-def test_a_folder_in_the_place_of_the_breakdown_is_told(
+def test_a_folder_in_the_place_of_the_breakdown_is_an_error(
     tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for folder in (tmp_path, "."):
@@ -169,7 +181,7 @@ def test_a_folder_in_the_place_of_the_breakdown_is_told(
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "x", "1e3", "1000001"])
-def test_a_number_of_resamples_that_makes_no_sense_is_wrong_usage(
+def test_a_number_of_resamples_out_of_its_range_is_wrong_usage(
     truth: Path, capsys: pytest.CaptureFixture[str], number: str
 ) -> None:
     with pytest.raises(SystemExit) as end:
@@ -204,7 +216,7 @@ def test_any_bytes_give_a_result_or_a_clear_error(
         status, out, err = call(capsys, *words, "--edition", year)
         assert status in (0, 1)
         assert err.count("eval: error: ") == status
-        # The faults are what a check is asked for.
+        # The faults are the result of a check.
         assert bool(out) == (status == 0 or "would be refused" in err)
         for line in err.splitlines():
             assert line.startswith(("eval: error: ", "eval: warning: "))

@@ -1,10 +1,10 @@
-"""Label files: every dialect of the task reads the same; what is wrong is named with its line."""
+"""Label files: every dialect of the task reads the same; errors have the line."""
 
 from pathlib import Path
 
 import pytest
 
-from cache.support.errors import UserError
+from cache.support.errors import DataError
 from eval.labels import find_label_file, read_concepts, read_ids
 
 EXPECTED = {"img_1": ("C0040405", "C0817096"), "img_2": ("C1306645",)}
@@ -19,7 +19,7 @@ DIALECTS = {
     "quotes": b'"ID","CUIs"\n"img_1","C0040405;C0817096"\n"img_2","C1306645"\n',
     "image endings": b"ID,CUIs\nimg_1.jpg,C0040405;C0817096\nimg_2.JPG,C1306645\n",
     "spaces, case, blank lines": b"ID,CUIs\n\nimg_1 , c0040405 ; C0817096\n\nimg_2,C1306645\n",
-    "separators too many": b"ID,CUIs\nimg_1,C0040405;;C0817096;\nimg_2,C1306645;C1306645\n",
+    "extra separators": b"ID,CUIs\nimg_1,C0040405;;C0817096;\nimg_2,C1306645;C1306645\n",
     "a row twice": b"ID,CUIs\nimg_1,C0040405;C0817096\nimg_2,C1306645\nimg_2,C1306645\n",
 }
 
@@ -53,18 +53,18 @@ def test_a_list_of_ids_keeps_its_order(tmp_path: Path, content: bytes) -> None:
         (b"ID,CUIs\n", "no image in it"),
         (b"ID,CUIs\na,C1,C2\n", "line 2: 'a,C1,C2' is not an id and its concepts"),
         (b"ID,CUIs\n,C1\n", "line 2: ',C1' is not an id"),
-        (b"ID,CUIs\na,C1\na,C2\n", "line 3: image 'a' stands earlier with other concepts"),
+        (b"ID,CUIs\na,C1\na,C2\n", "line 3: image 'a' has an earlier row with other concepts; keep one of them"),
         (b"ID,CUIs\na,C1\xff\n", "not a text file in UTF-8"),
         (b"ID,CUIs\n" + b"x" * 200_000 + b",C1\n", "line 2: field larger than field limit"),
     ],
 )
-def test_what_is_no_label_file_is_refused_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+def test_a_file_of_another_kind_is_an_error_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         read_concepts(write(tmp_path / "labels.csv", content))
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere\.csv: no such file"):
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere\.csv: no such file"):
         read_concepts(tmp_path / "nowhere.csv")
 
 
@@ -93,8 +93,8 @@ def test_the_list_of_ids_is_found(tmp_path: Path, name: str) -> None:
     assert find_label_file(tmp_path, "valid", "ids") is None
 
 
-def test_two_files_for_one_purpose_are_refused(tmp_path: Path) -> None:
+def test_two_files_for_one_purpose_are_an_error(tmp_path: Path) -> None:
     write(tmp_path / "train_concepts.csv")
     write(tmp_path / "train" / "concepts.csv")
-    with pytest.raises(UserError, match=r"train_concepts\.csv, concepts\.csv are all concepts of train"):
+    with pytest.raises(DataError, match=r"train_concepts\.csv, concepts\.csv are all concepts of train"):
         find_label_file(tmp_path, "train")

@@ -1,20 +1,20 @@
-"""The official scores, quirks included: each case has the figure that the organisers' evaluator gives."""
+"""The official scores, quirks included: each case has the score that the organisers' evaluator gives."""
 
 import random
 from pathlib import Path
 
 import pytest
 
-from cache.support.errors import UserError
+from cache.support.errors import DataError, ParameterError
 from eval.editions import EDITIONS, find_edition
-from eval.scored_file import Scored, score_files
+from eval.scored_file import ScoredFile, score_files
 
 TRUTH = "ID,CUIs\na1,C0040405;C1\na2,C1306645\n"
 
 
 def score(
     tmp_path: Path, submission: str | bytes, year: int = 2024, truth: str = TRUTH, manual: str | None = None
-) -> Scored:
+) -> ScoredFile:
     data = submission.encode() if isinstance(submission, str) else submission
     (tmp_path / "s.csv").write_bytes(data)
     (tmp_path / "t.csv").write_text(truth, newline="")
@@ -35,7 +35,7 @@ def score(
         ("ID,CUIs\na2,C1306645\na1,C1;C0040405\n", 1.0, 1.0),  # any order
         ("a1,C0040405;C1\na2,C1306645\n", 1.0, 1.0),  # no header
         ("ID,CUIs\na1,c0040405;c1\na2,C1306645\n", 1.0, 1.0),  # any case
-        ("ID,CUIs\na1,C0040405;C1;c1\na2,C1306645\n", 1.0, 1.0),  # twice, but for the case
+        ("ID,CUIs\na1,C0040405;C1;c1\na2,C1306645\n", 1.0, 1.0),  # twice, in another case
         ("ID,CUIs\na1, C0040405 ; C1 \na2,C1306645\n", 1.0, 1.0),  # concepts are stripped
         ("ID,CUIs\na1,C0040405;C1;\na2,C1306645\n", 0.9, 1.0),  # a trailing ; is a concept
         ("ID,CUIs\na1,\na2,C1306645\n", 0.5, 0.5),  # an empty cell
@@ -46,7 +46,7 @@ def score(
         ("ID,CUIs\na1,C0040405;C1\nID,CUIs\na2,C1306645\n", 1.0, 1.0),  # a header inside
         ("ID,CUIs\na1,hello\na2,C1306645\n", 0.5, 0.5),
         ("ID,CUIs\na1,C1\na2,C9\n", 1 / 3, 0.0),
-        ("ID,CUIs\na1,C0040405;C2;C3\na2,C1306645\n", 0.7, 1.0),  # the secondary score sees allowed concepts alone
+        ("ID,CUIs\na1,C0040405;C2;C3\na2,C1306645\n", 0.7, 1.0),  # the secondary score counts allowed concepts only
     ],
 )
 def test_scores_are_those_of_the_evaluator(
@@ -64,7 +64,7 @@ def test_scores_are_those_of_the_evaluator(
         ("ID,CUIs\na1,C1;;\na2,C1306645\n", "line 2: image 'a1': concept '' twice"),
         ("ID,CUIs\n a1,C1\na2,C1306645\n", "line 2: image ' a1' is not in the truth; remove the spaces around it"),
         ("ID,CUIs\na1,C0040405,C1\na2,C1306645\n", "line 2: 3 cells for image 'a1'"),
-        ("ID,CUIs\nzz,C1\na2,C1306645\n", "line 2: image 'zz' is not in the truth; write ids as the truth does"),
+        ("ID,CUIs\nzz,C1\na2,C1306645\n", "line 2: image 'zz' is not in the truth; write ids as in the truth"),
         ("ID,CUIs\na1,C1\na1,C1\n", "line 3: image 'a1' has a row already"),
         ("ID,CUIs\na1,C1\n", "1 of 2 images have no row, such as 'a2'"),
         ("", "2 of 2 images have no row"),
@@ -76,18 +76,18 @@ def test_scores_are_those_of_the_evaluator(
         ("a1|C1\na2|C1306645\n", r"line 1: image 'a1\|C1' is not .*; put ',' between id and concepts, not '\|'"),
         ("a1;C1\na2,C1306645\n", "line 1: image 'a1;C1' is not .*; put ',' between id and concepts, not ';'"),
         ("a1\tC1\na2\tC1306645\n", r"line 1: image 'a1\\tC1' is not .*; put ',' between id and concepts, not '\\t'"),
-        ("a1.jpg,C1\na2,C1306645\n", "line 1: image 'a1.jpg' is not in the truth; leave out the file ending"),
+        ("a1.jpg,C1\na2,C1306645\n", "line 1: image 'a1.jpg' is not in the truth; remove the file extension"),
         (b"ID,CUIs\na1,C1\xff\na2,C1306645\n", "line 2: byte 0xff is not UTF-8"),
         (
             "a1," + ";".join(f"C{n}" for n in range(101)) + "\na2,\n",
-            "line 1: image 'a1': 101 concepts, at most 100 are allowed; name",
+            "line 1: image 'a1': 101 concepts, at most 100 are allowed; predict fewer",
         ),
     ],
 )
-def test_what_the_evaluator_refuses_is_refused_with_line_and_remedy(
+def test_what_the_evaluator_refuses_is_an_error_with_line_and_remedy(
     tmp_path: Path, submission: str | bytes, message: str
 ) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(DataError, match=message):
         score(tmp_path, submission)
 
 
@@ -97,9 +97,9 @@ def test_a_hundred_concepts_are_allowed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("row", "primary"), [("a1,", 1.0), ("a1", 0.5), ("a1,C1", 0.5)])
-def test_an_empty_truth_is_met_by_an_empty_cell_alone(tmp_path: Path, row: str, primary: float) -> None:
+def test_only_an_empty_cell_is_right_for_an_image_without_concepts(tmp_path: Path, row: str, primary: float) -> None:
     scores = score(tmp_path, f"ID,CUIs\n{row}\na2,C1306645\n", truth="ID,CUIs\na1,\na2,C1306645\n")
-    # The cut truth of a1 is empty: it leaves the secondary mean whatever is named.
+    # No concept of a1 counts for the secondary score, so the image is left out whatever is predicted.
     assert (scores.primary, scores.secondary, scores.n_images) == (primary, 1.0, 2)
 
 
@@ -132,25 +132,28 @@ def test_2022_reads_no_manual_file(tmp_path: Path) -> None:
 
 
 def test_a_truth_row_with_an_id_alone_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"t\.csv: line 2: 1 cell for image 'a1', expected an id and its concepts"):
+    with pytest.raises(DataError, match=r"t\.csv: line 2: 1 cell for image 'a1', expected an id and its concepts"):
         score(tmp_path, "a1,\na2,C1306645\n", truth="ID,CUIs\na1\na2,C1306645\n")
 
 
 @pytest.mark.parametrize("concepts", ["C0040405", "C9", ""])
 def test_an_image_that_only_the_manual_file_has_scores_zero(tmp_path: Path, concepts: str) -> None:
-    """Even one without a concept that counts, which would leave the mean if the submission had it."""
+    """Even one without a concept that counts, which would be left out if the submission had it."""
     manual = f"ID,CUIs\na1,C0040405\na2,C1306645\na3,{concepts}\n"
     assert score(tmp_path, TRUTH, manual=manual).secondary == pytest.approx(2 / 3, abs=1e-12)
 
 
 def test_an_image_that_the_manual_file_lacks_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"m\.csv: image 'a1' is not in the manual truth; add its row"):
+    with pytest.raises(
+        DataError,
+        match=r"m\.csv: image 'a1' is not in the manual truth, expected every image of the truth; add its row",
+    ):
         score(tmp_path, TRUTH, manual="ID,CUIs\na2,C1306645\n")
 
 
 def test_nothing_to_score_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"m\.csv: no image of the manual truth has a concept .*; name the manual truth"
+        DataError, match=r"m\.csv: no image of the manual truth has a concept .*; give the manual truth"
     ):
         score(tmp_path, TRUTH, manual="ID,CUIs\na1,C1\na2,\n")
 
@@ -166,8 +169,8 @@ def test_an_id_with_the_letters_id_is_skipped_as_a_header(tmp_path: Path) -> Non
     assert (scores.primary, scores.secondary, scores.n_images) == (1.0, 1.0, 1)
 
 
-def test_a_truth_of_such_ids_alone_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"t\.csv: every id has the letters ID in it, such as 'VALID_1'.*; rename"):
+def test_a_truth_of_such_ids_alone_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"t\.csv: every id contains the letters ID, such as 'VALID_1'.*; rename"):
         score(tmp_path, "VALID_1,C1\n", truth="ID,CUIs\nVALID_1,C1\n")
 
 
@@ -188,11 +191,11 @@ def test_2022_has_bars_no_header_no_quotes_and_no_secondary_score(tmp_path: Path
     ],
 )
 def test_2022_refuses_what_is_not_its_format(tmp_path: Path, submission: str, message: str) -> None:
-    with pytest.raises(UserError, match=rf"s\.csv: {message}"):
+    with pytest.raises(DataError, match=rf"s\.csv: {message}"):
         score(tmp_path, submission, 2022, "a1|C1\na2|C2\n")
 
 
-def test_primary_is_the_mean_of_scikit_learns_f1_an_image(tmp_path: Path) -> None:
+def test_primary_is_the_mean_of_scikit_learns_f1_per_image(tmp_path: Path) -> None:
     from sklearn.metrics import f1_score
 
     dice = random.Random(0)
@@ -209,6 +212,26 @@ def test_primary_is_the_mean_of_scikit_learns_f1_an_image(tmp_path: Path) -> Non
 
 
 def test_an_edition_that_never_was_lists_those_that_were() -> None:
-    with pytest.raises(UserError, match="expected one of 2022, 2023, 2024, 2025, 2026"):
+    with pytest.raises(ParameterError, match="edition 2021: expected one of 2022, 2023, 2024, 2025, 2026"):
         find_edition(2021)
+    with pytest.raises(ParameterError, match="edition '2024': expected one of 2022"):
+        find_edition("2024")  # type: ignore[arg-type]
     assert list(EDITIONS) == sorted(EDITIONS)
+
+
+def test_paths_may_be_text_and_an_edition_a_year(tmp_path: Path) -> None:
+    expected = score(tmp_path, TRUTH, 2024)
+    paths = [str(tmp_path / name) for name in ("s.csv", "t.csv", "m.csv")]
+    scored = score_files(*paths, edition=2024)
+    assert (scored.primary, scored.secondary) == (expected.primary, expected.secondary) == (1.0, 1.0)
+    assert score_files(*paths).edition is EDITIONS[2026]
+
+
+def test_a_scored_file_shows_both_scores(tmp_path: Path) -> None:
+    assert repr(score(tmp_path, "a1,C1\na2,C9\n")) == (
+        "ScoredFile(primary F1 0.3333, secondary F1 0.0000, 2 images, rules of 2024)"
+    )
+    without_manual = score_files(tmp_path / "s.csv", tmp_path / "t.csv", edition=2024)
+    assert str(without_manual) == "ScoredFile(primary F1 0.3333, no secondary F1, 2 images, rules of 2024)"
+    assert repr(without_manual.truth) == "ConceptFile(2 images, 0 skipped)"
+    assert "frozenset" not in repr(without_manual.edition)

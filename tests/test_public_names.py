@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 from conftest import ROOT
 
-PACKAGES = ["cache"]
+PACKAGES = ["cache", "eval"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)

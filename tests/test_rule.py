@@ -1,4 +1,4 @@
-"""Ours against the evaluators' rules written plainly, row by row, on files that hypothesis makes up."""
+"""The scores against the evaluators' rules written plainly, row by row, on files that hypothesis makes up."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.support.errors import UserError
+from cache.support.errors import DataError
 from eval.editions import ALLOWED_2023, ALLOWED_2025, find_edition
 from eval.faults import find_faults
 from eval.form_check import listed_ids
@@ -122,7 +122,7 @@ ODD_ROWS = st.sampled_from(
 
 @st.composite
 def files(draw: st.DrawFn) -> str:
-    """A file that is right but for what is done to it."""
+    """A correct file with a few changes."""
     ids = draw(st.permutations(["a1", "a2", "a3", "a4"])) if draw(st.booleans()) else ["a1", "a2", "a3", "a4"]
     rows = [f"{id},{draw(CELLS)}" for id in ids]
     for odd in draw(st.lists(ODD_ROWS, max_size=2)):
@@ -146,22 +146,22 @@ def test_any_file_is_scored_or_refused_as_by_the_plain_rule(
         try:
             expected = plain_scores(*texts, year)
         except RefusedError:
-            with pytest.raises(UserError) as refusal:
+            with pytest.raises(DataError) as refusal:
                 score_files(*paths, find_edition(year))
             assert "\n" not in str(refusal.value)
             continue
         scored = score_files(*paths, find_edition(year))
         assert (scored.primary, scored.secondary) == pytest.approx(expected, abs=1e-12)
-        # What the scores accept, the list of faults does not refuse, and the other way round.
+        # The list of faults is empty exactly if the file can be scored.
         if year == 2026:
-            assert (not scored.form) == plain_form(*texts)
+            assert (not scored.form_faults) == plain_form(*texts)
         else:
             assert find_faults(texts[0].encode(), list(plain_truth(texts[1], year)), find_edition(year), "s") == []
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(submission=files())
-def test_the_faults_are_empty_where_the_plain_rule_accepts_and_nowhere_else(submission: str) -> None:
+def test_there_are_no_faults_exactly_if_the_plain_rule_accepts(submission: str) -> None:
     for year in (2024, 2026):
         try:
             plain_submission(submission, plain_truth(TRUTH, year), year)
@@ -172,19 +172,19 @@ def test_the_faults_are_empty_where_the_plain_rule_accepts_and_nowhere_else(subm
         assert accepted == (not faults)
 
 
-def test_the_plain_rule_knows_the_official_figures() -> None:
-    """Figures of the organisers' own code, so that the two do not err together."""
+def test_the_plain_rule_gives_the_official_scores() -> None:
+    """These scores come from the organisers' own code, so that the two are not wrong together."""
     truth = "ID,CUIs\na1,C0040405;C1\na2,C1306645\n"
-    figures = {
+    scores = {
         "a1,C0040405;C1;\na2,C1306645\n": (0.9, 1.0),
         "a1\na2,C1306645\n": (0.5, 0.5),
         "a1,C1\na2,C9\n": (1 / 3, 0),
     }
-    for text, expected in figures.items():
+    for text, expected in scores.items():
         assert plain_scores(text, truth, truth, 2025) == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_set_of_another_case_in_the_truth_is_the_same_concept(tmp_path: Path) -> None:
+def test_a_concept_in_another_case_in_the_truth_is_the_same_concept(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a1,c1;C2\n")
     (tmp_path / "s.csv").write_text("a1,C1;c2\n")
     assert score_files(tmp_path / "s.csv", tmp_path / "t.csv", None, find_edition(2025)).primary == 1.0

@@ -1,11 +1,11 @@
-"""Traps of the official score: told, with what they cost, beside the official number."""
+"""Unexpected rules of the official score: reported with what they cost."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from cache.support.errors import UserError
+from cache.support.errors import DataError
 from eval.editions import find_edition
 from eval.scored_file import score_files
 from eval.traps import find_traps, find_vocabulary
@@ -22,44 +22,44 @@ def traps(
     return scored.primary, find_traps(scored, vocabulary)
 
 
-def test_without_a_trap_nothing_is_told(tmp_path: Path) -> None:
+def test_a_submission_without_a_trap_has_no_warning(tmp_path: Path) -> None:
     assert traps(tmp_path, TRUTH, vocabulary={"C1", "C2", "C3"}) == (1.0, [])
 
 
-def test_images_that_the_evaluator_passes_over_are_told_with_what_they_would_change(tmp_path: Path) -> None:
+def test_skipped_images_are_reported_with_their_cost(tmp_path: Path) -> None:
     truth = "ID,CUIs\nMID1,C1\nMID2,C2\na1,C1\na2,C2\n"
     primary, lines = traps(tmp_path, "ID,CUIs\nMID1,C1\na1,C1\na2,C9\nXID,C1\n", truth)
     assert primary == 0.5
     assert lines == [
-        "2 images with the letters ID in the id, such as 'MID1': the evaluator takes them for headers and passes "
-        "them over; it cost 0.0000 of primary F1 (0.5000 if they counted)",
-        "1 row of the submission with the letters ID in the first cell, such as 'XID', that the truth does not have: "
-        "the evaluator never looks at them",
+        "2 images with the letters ID in the id, such as 'MID1': the evaluator takes them for headers and skips "
+        "them; it cost 0.0000 of primary F1 (0.5000 if they counted)",
+        "1 row of the submission with the letters ID in the first cell, such as 'XID', which the truth does not have: "
+        "the evaluator ignores them",
     ]
 
 
-def test_a_separator_too_many_is_told_with_its_cost(tmp_path: Path) -> None:
+def test_an_extra_separator_is_reported_with_its_cost(tmp_path: Path) -> None:
     primary, lines = traps(tmp_path, "a1,C1;C2;\na2,C3\na3,\n")
     assert primary == pytest.approx((0.8 + 2) / 3)
     assert lines == [
-        "1 row of the submission with a ';' too many, such as that of 'a1': it makes an empty concept, which counts "
-        "as any other; it cost 0.0667 of primary F1 (1.0000 without it)"
+        "1 row of the submission with an extra ';', such as that of 'a1': it makes an empty concept, which counts "
+        "like any other; it cost 0.0667 of primary F1 (1.0000 without it)"
     ]
     primary, lines = traps(tmp_path, "a1,C1;C2;\na2,C3\na3,\n", TRUTH.replace("C1;C2", "C1;C2;"))
     assert primary == 1.0
     assert "of the submission" in lines[0]
-    assert "it gave 0.0667 of primary F1 (0.9333 without it)" in lines[0]
+    assert "it added 0.0667 of primary F1 (0.9333 without it)" in lines[0]
     assert "of the truth" in lines[1]
 
 
-def test_an_id_alone_for_an_image_without_concepts_is_told_with_its_cost(tmp_path: Path) -> None:
+def test_an_id_alone_for_an_image_without_concepts_is_reported_with_its_cost(tmp_path: Path) -> None:
     primary, lines = traps(tmp_path, "a1,C1;C2\na2,C3\na3\n")
     assert primary == pytest.approx(2 / 3)
     assert len(lines) == 1
     assert "it cost 0.3333 of primary F1 (1.0000 with it)" in lines[0]
 
 
-def test_true_concepts_outside_the_vocabulary_are_told_with_their_cost(tmp_path: Path) -> None:
+def test_true_concepts_outside_the_vocabulary_are_reported_with_their_cost(tmp_path: Path) -> None:
     primary, lines = traps(tmp_path, "a1,C1\na2,C1\na3,\n", vocabulary={"C1"})
     assert primary == pytest.approx((2 / 3 + 0 + 1) / 3)
     assert lines == [
@@ -75,11 +75,11 @@ def test_the_vocabulary_is_that_of_the_training_labels_or_of_the_run(tmp_path: P
     assert find_vocabulary(submission, None) == {"C1", "C2"}
     (tmp_path / "train.csv").write_text("ID,CUIs\na,C7\n")
     assert find_vocabulary(submission, tmp_path / "train.csv") == {"C7"}
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(DataError, match="no such file"):
         find_vocabulary(submission, tmp_path / "nowhere.csv")
 
 
-@pytest.mark.parametrize("kept", ["", "[]", "{}", '{"vocabulary": 3}', "[" * 100_000, "\ufffd"])
-def test_a_damaged_vocabulary_is_none(tmp_path: Path, kept: str) -> None:
-    (tmp_path / "vocabulary.json").write_text(kept)
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"vocabulary": 3}', "[" * 100_000, "\ufffd"])
+def test_a_damaged_vocabulary_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "vocabulary.json").write_text(content)
     assert find_vocabulary(tmp_path / "valid.csv", None) is None

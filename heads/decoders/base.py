@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from cache.support.errors import ParameterError
-from heads.data.blocks import row_blocks
+from heads.data.blocks import split_rows
 from heads.data.types import Counts, Groups, Scores
 from heads.decoders.ranking import BLOCK_ROWS, bound_sizes
 
@@ -110,7 +110,7 @@ class Decoder(BaseEstimator, ABC):
         -------
         sparse matrix of {0, 1}, int8, shape (n_images, n_concepts)
         """
-        blocks = [self._predict_block(scores[block]) for block in row_blocks(len(scores), BLOCK_ROWS)]
+        blocks = [self._predict_block(scores[block]) for block in split_rows(len(scores), BLOCK_ROWS)]
         if not blocks:
             return scipy.sparse.csr_matrix(scores.shape, dtype=np.int8)
         return scipy.sparse.vstack(blocks, format="csr")

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.base import BaseEstimator
 
-from heads.data.blocks import row_blocks
+from heads.data.blocks import split_rows
 from heads.data.types import Scores
 
 EPSILON = 1e-4
@@ -117,7 +117,7 @@ class Platt(Calibration):
     def transform(self, scores: Scores) -> Scores:
         """Turn scores into probabilities."""
         probabilities = np.empty_like(scores)
-        for rows in row_blocks(len(scores), BLOCK_ROWS):
+        for rows in split_rows(len(scores), BLOCK_ROWS):
             block = scores[rows]
             sure = (block == 0) | (block == 1)
             probabilities[rows] = np.where(sure, block, expit(clipped_logit(block) * self.slope_ + self.offset_))
@@ -214,7 +214,7 @@ def _sum_derivatives(
 ) -> NDArray[np.float64]:
     """Derivatives of the log loss of some concepts: by a, b, aa, ab and bb, shape (5, n_columns)."""
     sums = np.zeros((5, len(columns)))
-    for rows in row_blocks(len(scores), BLOCK_ROWS):
+    for rows in split_rows(len(scores), BLOCK_ROWS):
         z = clipped_logit(scores[rows] if len(columns) == scores.shape[1] else scores[rows][:, columns])
         p = expit(z * found[0].astype(np.float32) + found[1].astype(np.float32))
         curvature = p * (1 - p)

@@ -8,7 +8,7 @@ from joblib import cpu_count
 from numpy.typing import NDArray
 
 from eval.editions import MAX_CONCEPTS
-from heads.data.blocks import row_blocks
+from heads.data.blocks import split_rows
 from heads.data.types import Counts, Scores
 
 BLOCK_ROWS = 2048
@@ -132,5 +132,5 @@ def rank(
         hits[block] = np.take_along_axis(np.asarray(Y[block].todense(), dtype=bool), columns, axis=1)
 
     with ThreadPoolExecutor(cpu_count()) as pool:  # NumPy releases Python's lock while it sorts
-        list(pool.map(rank_block, row_blocks(len(scores), BLOCK_ROWS)))
+        list(pool.map(rank_block, split_rows(len(scores), BLOCK_ROWS)))
     return ranked, hits, np.diff(Y.indptr).astype(np.int64) if n_true is None else n_true

@@ -15,13 +15,13 @@ import scipy.sparse
 from conftest import ROOT, make_store, reported
 
 from cache.support.errors import UserError
-from heads.__main__ import _parse_settings
 from heads.estimators import dense
 from heads.estimators.dense import DenseHead
 from heads.estimators.storage import load_head, save_head
 from heads.networks.losses import LOSSES
 from heads.registry import make_head
 from heads.runs.builder import fit_run
+from heads.settings import parse_settings
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_a_parameter_out_of_range_is_named(params: dict[str, Any]) -> None:
 
 
 def test_the_command_line_takes_several_layers() -> None:
-    settings = _parse_settings(["hidden=1024,512", "loss=focal", "dropout=0.4", "C=[1,2]", "note=a,b"])
+    settings = parse_settings(["hidden=1024,512", "loss=focal", "dropout=0.4", "C=[1,2]", "note=a,b"])
     assert settings == {"hidden": [1024, 512], "loss": "focal", "dropout": 0.4, "C": [1, 2], "note": "a,b"}
     head = make_head("dense", {key: settings[key] for key in ("hidden", "loss", "dropout")})
     assert head.get_params()["hidden"] == [1024, 512]

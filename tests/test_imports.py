@@ -11,9 +11,9 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {"featurize": {"cache"}, "cache": set(), "heads": {"cache", "eval"}, "eval": {"cache.support"}}
 """What each package may import besides itself."""
 
-FOLDERS = ["registry", "data", "decoders", "networks", "solvers", "estimators", "evaluation", "runs", "ensembles",
+FOLDERS = ["registry", "settings", "data", "decoders", "networks", "solvers", "estimators", "evaluation", "runs", "ensembles",
            "selection"]  # fmt: skip
-"""The folders of `heads`; each may import those before it. The command line stands on top of all."""
+"""The folders of `heads`, after two modules of the root; each may import those before it. The command line is last."""
 
 
 def modules(package: str) -> dict[str, Path]:

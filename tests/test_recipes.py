@@ -7,10 +7,11 @@ import pytest
 from conftest import ROOT, reported
 
 from cache.support.errors import UserError
-from heads import __main__ as commands
+from heads.__main__ import make_parser
 from heads.ensembles.ensemble import METHODS
 from heads.registry import make_decoder, make_head
 from heads.selection.recipe_table import Recipe, print_table
+from heads.settings import parse_settings
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.mk"))
 
@@ -35,15 +36,15 @@ def test_a_recipe_is_a_request_that_the_stages_understand(name: str) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.replace("\\\n", " ").replace("nowhere/bin/python", "python").splitlines()
     heads = [line.split("-m heads ")[1] for line in lines if line.startswith("python -m heads")]
-    parser = commands._parser()
+    parser = make_parser()
     asked = [parser.parse_args(words(line)) for line in heads]
     assert asked[-1].run == Path("runs/mix") / name
-    for fit in (each for each in asked if each.command is commands._fit):
-        make_head(fit.name, commands._parse_settings(fit.set or []))
+    for fit in (each for each in asked if each.action == "fit"):
+        make_head(fit.name, parse_settings(fit.set or []))
         make_decoder(fit.decoder)
         assert fit.store.name.startswith("mix.")
         assert fit.out.name.split(".")[0] == name.split(".")[0]
-    joined = [each for each in asked if each.command is commands._ensemble]
+    joined = [each for each in asked if each.action == "ensemble"]
     assert all(each.how in METHODS and len(each.runs) > 1 for each in joined)
     assert len(asked) == 2 or len(asked) == 2 + len(joined[0].runs)
 

@@ -16,6 +16,7 @@ from eval.editions import find_edition
 from eval.scored_file import score_files
 from heads.data.store import LabelledStore
 from heads.data.vocabulary import fallback_set
+from heads.ensembles.builder import make_ensemble
 from heads.ensembles.prediction import predict_run
 from heads.estimators.logistic import LogisticHead
 from heads.runs.builder import fit_run
@@ -76,6 +77,31 @@ def test_the_kept_scores_are_the_official_scores_of_the_kept_submission(place: P
     assert metrics["valid"]["secondary"] == pytest.approx(scores.secondary, abs=1e-12)
     assert scores.primary > 0.5
     assert json.loads((place / "run" / "metrics.json").read_text()) == metrics
+
+
+def test_the_digests_of_a_request_are_those_of_earlier_versions(tmp_path: Path) -> None:
+    """So a run that was made before is up to date."""
+    (tmp_path / "data").mkdir()
+    splits = {split: {f"{split}_{n}": np.arange(3) * n + 1 for n in range(6)} for split in ("train", "valid")}
+    make_store(tmp_path / "s.h5", splits, {"train_2": "damaged"})
+    for split, rows in splits.items():
+        labels = {id: (("C1", "C2"), ("C1",))[n % 2] for n, id in enumerate(rows)}
+        write_labels(tmp_path / "data" / f"{split}_concepts.csv", labels)
+    write_labels(tmp_path / "data" / "groups.csv", {f"train_{n}": (f"p{n // 2}",) for n in range(6)})
+    paths = tmp_path / "s.h5", tmp_path / "data"
+    with reported():
+        one = fit_run("ridge", *paths, tmp_path / "a", params={"alpha": 2.5}, decoder="global")
+        two = fit_run("prior", *paths, tmp_path / "b", decoder="fixed:0.5", concepts=["C2"], tune="valid")
+        both = make_ensemble([tmp_path / "a", tmp_path / "b"], tmp_path / "c", "weighted", decoder="top-k:1")
+    assert one["requests"] == {
+        "head": "bb47241808868cf565192f8696c478419f1a68d66f4683d7c747084c92a532eb",
+        "whole": "e474e3fa16ebb03146c4140446496e9d51f89c90f06d6510c67342595ebc2331",
+    }
+    assert two["requests"] == {
+        "head": "a2c4ad3f6ae108afb98d475a2fc025faab631283c42557ccade652c0fd5f1ef4",
+        "whole": "0281075048a2b4f2ef4eed30359256763f36864a25e74f71d871a3849e7c3dd3",
+    }
+    assert both["requests"] == {"head": "", "whole": "a80dd090b1a006bb45885b7fc885171c16856ff424fa090ae6b989dbc1c0232f"}
 
 
 def test_a_real_head_beats_the_floor(place: Path) -> None:

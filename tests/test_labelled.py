@@ -9,8 +9,7 @@ import scipy.sparse
 from conftest import make_store, reported, warned
 
 from cache.support.errors import DataError, ParameterError
-from eval import editions
-from eval.scored_file import score_files
+from eval import score_files
 from heads import (
     KernelHead,
     LabelledStore,
@@ -86,7 +85,7 @@ def test_a_score_is_that_of_the_file_with_these_predictions(place: Path) -> None
         fit_run("ridge", "data/my_images.densenet121.h5", "my_images", "run", decoder="global")
     truth = place / "my_images" / "valid_concepts.csv"
     manual = place / "my_images" / "valid_concepts_manual.csv"
-    official = score_files(place / "run" / "valid.csv", truth, manual, editions.find_edition(editions.LATEST))
+    official = score_files(place / "run", truth, manual)
     assert score.primary == pytest.approx(official.primary, abs=1e-12)
     assert score.secondary == pytest.approx(official.secondary, abs=1e-12)
     assert score.n_images == 40

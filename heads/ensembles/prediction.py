@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from eval.editions import LATEST, find_edition
+from eval.editions import LATEST, Edition, find_edition
 from heads.ensembles.ensemble import open_predictor
 from heads.runs.submission import write_predictions
 
@@ -14,7 +14,7 @@ def predict_run(
     data: str | os.PathLike[str] | None = None,
     *,
     split: str = "test",
-    edition: int = LATEST,
+    edition: int | Edition = LATEST,
 ) -> Path:
     """Write the submission of a run or an ensemble for a split, checked by the rules of the edition.
 
@@ -28,8 +28,8 @@ def predict_run(
         The data folder. Its list of ids, if it has one, decides rows and order. Otherwise the store does.
     split : str
         ``train``, ``valid`` or ``test``.
-    edition : int
-        The year of the rules.
+    edition : int or Edition
+        A year, or its rules.
 
     Returns
     -------

@@ -147,7 +147,7 @@ def test_every_fault_of_a_submission_is_printed_with_its_line(call: Command, tmp
     check = ("eval", "check", tmp_path / "s.csv", "--ids", tmp_path / "ids.csv")
     status, out, err = call(*check)
     assert status == 1
-    first = "line 2: image 'a': concept 'C1' twice; name each once"
+    first = "line 2: image 'a': concept 'C1' twice; list each once"
     assert [line.split("s.csv: ")[1] for line in (out + err).splitlines()] == [
         first,
         "line 3: image 'b': concept 'nodule', expected 'C' and digits",

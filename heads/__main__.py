@@ -151,9 +151,9 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _table(args: argparse.Namespace) -> None:
-    from heads.selection.recipe_table import print_table
+    from heads.selection.recipe_table import report_recipes
 
-    print_table(args.recipes, args.runs)
+    report_recipes(args.recipes, args.runs)
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from cache.support.errors import UserError
 from heads.__main__ import make_parser
 from heads.ensembles.ensemble import METHODS
 from heads.registry import make_decoder, make_head
-from heads.selection.recipe_table import Recipe, print_table
+from heads.selection.recipe_table import Recipe, report_recipes
 from heads.settings import parse_settings
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.mk"))
@@ -88,7 +88,7 @@ def test_what_is_said_on_the_command_line_goes_before_a_recipe() -> None:
 
 def test_the_table_has_every_recipe_and_what_cannot_be_reproduced(tmp_path: Path) -> None:
     with reported() as told:
-        print_table(ROOT / "recipes", tmp_path)
+        report_recipes(ROOT / "recipes", tmp_path)
     assert [line.split(" | ")[0].removeprefix("| ") for line in told[2 : 2 + len(RECIPES)]] == RECIPES
     assert "| ssn-model2 | 0.600, 0.905 | not run |  |" in told
     assert "| Kaprov | 0.460, 0.730 | not reproducible: described nowhere that was found | |" in told
@@ -96,9 +96,9 @@ def test_the_table_has_every_recipe_and_what_cannot_be_reproduced(tmp_path: Path
 
 def test_a_recipe_without_its_head_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no recipe in it; expected files that end in \.mk"):
-        print_table(tmp_path, tmp_path)
+        report_recipes(tmp_path, tmp_path)
     (tmp_path / "mine.mk").write_text("# Whose: mine\n# Known: all\n#     of it\nHEAD := dense\n")
     with pytest.raises(
         UserError, match=r"mine.mk: does not say 'Published' in its first lines; expected Whose, Published"
     ):
-        print_table(tmp_path, tmp_path)
+        report_recipes(tmp_path, tmp_path)

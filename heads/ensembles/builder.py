@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse
 from sklearn.base import clone
 
+from cache.lock import locked
 from cache.support.errors import DataError, ParameterError, RunError
 from cache.support.reporting import report
 from cache.support.versions import installed_versions
@@ -84,7 +85,7 @@ def make_ensemble(
     ParameterError
         An option has a value that it cannot have, or there are fewer than two runs.
     RunError
-        A run is missing, damaged or an ensemble itself.
+        A run is missing, damaged or an ensemble itself, or another process is writing one of the folders.
     DataError
         The runs are of different data.
     """
@@ -98,8 +99,9 @@ def make_ensemble(
     if earlier and earlier["requests"] == digests:
         report(f"{out}: up to date ({describe(earlier)})")
         return earlier
-    built = EnsembleBuilder(request, members, data).build(digests)
-    built.save(out, request)
+    with locked(out, RunError):
+        built = EnsembleBuilder(request, members, data).build(digests)
+        built.save(out, request)
     report(f"{out}: {len(members)} runs ({describe(built.metrics)})")
     return built.metrics
 

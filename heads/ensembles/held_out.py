@@ -7,6 +7,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from cache.lock import locked
 from cache.support.errors import DataError, RunError
 from heads.data.split import LabelledSplit
 from heads.data.store import LabelledStore
@@ -103,7 +104,9 @@ def _score_folds(member: StoredRun, data: LabelledStore) -> Scores:
     # The labels may have changed since, and have concepts that the member does not know.
     Y = indicator(train.readable_concepts, member.run.vocabulary)
     scores = load_scores(member.folder, Y.shape)
-    if scores is None:
+    if scores is not None:
+        return scores
+    with locked(member.folder, RunError):
         head = member.run.head
         prepare_head(head, data.store)
         with watching(head):

@@ -12,8 +12,9 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from cache.lock import locked
 from cache.store import FeatureStore
-from cache.support.errors import DataError, StoreError
+from cache.support.errors import DataError, RunError, StoreError
 from cache.support.files import write_text
 from cache.support.reporting import report
 from cache.support.versions import installed_versions
@@ -94,7 +95,7 @@ def fit_run(
     Raises
     ------
     UserError
-        The request, the store or the labels are at fault.
+        The request, the store or the labels are at fault, or another process is writing the run.
     """
     store, data, out = Path(store), Path(data), Path(out)
     options = {"params": params, "decoder": decoder, "tune": tune, "nested": nested, "pooling": pooling,
@@ -103,19 +104,26 @@ def fit_run(
     request = RunRequest.resolve(head, store, data, out, options)
     with clock("load"):
         labelled = LabelledStore.load(store, data, request.pooling, request.concepts)
-    return build_run(request, labelled, out, clock)
+    new_head = request.make_head()
+    prepare_head(new_head, labelled.store)
+    earlier = find_metrics(out)
+    if earlier and earlier["requests"] == request.digest(new_head, labelled):
+        report(f"{out}: up to date ({describe(earlier)})")
+        return earlier
+    with locked(out, RunError):
+        return build_run(request, labelled, out, clock)
 
 
 def build_run(request: RunRequest, data: LabelledStore, out: Path, clock: Clock) -> RunMetrics:
-    """Make the run of a request, unless it is there; use what an earlier run of the same head has computed."""
+    """Make the run of a request with what an earlier run of the same head has computed.
+
+    The caller holds the lock of `out`.
+    """
     head, decoder = request.make_head(), request.make_decoder()
     prepare_head(head, data.store)
     digests = request.digest(head, data)
-    earlier = find_metrics(out)
-    if earlier and earlier["requests"] == digests:
-        report(f"{out}: up to date ({describe(earlier)})")
-        return earlier
     builder, scores = RunBuilder(request, data, clock), None
+    earlier = find_metrics(out)
     if earlier:
         same = earlier["requests"]["head"] == digests["head"]
         report(f"{out}: {'decodes anew' if same else 'replaces'} an earlier run ({describe(earlier)})")

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.support.errors import DataError
+from cache.lock import locked
+from cache.support.errors import DataError, RunError
 from cache.support.files import digest_file, write_text
 from cache.support.messages import some
 from cache.support.reporting import report, warn
@@ -46,6 +47,8 @@ def write_predictions(predictor: Predictor, folder: Path, data: Path | None, spl
     ------
     DataError
         The list of ids is at fault, or the edition would refuse the submission.
+    RunError
+        The run is being written, or has changed.
     """
     metrics = read_metrics(folder)
     stored, readable = predictor.images(split)
@@ -64,13 +67,17 @@ def write_predictions(predictor: Predictor, folder: Path, data: Path | None, spl
     row_of = _find_rows(stored, readable, ids, split, place, edition)
     predicted = predictor.predict(split)
     concepts = [predicted[row] if row >= 0 else predictor.fallback for row in row_of]
-    if split == "test":
-        for name in (SUBMISSION_RECORD, SUBMISSION_ZIP):
-            (folder / name).unlink(missing_ok=True)  # another edition's must not stand beside this one
-    written = write_submission(path, render_submission(ids, concepts, edition), edition)
-    if split == "test":
-        files = {each.name: digest_file(each).hex() for each in written}
-        write_text(folder / SUBMISSION_RECORD, json.dumps(request | {"files": files}, indent=1))
+    rendered = render_submission(ids, concepts, edition)
+    with locked(folder, RunError):
+        if read_metrics(folder)["requests"] != metrics["requests"]:
+            raise RunError(f"{folder}: another run has taken its place meanwhile; run the same command again")
+        if split == "test":
+            for name in (SUBMISSION_RECORD, SUBMISSION_ZIP):
+                (folder / name).unlink(missing_ok=True)  # another edition's must not stand beside this one
+        written = write_submission(path, rendered, edition)
+        if split == "test":
+            files = {each.name: digest_file(each).hex() for each in written}
+            write_text(folder / SUBMISSION_RECORD, json.dumps(request | {"files": files}, indent=1))
     n_concepts = sum(map(len, concepts)) / len(concepts)
     hand_in_zip = f"; hand in {written[-1]}" if len(written) > 1 else ""
     report(f"{path}: {len(ids):,} images in the order of {place}, {n_concepts:.1f} concepts each, "

@@ -9,7 +9,8 @@ from typing import Any
 
 from sklearn.model_selection import ParameterGrid
 
-from cache.support.errors import DataError, ParameterError
+from cache.lock import locked
+from cache.support.errors import DataError, ParameterError, RunError
 from cache.support.files import write_text
 from cache.support.reporting import report
 from eval.bootstrap import find_interval
@@ -65,7 +66,7 @@ def sweep_runs(
     Raises
     ------
     UserError
-        The request, the store or the labels are at fault.
+        The request, the store or the labels are at fault, or another process is writing the run.
     """
     out = Path(out)
     options = {"params": params, "decoder": decoder, "tune": tune, "nested": nested, "pooling": pooling,
@@ -75,16 +76,17 @@ def sweep_runs(
     trials: list[Trial] = list(ParameterGrid({key: list(values) for key, values in grid.items()}))
     sweep = Sweep(request, labelled, out, by)
     keys = [sweep.digest(trial) for trial in trials]  # checks every trial before one is fitted
-    rows = sweep.read()
-    pending = [trial for trial, key in zip(trials, keys, strict=True) if key not in rows]
-    if len(pending) < len(trials):
-        report(f"{out}: {len(trials) - len(pending):,} of {len(trials):,} trials are done already")
-    for row in sweep.run(pending, keys, rows):
-        report(describe_row(row, by))
-    best = max(keys, key=lambda key: rows[key][by])
-    saved = find_metrics(out)
-    if saved is None or saved["requests"]["whole"] != best:
-        build_run(sweep.request_trial(rows[best]["params"]), labelled, out, Clock())
+    with locked(out, RunError):
+        rows = sweep.read()
+        pending = [trial for trial, key in zip(trials, keys, strict=True) if key not in rows]
+        if len(pending) < len(trials):
+            report(f"{out}: {len(trials) - len(pending):,} of {len(trials):,} trials are done already")
+        for row in sweep.run(pending, keys, rows):
+            report(describe_row(row, by))
+        best = max(keys, key=lambda key: rows[key][by])
+        saved = find_metrics(out)
+        if saved is None or saved["requests"]["whole"] != best:
+            build_run(sweep.request_trial(rows[best]["params"]), labelled, out, Clock())
     table = sorted((rows[key] for key in keys), key=lambda row: -row[by])
     chosen = "valid, so the best one's score there is optimistic" if by == VALID_SPLIT else "folds of train"
     if request.tune == VALID_SPLIT and request.make_decoder().tuned:

@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     score = commands.add_parser("score", help="print a submission's official scores with their intervals")
     score.add_argument("submission", type=Path, metavar="RUN_OR_SUBMISSION", help=A_RUN)
     score.add_argument("--train", type=Path, metavar="CSV",
-                       help="labels of the training images, to warn what the true concepts cost that they lack "
+                       help="labels of the training images, to warn about true concepts that they lack "
                        "(default: the run's vocabulary)")  # fmt: skip
     score.add_argument("--breakdown", type=Path, metavar="CSV",
                        help="write precision, recall, F1 per group and concept, and images without a hit")  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from sklearn.exceptions import NotFittedError
 
 from cache.support.errors import ParameterError
 from heads.decoders.base import Decoder
@@ -306,6 +307,22 @@ def test_a_parameter_out_of_its_range_is_an_error(decoder: Decoder, message: str
 def test_a_damaged_state_is_an_error(name: str, state: dict[str, object]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         make_decoder(name).set_state(state)
+
+
+def test_a_tuned_decoder_wants_as_many_labels_as_scores() -> None:
+    scores, Y = draw()
+    with pytest.raises(ValueError, match=r"scores have shape \(60, 12\) and Y \(59, 12\), expected the same"):
+        GlobalThreshold().fit(scores, Y[1:])
+    np.testing.assert_array_equal(
+        GlobalThreshold().fit(scores, Y).predict(scores).toarray(),
+        GlobalThreshold().fit(scores, scipy.sparse.csr_matrix(Y)).predict(scores).toarray(),
+    )
+
+
+@pytest.mark.parametrize("name", ["fixed", "global", "per-concept", "top-k", "platt+global"])
+def test_a_decoder_that_is_not_fitted_does_not_predict(name: str) -> None:
+    with pytest.raises(NotFittedError, match="is not fitted yet"):
+        make_decoder(name).predict(draw()[0])
 
 
 @pytest.mark.parametrize("n_columns", [1, 2, 7, 30, 100])

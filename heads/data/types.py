@@ -11,7 +11,7 @@ Scores = NDArray[np.float32]
 Counts = NDArray[np.int64] | None
 """How many concepts each image truly has, shape (n_images,), those without a column of their own included.
 
-None stands for the row sums of the indicator matrix.
+None means the row sums of the indicator matrix.
 """
 
 Groups = NDArray[Any] | None

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 
 from cache.support.errors import ParameterError
 from heads.data.blocks import split_rows
@@ -24,8 +25,9 @@ class Decoder(BaseEstimator, ABC):
     An image that has concepts scores 0 if none is predicted. So where a decoder would predict none, the most probable
     concept is predicted. Where it would predict more than 100, the 100 most probable are.
 
-    A subclass implements `_fit`, `_select`, `get_state` and `set_state`. If its name takes a value, as ``fixed:0.3``
-    does, it also implements `parse`. If it has parameters of its own, it extends `check_params`.
+    A subclass implements `_fit`, which sets attributes whose names end in ``_``, and `_select`, `get_state` and
+    `set_state`. If its name takes a value, as in ``fixed:0.3``, it also implements `parse`. If it has parameters of its
+    own, it extends `check_params`.
 
     Parameters
     ----------
@@ -75,7 +77,7 @@ class Decoder(BaseEstimator, ABC):
         ----------
         scores : ndarray of float32, shape (n_images, n_concepts)
             Scores of images that the head did not learn from.
-        Y : sparse matrix of {0, 1}, shape (n_images, n_concepts)
+        Y : sparse matrix or array of {0, 1}, shape (n_images, n_concepts)
         n_true : ndarray of int64, shape (n_images,), optional
             How many concepts each image truly has, those without a column included, because the official score
             counts them. The row sums of Y if not given.
@@ -90,8 +92,13 @@ class Decoder(BaseEstimator, ABC):
         ------
         ParameterError
             A parameter has the wrong type or is out of its range.
+        ValueError
+            The decoder learns from labels, and the shapes of scores and Y differ.
         """
         self.check_params()
+        Y = scipy.sparse.csr_matrix(Y)
+        if self.tuned and Y.shape != scores.shape:
+            raise ValueError(f"scores have shape {scores.shape} and Y {Y.shape}, expected the same")
         self._fit(scores, Y, n_true, groups)
         return self
 
@@ -109,7 +116,13 @@ class Decoder(BaseEstimator, ABC):
         Returns
         -------
         sparse matrix of {0, 1}, int8, shape (n_images, n_concepts)
+
+        Raises
+        ------
+        NotFittedError
+            `fit` has not been called.
         """
+        check_is_fitted(self)
         blocks = [self._predict_block(scores[block]) for block in split_rows(len(scores), BLOCK_ROWS)]
         if not blocks:
             return scipy.sparse.csr_matrix(scores.shape, dtype=np.int8)

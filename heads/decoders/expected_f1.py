@@ -87,6 +87,9 @@ class ExpectedF1(Decoder):
     def _fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts, groups: Groups) -> None:
         """Nothing is learnt."""
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
     def _select(self, scores: Scores) -> NDArray[np.bool_]:
         n_concepts = scores.shape[1]
         n_likely = min(N_LIKELY, n_concepts)

@@ -18,7 +18,7 @@ import numpy as np
 from PIL.JpegImagePlugin import JpegImageFile
 
 from cache.store import FeatureStore
-from featurize.engines.base import choose
+from featurize.engines.registry import choose_engine
 from featurize.phantoms.dataset import make_phantoms
 from featurize.pipeline import make_features
 from heads.runs.builder import fit_run
@@ -52,7 +52,7 @@ class Bench:
         with _every_pixel() if whole else contextlib.nullcontext():
             # What is patched is this process alone.
             workers = 1 if whole else None
-            store = make_features(self.data, self.folder / f"{name}.h5", given, workers=workers)
+            store = make_features(self.data, self.folder / f"{name}.h5", **given, workers=workers)
         metrics = fit_run("logistic", store.path, self.data, self.folder / name, decoder="fixed:0.3")
         return Result(_embeddings(store), metrics["valid"]["primary"])
 
@@ -91,7 +91,7 @@ def main() -> None:
         print(f"{len(reference.embeddings):,} images of {bench.data.name}, weights {Path(bench.weights).name}")
         print(f"tensorflow, float32, {SIZE} px, whole JPEG: valid F1 {reference.f1:.4f}; against it")
         print(f"{'':<34}{'median cosine':>14}{'worst':>10}{'difference':>12}{'change of F1':>14}")
-        natives = [(engine, choose(engine, "auto").precision) for engine in ("openvino", "tensorflow")]
+        natives = [(engine, choose_engine(engine, "auto").engine.precision) for engine in ("openvino", "tensorflow")]
         for engine, precision in dict.fromkeys([("openvino", "float32"), *natives]):
             if (engine, precision) == ("tensorflow", "float32"):
                 continue

@@ -21,7 +21,7 @@ from joblib import cpu_count
 
 from cache.support.command import muted_imports
 from featurize.backbone import Backbone
-from featurize.engines.base import choose
+from featurize.engines.registry import choose_engine
 from featurize.phantoms.canvas import resize
 from featurize.phantoms.concepts import make_phantom
 
@@ -150,7 +150,7 @@ def main() -> None:
         print(f"{args.images:,} JPEG files of {WIDTH}x{HEIGHT}, {kilobytes:.0f} KB each; {cpu_count()} cores")
         if "amx_bf16" not in Path("/proc/cpuinfo").read_text():
             print("this CPU has no AMX: only the ratio in float32 is to be held to the aim")
-        native = choose("openvino", "auto").precision
+        native = choose_engine("openvino", "auto").engine.precision
         settings = list(dict.fromkeys([("openvino", native), ("openvino", "float32"), ("tensorflow", "float32")]))
         run_peer, peer = make_peer(folder / "data"), []
         ours: dict[tuple[str, str], list[Ours]] = {setting: [] for setting in settings}

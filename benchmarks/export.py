@@ -17,7 +17,7 @@ from cache.images import find_images
 from cache.store import FeatureStore
 from cache.support.reporting import DataWarning
 from featurize.decoding.image import decode
-from featurize.engines.base import choose
+from featurize.engines.registry import choose_engine
 from featurize.phantoms.dataset import make_phantoms
 from featurize.pipeline import make_features
 from heads.registry import HEADS
@@ -55,9 +55,9 @@ def main() -> None:
             make_phantoms(data, args.phantoms, 0)
         print(f"{data.name}, {args.weights}")
         print(f"{'precision':<11}{'head':<10}{'worst':>9}{'mean':>9}{'sets':>9}{'MB':>8}{'s':>6}")
-        for precision in dict.fromkeys(("float32", choose("openvino", "auto").precision)):
+        for precision in dict.fromkeys(("float32", choose_engine("openvino", "auto").engine.precision)):
             given = {"weights": args.weights, "engine": "openvino", "precision": precision}
-            store = make_features(data, folder / f"{precision}.h5", given)
+            store = make_features(data, folder / f"{precision}.h5", **given)
             pixels = read_images(data, store, args.images)
             for head in HEADS:
                 run = folder / precision / head

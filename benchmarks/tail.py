@@ -17,13 +17,14 @@ import scipy.sparse
 from embedding import draw
 from joblib import cpu_count
 
+from cache.network_files import TAIL
 from cache.store import FeatureStore
 from cache.support.command import muted_imports
 from featurize.pipeline import make_features
 from featurize.weights import load_weights
 from heads.data.maps import Maps
 from heads.estimators.tail import TailHead
-from heads.networks.stored import TAIL, KeptNetwork
+from heads.networks.stored import StoredNetwork
 
 SIZE, LAST_FROZEN, BATCH, N_CONCEPTS = 255, 276, 32, 100
 
@@ -31,7 +32,7 @@ SIZE, LAST_FROZEN, BATCH, N_CONCEPTS = 255, 276, 32, 100
 def time_tail(store: FeatureStore, Y: scipy.sparse.csr_matrix, repeats: int) -> list[float]:
     """Seconds of each epoch from the cut, but the first."""
     head = TailHead(epochs=1 + repeats, batch_size=BATCH, held_out=0.0, precision="float32")
-    head.take_network(KeptNetwork.find(store, TAIL).path)
+    head.take_network(StoredNetwork.find(store, TAIL).path)
     ends: dict[int, float] = {}
     n_images = Y.shape[0]
 
@@ -88,9 +89,10 @@ def main() -> None:
         draw(folder / "data", args.images)
         random = np.random.default_rng(0)
         Y = scipy.sparse.csr_matrix(random.random((args.images, N_CONCEPTS)) < 0.03, dtype=np.int8)
-        given = {"weights": "random:0", "size": SIZE, "layer": str(LAST_FROZEN), "pooling": "none"}
         start = time.perf_counter()
-        store = make_features(folder / "data", folder / "maps.h5", given)
+        store = make_features(
+            folder / "data", folder / "maps.h5", weights="random:0", size=SIZE, layer=LAST_FROZEN, pooling="none"
+        )
         made = time.perf_counter() - start
         shape = store.split("train").embeddings.shape[1:]
         print(f"{args.images:,} JPEG files of 700x600; {cpu_count()} cores; maps of {shape} made once in {made:.0f} s")

@@ -79,7 +79,7 @@ class Parts:
 
     def __iter__(self) -> Iterator[Rows]:
         """Read the parts. A damaged one is skipped, so that its images are embedded again."""
-        return self._read_each(_read_rows)
+        return self._read_all(_read_rows)
 
     def digests(self) -> Iterator[NDArray[np.uint8]]:
         """Read only the digests of each part, shape (n_images, 32).
@@ -87,24 +87,29 @@ class Parts:
         Embeddings take a hundred times as much, or more. They are not checked here: a part may be counted that
         iteration skips.
         """
-        return self._read_each(lambda file: file["digests"][:])
+        return self._read_all(lambda file: file["digests"][:])
 
-    def _read_each(self, read: Callable[[h5py.File], _T]) -> Iterator[_T]:
-        for path in sorted(self.folder.glob("*.h5")):
-            found = None
-            with (
-                contextlib.suppress(OSError, KeyError, ValueError, RuntimeError),
-                h5py.File(path, "r", locking=False) as file,
-            ):
-                found = read(file)
-            if found is not None:
-                yield found
+    def remove_damaged(self) -> int:
+        """Read every part and remove the damaged ones, so that their images are embedded again; returns how many."""
+        damaged = [path for path in self._paths() if _read(path, _read_rows) is None]
+        for path in damaged:
+            path.unlink()
+        return len(damaged)
 
     def remove(self) -> None:
         """Remove these parts once the store holds them, and the folder around them if nothing else is in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
         if self.root.is_dir() and not any(self.root.iterdir()):
             self.root.rmdir()
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("*.h5"))
+
+    def _read_all(self, read: Callable[[h5py.File], _T]) -> Iterator[_T]:
+        for path in self._paths():
+            found = _read(path, read)
+            if found is not None:
+                yield found
 
 
 def find_root(store: Path) -> Path:
@@ -122,6 +127,13 @@ def find_unfinished(store: Path) -> list[Parts]:
         except (OSError, ValueError, KeyError, TypeError):
             continue  # written by another version
     return found
+
+
+def _read(path: Path, read: Callable[[h5py.File], _T]) -> _T | None:
+    """What a function reads from a part; None where the part is damaged."""
+    with contextlib.suppress(OSError, KeyError, ValueError, RuntimeError), h5py.File(path, "r", locking=False) as file:
+        return read(file)
+    return None
 
 
 def _read_rows(file: h5py.File) -> Rows:

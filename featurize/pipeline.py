@@ -1,101 +1,180 @@
-"""The coordinator: finds what is not embedded yet, hands it out in units, and alone writes.
+"""The coordinator: finds images that are not embedded yet, sends them out in units, and alone writes.
 
-Rows are keyed by the digest of an image's bytes. What an earlier store or the parts of an interrupted run
-already hold is not embedded again, under whatever name the image goes now.
+Rows are identified by the digest of an image's bytes. What the store or the parts of an interrupted run already hold is
+not embedded again, whatever the image's name is now.
 """
 
 import datetime
-from collections.abc import Iterable, Mapping
+import math
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cache.changes import find_changes, find_missing
 from cache.digest_memo import DigestMemo
 from cache.images import DICOM_SUFFIXES, Image, Listing, find_images, identify
 from cache.lock import locked
 from cache.parts import Parts
-from cache.rows import Rows
+from cache.provenance import Provenance
 from cache.store import FeatureStore
-from cache.support.errors import UserError
+from cache.support.errors import NotInstalledError, StoreError, UserError
+from cache.support.files import require_room
 from cache.support.messages import some
 from cache.support.reporting import report, warn
 from cache.support.versions import installed_versions
 from cache.verify import verify_store
 from cache.writer import write_store
-from featurize.decoding.dicom import EXTRA, is_installed
-from featurize.engines.base import choose
+from featurize.decoding.dicom import PIP_LINE, is_installed
+from featurize.engines.registry import choose_engine, list_distributions
 from featurize.prepared_network import Network, has_network, prepare_network
 from featurize.request import Request, refuse_other_features, refuse_other_options
-from featurize.workers import Work, embed_pending
+from featurize.workers import embed_images
 
-VERSIONS = ("h5py", "keras", "numpy", "openvino", "pillow", "pydicom", "tensorflow", "tensorflow-cpu")
+LIBRARIES = ("h5py", "keras", "numpy", "pillow", "pydicom")
+"""Libraries whose versions a store records, besides those of the engines."""
+
+LARGE_BYTES = 10**9
+"""From this size on, the size of a store is reported before it is made."""
 
 
 def make_features(
-    data: Path,
-    path: Path,
-    given: Mapping[str, Any],
+    data: str | os.PathLike[str],
+    store: str | os.PathLike[str],
     *,
+    backbone: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    size: int | None = None,
+    layer: str | int | None = None,
+    pooling: str | None = None,
+    engine: str | None = None,
+    precision: str | None = None,
+    dtype: str | None = None,
     workers: int | None = None,
     rebuild: bool = False,
 ) -> FeatureStore:
-    """Bring a store up to date with a data folder.
+    """Embed every image of a data folder into a feature store, or bring a store up to date.
 
-    Killed at any moment, it goes on from its finished units when it is run again.
+    Killed at any moment, the next call continues from the finished units. An option that is None follows the store if
+    there is one, and has its default otherwise.
 
     Parameters
     ----------
-    data : Path
+    data : str or Path
         The data folder; see `cache.images`.
-    path : Path
+    store : str or Path
         The store to make or to bring up to date.
-    given : mapping
-        Which features: the options that were given, under the names in `featurize.request.DEFAULTS`.
+    backbone : str, optional
+        A Keras application in any case; ``densenet121`` by default.
+    weights : str or Path, optional
+        ``imagenet`` (the default), ``random:SEED`` or a file; see `featurize.weights.load_weights`.
+    size : int, optional
+        Side of the square image that the network sees, in pixels; 224 by default.
+    layer : str or int, optional
+        Name or index of the layer to cut after; the last by default.
+    pooling : str, optional
+        ``avg`` (the default), ``max`` or ``gem``; several as in ``avg,gem``; ``none`` stores maps.
+    engine : str, optional
+        One of `featurize.engines.registry.ENGINES`, or ``auto``, the default.
+    precision : str, optional
+        ``float32``, ``bfloat16``, ``float16``, or ``auto``, the default: the fastest of the machine.
+    dtype : str, optional
+        How numbers are stored, ``float32`` or ``float16``. The default is float32, and float16 for maps.
     workers : int, optional
-        Processes; one a core if not given. TensorFlow runs in one a GPU, or in one. Within
-        ``joblib.parallel_config("dask")``, or with another backend, they are that cluster's, where every worker sees
-        the same paths.
+        Processes. By default OpenVINO has one per core, and TensorFlow one per GPU, or one. Within
+        ``joblib.parallel_config("dask")``, or with another backend, they are those of that cluster, whose workers must
+        see the same paths.
     rebuild : bool
-        Let a store that holds other features be replaced.
+        Replace a store that holds other features, and build a network that is missing beside it.
 
     Returns
     -------
     FeatureStore
+        The finished store.
 
     Raises
     ------
-    UserError
-        The data, the weights or the request is at fault, the store holds other features or is being written.
+    DataError
+        The data folder is at fault.
+    ParameterError
+        An option has an unknown value, or the weights cannot be had.
+    StoreError
+        The store holds other features, is damaged, or another process writes it.
+    NotInstalledError
+        The engine, or what reads DICOM files, is not installed.
+
+    Examples
+    --------
+    >>> store = make_features("my_images", "my_images.h5", weights="imagenet")  # doctest: +SKIP
+    >>> store.split("train").embeddings.shape  # doctest: +SKIP
+    (70108, 1024)
     """
-    seen = DigestMemo(path)
-    images = find_images(data)
-    _require_dicom(images)
-    try:
-        listings = identify(images, seen)
-    finally:
-        seen.save()  # a stop must not cost the reading of a hundred thousand files
-    job = _Job(data, path, dict(given), rebuild, workers, images, listings)
-    store = job.find_finished()
-    if store is None:
+    given = {
+        "backbone": backbone,
+        "weights": None if weights is None else os.fspath(weights),
+        "size": size,
+        "layer": None if layer is None else str(layer),
+        "pooling": pooling,
+        "engine": engine,
+        "precision": precision,
+        "dtype": dtype,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    path = Path(store)
+    update = _Update(path, _Folder.read(Path(data), path), options, workers, rebuild)
+    finished = update.find_finished()
+    if finished is None:
         with locked(path):
-            # Another writer may have ended between the look and the claim.
-            store = job.find_finished() or job.update()
-    return store
+            # Another writer may have ended between the first look and the lock.
+            finished = update.find_finished() or update.run()
+    return finished
 
 
 @dataclass(frozen=True)
-class _Job:
-    """One call of `make_features`: what was asked, and what is in the data folder."""
+class _Folder:
+    """A data folder: its images, and their digests in the order of the store's rows."""
 
-    data: Path
     path: Path
-    given: dict[str, Any]
-    rebuild: bool
-    workers: int | None
     images: Mapping[str, list[Image]]
     listings: Mapping[str, Listing]
+
+    @classmethod
+    def read(cls, path: Path, store: Path) -> "_Folder":
+        """Find and digest every image; digests of unchanged files are remembered beside the store."""
+        images, memo = find_images(path), DigestMemo(store)
+        _require_dicom(images)
+        try:
+            return cls(path, images, identify(images, memo))
+        finally:
+            memo.save()  # a stop must not cost the reading of a hundred thousand files
+
+    @property
+    def n_images(self) -> int:
+        return sum(len(listing.ids) for listing in self.listings.values())
+
+    def find_pending(self, known: set[bytes]) -> list[Path]:
+        """One path per digest that is not known, in the order of the listing."""
+        pending: dict[bytes, Path] = {}
+        for split, listing in self.listings.items():
+            for image, digest in zip(self.images[split], listing.digests, strict=True):
+                if digest is not None and digest not in known:
+                    pending.setdefault(digest, image.path)
+        return list(pending.values())
+
+
+@dataclass(frozen=True)
+class _Update:
+    """One call of `make_features`."""
+
+    path: Path
+    folder: _Folder
+    options: dict[str, Any]
+    workers: int | None
+    rebuild: bool
 
     def find_finished(self) -> FeatureStore | None:
         """The store, if it certainly is what a run would make."""
@@ -103,59 +182,54 @@ class _Job:
         if store is None or Parts(self.path, store.provenance).folder.exists() or self._lacks_network():
             return None
         if not self.rebuild:
-            refuse_other_options(store, self.given)
-        if not Request.settle(self.given, store, self.rebuild).surely_matches(store) or find_changes(
-            store, self.listings
-        ):
+            refuse_other_options(store, self.options)
+        request = Request.resolve(self.options, store, self.rebuild)
+        if not request.surely_matches(store) or find_changes(store, self.folder.listings):
             return None
         report(f"{self.path}: up to date, nothing to embed ({_describe(store)})")
         return store
 
-    def update(self) -> FeatureStore:
-        """Embed what is missing and pack; the claim is held."""
+    def run(self, is_retry: bool = False) -> FeatureStore:
+        """Embed what is missing and write the store; the lock is held."""
         store = self._open()
-        request = Request.settle(self.given, store, self.rebuild)
+        request = Request.resolve(self.options, store, self.rebuild)
         if self._is_damaged(store):
             store = None
-        known = store and request.surely_matches(store) and not self._lacks_network()
-        network = None if known else _prepare(request, self.path)
-        provenance = (
-            request.to_provenance(network.cut, network.choice) if network else store.provenance if store else None
-        )
-        assert provenance is not None
-        if store and store.provenance != provenance:
-            if not self.rebuild:
-                refuse_other_features(store, provenance)
-            store = None
+        network = None
+        if store and request.surely_matches(store) and not self._lacks_network():
+            provenance, shape = store.provenance, _find_shape(store)
+        else:
+            network = _prepare(request, self.path)
+            provenance, shape = request.to_provenance(network.cut, network.engine), network.cut.shape
         if store and not self.rebuild:
+            refuse_other_features(store, provenance)
             self._refuse_loss(store)
-        parts = Parts(self.path, provenance)
-
-        def sources() -> Iterable[Rows]:
-            return chain(store.blocks() if store else (), parts)
-
-        record = request.to_record() | {
-            "data": str(self.data.absolute()),
-            "made": datetime.datetime.now().isoformat("T", "seconds"),
-            "versions": installed_versions(*VERSIONS),
-        }
-        pending = _pending(self.images, self.listings, sources())
+        if store and store.provenance != provenance:
+            store = None
+        parts, record = Parts(self.path, provenance), self._record(request)
+        pending = self.folder.find_pending(_read_known(store, parts))
         if pending:
             network = network or _prepare(request, self.path)
             if store:
-                refuse_other_features(store, request.to_provenance(network.cut, network.choice))
+                refuse_other_features(store, request.to_provenance(network.cut, network.engine))
+            self._check_room(pending, provenance, shape)
             parts.start(record)
-            embed_pending(pending, Work(network, request, parts, self.workers), self._count())
-        shape = network.cut.shape if network else next(rows.embeddings.shape[1:] for rows in sources())
-        write_store(self.path, provenance, record, self.listings, sources(), shape)
+            embed_images(pending, network, request, parts, self.workers)
+        sources = chain(store.blocks() if store else (), parts)
+        try:
+            write_store(self.path, provenance, record, self.folder.listings, sources, shape)
+        except UserError:
+            if is_retry or not parts.remove_damaged():
+                raise
+            return self.run(is_retry=True)  # a part had digests that can be read and embeddings that cannot
         made = FeatureStore(self.path)
         parts.remove()
         report(f"{self.path}: {_describe(made)}")
-        _tell_unreadable(made)
+        _warn_of_unreadable(made)
         return made
 
     def _lacks_network(self) -> bool:
-        """Whether the network beside the store is to be built again: `heads export` needs it, adding images may not."""
+        """Whether to build the network beside the store again: `heads export` needs it, adding images may not."""
         return self.rebuild and not has_network(self.path)
 
     def _open(self) -> FeatureStore | None:
@@ -171,60 +245,74 @@ class _Job:
         """Whether any byte is wrong: damage must not be copied under a fresh digest."""
         findings = verify_store(self.path) if store else []
         if findings and not self.rebuild:
-            raise UserError(
+            raise StoreError(
                 f"{self.path}: damaged in {len(findings):,} places (`python -m cache verify` lists them); "
                 "run with --rebuild (make REBUILD=1) to embed it anew, or copy a whole one here"
             )
         return bool(findings)
 
-    def _count(self) -> int:
-        return sum(len(listing.ids) for listing in self.listings.values())
-
     def _refuse_loss(self, store: FeatureStore) -> None:
-        """Say what leaves the store; refuse where it looks like a mistake."""
-        missing = find_missing(store, find_changes(store, self.listings), self.listings, self.data)
+        """Warn of images that leave the store; refuse where it looks like a mistake."""
+        listings = self.folder.listings
+        missing = find_missing(store, find_changes(store, listings), listings, self.folder.path)
         if missing.is_suspect:
             way_out = "name another STORE, or run with --rebuild (make REBUILD=1) if they are to leave it"
-            raise UserError(f"{self.path}: {missing.description}; {way_out}")
+            raise StoreError(f"{self.path}: {missing.description}; {way_out}")
         if missing.description:
             warn(f"{missing.description}; their embeddings leave the store")
+
+    def _check_room(self, pending: list[Path], provenance: Provenance, shape: tuple[int, ...]) -> None:
+        """Report how much there is to do, and refuse what the disk cannot hold."""
+        row_bytes, n_images = math.prod(shape) * np.dtype(provenance.dtype).itemsize, self.folder.n_images
+        require_room(self.path, (len(pending) + n_images) * row_bytes)
+        n_bytes = n_images * row_bytes
+        size = f"; the store will be {n_bytes / 1e9:.1f} GB" if n_bytes > LARGE_BYTES else ""
+        report(f"{len(pending):,} images to embed, {n_images - len(pending):,} need not be{size}")
+
+    def _record(self, request: Request) -> dict[str, Any]:
+        """What is recorded in the store besides the provenance."""
+        return request.to_record() | {
+            "data": str(self.folder.path.absolute()),
+            "made": datetime.datetime.now().isoformat("T", "seconds"),
+            "versions": installed_versions(*sorted((*LIBRARIES, *list_distributions()))),
+        }
+
+
+def _read_known(store: FeatureStore | None, parts: Parts) -> set[bytes]:
+    """Digests of all images that are embedded. Embeddings, which may be many gigabytes, are not read for it."""
+    splits = store.splits.values() if store else ()
+    arrays: Iterator[Any] = chain((split.rows.digests for split in splits), parts.digests())
+    return {digest.tobytes() for array in arrays for digest in array}
+
+
+def _find_shape(store: FeatureStore) -> tuple[int, ...]:
+    """Shape of what the store holds of one image."""
+    return next(iter(store.splits.values())).embeddings.shape[1:]
 
 
 def _require_dicom(images: Mapping[str, list[Image]]) -> None:
     """Refuse DICOM files before anything is made, where nothing can read them."""
     files = [each.path for split in images.values() for each in split if each.path.suffix.lower() in DICOM_SUFFIXES]
     if files and not is_installed():
-        raise UserError(f"{len(files):,} images are DICOM files ({files[0]}), which pydicom reads: {EXTRA}")
+        raise NotInstalledError(f"{len(files):,} images are DICOM files ({files[0]}), which pydicom reads: {PIP_LINE}")
 
 
 def _prepare(request: Request, path: Path) -> Network:
-    backbone, choice = request.backbone, choose(request.engine, request.precision)
-    network = prepare_network(request, choice, path)
-    cut = network.cut
+    """Choose the engine, find or build the network, and report both."""
+    backbone, choice = request.backbone, choose_engine(request.engine, request.precision)
+    network = prepare_network(request, choice.engine, path)
+    cut, engine = network.cut, network.engine
     shape = " x ".join(f"{side:,}" for side in cut.shape)
     report(
         f"{backbone.name}, weights {backbone.weights}, cut after '{cut.layer}', {backbone.pooling} pooling: "
-        f"{shape} features an image of {backbone.size} px"
+        f"{shape} features per image of {backbone.size} px"
     )
     if cut.moved_from:
-        report(
-            f"paths lead around '{cut.moved_from}': cut at '{cut.layer}', the last layer before it where all paths meet"
-        )
+        report(f"other paths pass by '{cut.moved_from}': cut at '{cut.layer}', the last layer before it where all meet")
     if backbone.weights.startswith("random:"):
-        report("note: this network is random, not trained: an honest baseline; WEIGHTS=imagenet or a file does better")
-    report(f"engine {choice.engine}, {choice.precision} ({choice.why})")
+        report("note: this network is random, not trained, a baseline; WEIGHTS=imagenet or a file scores higher")
+    report(f"engine {engine.name}, {engine.precision} ({choice.why})")
     return network
-
-
-def _pending(images: Mapping[str, list[Image]], listings: Mapping[str, Listing], sources: Iterable[Rows]) -> list[Path]:
-    """One path for each digest that no source holds, in the order of the listing."""
-    known = {digest.tobytes() for rows in sources for digest in rows.digests}
-    pending: dict[bytes, Path] = {}
-    for split, listing in listings.items():
-        for image, digest in zip(images[split], listing.digests, strict=True):
-            if digest is not None and digest not in known:
-                pending.setdefault(digest, image.path)
-    return list(pending.values())
 
 
 def _describe(store: FeatureStore) -> str:
@@ -233,11 +321,11 @@ def _describe(store: FeatureStore) -> str:
     return f"{counts}{f', {unreadable:,} unreadable' if unreadable else ''}; fingerprint {store.fingerprint[:16]}"
 
 
-def _tell_unreadable(store: FeatureStore) -> None:
+def _warn_of_unreadable(store: FeatureStore) -> None:
     for name, split in store.splits.items():
         lines = split.describe_unreadable()
         if lines:
             warn(
-                f"{name}: {len(lines):,} images cannot be read; their rows stay, without an embedding ({some(lines)}); "
-                f"`python -m cache status {store.path}` lists them"
+                f"{name}: {len(lines):,} images cannot be read; they keep their rows, without an embedding "
+                f"({some(lines)}); `python -m cache status {store.path}` lists them"
             )

@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 
 from cache.rows import DIGEST_BYTES, OK, UNREADABLE, Rows
 from featurize.decoding.image import Unreadable, decode
-from featurize.engines.base import Engine
+from featurize.prepared_network import Network
 
 UNIT_IMAGES, UNIT_BATCHES, UNIT_BYTES = 128, 8, 32 * 2**20
-"""A unit is so many images, or so many batches where that is more, and no more bytes: a few seconds of work, so little
-is lost to a kill and little time goes into part files."""
+"""Size of a unit: this many images, or this many batches if they are more, and at most this many bytes. That is a few
+seconds of work, so that a kill loses little and part files cost little time."""
 
 STAGES = ("read", "decode", "infer", "write")
-"""Where the time of a unit goes; workers do the first three, the coordinator the last."""
+"""The stages of a unit, for timing. Workers do the first three, the coordinator the last."""
 
 
 def unit_images(batch: int, shape: tuple[int, ...]) -> int:
-    """How many images are a unit: whole batches, fewer where an embedding is a large map.
+    """Number of images in a unit: whole batches, fewer where an embedding is a large map.
 
     >>> unit_images(2, (1024,)), unit_images(128, (1024,)), unit_images(16, (16, 16, 864))
     (128, 1024, 32)
@@ -36,9 +36,9 @@ def unit_images(batch: int, shape: tuple[int, ...]) -> int:
 
 
 def divide(paths: list[Path], processes: int, batch: int, step: int) -> list[list[Path]]:
-    """Divide the work: one batch for each process first, so that the first images come soon, then whole units.
+    """Divide the work into units: first one batch per process, so that the first images come soon, then whole units.
 
-    Towards the end units grow smaller, down to an eighth, so that no process works long while others have nothing left.
+    Towards the end the units become smaller, down to an eighth, so that all processes end at about the same time.
 
     >>> [len(unit) for unit in divide([Path()] * 200, processes=2, batch=4, step=32)]
     [4, 4, 32, 32, 32, 24, 20, 16, 12, 8, 4, 4, 4, 4]
@@ -55,41 +55,42 @@ def divide(paths: list[Path], processes: int, batch: int, step: int) -> list[lis
 
 @dataclass(frozen=True)
 class Unit:
-    """A finished unit: its rows, and the seconds of each stage that led to them."""
+    """A finished unit: its rows, and the seconds that each stage took."""
 
     rows: Rows
     seconds: dict[str, float]
 
 
-def embed_unit(engine: Engine, paths: list[Path], size: int, shape: tuple[int, ...], dtype: str) -> Unit:
+def embed_unit(network: Network, paths: list[Path], size: int, dtype: str, threads: int = 1) -> Unit:
     """Read, decode and embed some images.
 
     Parameters
     ----------
-    engine : Engine
+    network : Network
     paths : list of Path
         The image files.
     size : int
-        Side of the images that the engine takes, in pixels.
-    shape : tuple of int
-        Of an embedding.
+        Side of the images that the network takes, in pixels.
     dtype : str
-        The type that embeddings are stored in.
+        Type in which embeddings are stored.
+    threads : int
+        Threads that read and decode.
 
     Returns
     -------
     Unit
-        One row a path, in their order, keyed by the bytes that were read. An image that cannot be decoded
-        has a row too, with the reason; a file that has vanished has none, because nothing is known of its bytes.
+        One row per path, in the same order, with the digest of the bytes that were read. An image that cannot be
+        decoded has a row too, with the reason. A file that has vanished has none, because its bytes are unknown.
     """
     begun = time.perf_counter()
     images: list[_Image] = []
-    outputs, inferring = [np.empty((0, *shape), np.float32)], 0.0
-    for batch in _in_batches(_load_all(paths, size, engine.threads), engine.batch):
+    shape, inferring = network.cut.shape, 0.0
+    outputs = [np.empty((0, *shape), np.float32)]
+    for batch in _in_batches(_load_all(paths, size, threads), network.engine.batch):
         pictures = [image.pixels for image in batch if image.pixels is not None]
         had = time.perf_counter()
         if pictures:
-            outputs.append(engine(np.stack(pictures)))
+            outputs.append(network.embed(np.stack(pictures)))
         inferring += time.perf_counter() - had
         images.extend(replace(image, pixels=None) for image in batch)
     readable = np.array([not image.reason for image in images], dtype=bool)
@@ -106,7 +107,7 @@ def embed_unit(engine: Engine, paths: list[Path], size: int, shape: tuple[int, .
 
 @dataclass(frozen=True)
 class _Image:
-    """What reading one file gave: pixels, or the reason why there are none; and the seconds it took."""
+    """One file that was read: pixels, or the reason why there are none, and the seconds it took."""
 
     digest: bytes
     pixels: NDArray[np.uint8] | None
@@ -116,7 +117,7 @@ class _Image:
 
 
 def _load_all(paths: list[Path], size: int, threads: int) -> Iterator[_Image]:
-    """Read and decode; with several threads, ahead of whoever asks. A file that has vanished is left out."""
+    """Read and decode; with several threads, ahead of the network. A file that has vanished is left out."""
     load = partial(_load, size=size)
     if threads == 1:
         yield from filter(None, map(load, paths))
@@ -145,7 +146,7 @@ def _in_batches(images: Iterator[_Image], batch_size: int) -> Iterator[list[_Ima
 
 
 def _share(seconds: float, images: list[_Image]) -> dict[str, float]:
-    """Divide the time that passed outside the engine between reading and decoding; threads spend more than passes."""
+    """Divide the time outside the engine between reading and decoding: the sum over threads is more than the time."""
     read, decoded = sum(image.read for image in images), sum(image.decode for image in images)
     part = read / (read + decoded) if images else 0.0
     return {"read": part * seconds, "decode": (1 - part) * seconds}

@@ -20,26 +20,37 @@ from cache.support.command import run_command
 from featurize import pipeline as features
 from featurize import units
 from featurize.backbone import Cut
-from featurize.engines.base import Choice
+from featurize.engines.base import Engine, FrontFiles
+from featurize.engines.registry import Choice
 from featurize.pipeline import make_features
 from featurize.prepared_network import Network
 
 SIZE = 8
 UNIT_IMAGES = 4
-GIVEN = {"weights": "random:0", "size": SIZE, "engine": "tensorflow", "precision": "float32"}
+GIVEN: dict[str, Any] = {"weights": "random:0", "size": SIZE, "engine": "tensorflow", "precision": "float32"}
 
 
 @dataclass(frozen=True)
-class CheapEngine:
-    """From pixels to features, in a given time a unit; removes a folder at its second call if told so."""
+class CheapEngine(Engine):
+    """From pixels to features, in a given time per unit; removes a folder at its second call if it has one to remove."""
 
+    name = "tensorflow"
+    files = ()
+
+    precision: str = "float32"
+    n_gpus: int = 8  # as many processes
     seconds: float = 0.0
     remove: str = ""
     die: bool = False
     batch: int = UNIT_IMAGES
-    threads: int = 1
+    threads = 1
+    layer_precision = "float32"
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    @classmethod
+    def find_native_precision(cls) -> str:
+        return "float32"
+
+    def infer(self, images: np.ndarray, files: FrontFiles) -> np.ndarray:
         if self.die:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.seconds)
@@ -53,9 +64,9 @@ class CheapEngine:
 def install(patch: Any, engine: CheapEngine | None = None) -> None:
     """Put the cheap network in the place of the real one; `patch` sets an attribute."""
     cut = Cut("0" * 64, "relu", "densenet", shape=(2 * SIZE * 3,), n_weights=0)
-    # As many processes as GPUs.
-    network = Network(cut, Choice("tensorflow", "float32", "cheap", n_gpus=8), engine or CheapEngine())
-    patch(features, "_prepare", lambda *args: network)
+    network = Network(cut, engine or CheapEngine(), FrontFiles(Path("nowhere"), "cheap"))
+    patch(features, "choose_engine", lambda *args: Choice(network.engine, "cheap"))
+    patch(features, "prepare_network", lambda *args: network)
     patch(units, "UNIT_IMAGES", UNIT_IMAGES)
     patch(units, "UNIT_BATCHES", 1)
 
@@ -91,13 +102,13 @@ def main() -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    install(setattr, CheapEngine(args.seconds, args.remove))
+    install(setattr, CheapEngine(seconds=args.seconds, remove=args.remove))
     if args.die_at:
         _die_at(args.die_at[0], int(args.die_at[1]), args.die_at[2])
     if args.largest_file:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (args.largest_file, args.largest_file))
-    make_features(args.data, args.store, GIVEN, workers=args.workers)
+    make_features(args.data, args.store, **GIVEN, workers=args.workers)
 
 
 if __name__ == "__main__":

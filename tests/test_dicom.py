@@ -224,5 +224,5 @@ def test_dicom_files_that_nothing_can_read_are_refused_before_anything_is_made(
     (tmp_path / "data" / "train" / "a.dcm").write_bytes((FILES / "MR_small.dcm").read_bytes())
     monkeypatch.setattr(features, "is_installed", lambda: False)
     with pytest.raises(UserError, match=r"1 images are DICOM files .*: pip install pydicom"):
-        make_features(tmp_path / "data", tmp_path / "s.h5", {})
+        make_features(tmp_path / "data", tmp_path / "s.h5")
     assert not list(tmp_path.glob("s.h5*"))

@@ -19,8 +19,11 @@ from joblib import cpu_count
 
 from cache.support.errors import UserError
 from featurize.backbone import Backbone
-from featurize.engines import base as engines
-from featurize.engines.base import BATCH, Choice, Engine, TensorFlowEngine, choose, engine_on
+from featurize.engines import tensorflow as tensorflow_engine
+from featurize.engines.gpu_lock import lock_gpu
+from featurize.engines.openvino import import_openvino
+from featurize.engines.registry import ENGINES, choose_engine, find_engine
+from featurize.isolated_process import call_isolated
 from featurize.prepared_network import Network, prepare_network
 from featurize.request import Request
 from featurize.units import embed_unit
@@ -55,40 +58,45 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Net
     def make(engine: str, precision: str = "float32") -> Network:
         if engine == "openvino" and find_spec("openvino") is None:
             pytest.skip("openvino is not installed")
-        return prepare_network(REQUEST, Choice(engine, precision, ""), folder / f"{engine}.{precision}.h5")
+        return prepare_network(REQUEST, find_engine(engine)(precision), folder / f"{engine}.{precision}.h5")
 
     return make
 
 
-@pytest.fixture(scope="module", params=["openvino", "tensorflow"])
-def engine(request: pytest.FixtureRequest, beside: Callable[[str], Network]) -> Engine:
-    return beside(request.param).engine
+@pytest.fixture(scope="module", params=ENGINES)
+def network(request: pytest.FixtureRequest, beside: Callable[[str], Network]) -> Network:
+    return beside(request.param)
 
 
-def test_an_engine_agrees_with_keras(engine: Engine) -> None:
+def test_an_engine_agrees_with_keras(network: Network) -> None:
     expected = keras_embeddings(5)
-    np.testing.assert_allclose(engine(images(5)), expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
+    np.testing.assert_allclose(network.embed(images(5)), expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
 
 
-def test_an_embedding_depends_on_its_image_alone(engine: Engine) -> None:
-    many = images(2 * BATCH + 3)
-    expected = engine(many)
+def test_an_embedding_depends_on_its_image_alone(network: Network) -> None:
+    many = images(2 * network.engine.batch + 3)
+    expected = network.embed(many)
     assert expected.shape == (len(many), 1024)
-    np.testing.assert_array_equal(engine(many[::-1])[::-1], expected)
-    np.testing.assert_array_equal(engine(many[7:8]), expected[7:8])
+    np.testing.assert_array_equal(network.embed(many[::-1])[::-1], expected)
+    np.testing.assert_array_equal(network.embed(many[5:6]), expected[5:6])
 
 
-def test_an_engine_travels_without_its_network(engine: Engine) -> None:
+def test_a_network_travels_without_its_numbers(network: Network) -> None:
     import pickle
 
-    sent = pickle.dumps(engine)
+    sent = pickle.dumps(network)
     assert len(sent) < 1000
-    np.testing.assert_array_equal(pickle.loads(sent)(images(2)), engine(images(2)))
+    np.testing.assert_array_equal(pickle.loads(sent).embed(images(2)), network.embed(images(2)))
+
+
+def test_an_engine_finds_the_files_that_it_says_it_runs(network: Network) -> None:
+    assert network.engine.files
+    assert all((network.files.folder / name).is_file() for name in network.engine.files)
 
 
 def test_tensorflow_computes_in_bfloat16_as_a_gpu_would(beside: Callable[[str, str], Network]) -> None:
     # On a CPU it is slow, and the same arithmetic.
-    coarse, exact = beside("tensorflow", "bfloat16").engine(images(2)), keras_embeddings(2)
+    coarse, exact = beside("tensorflow", "bfloat16").embed(images(2)), keras_embeddings(2)
     cosine = (exact * coarse).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(coarse, axis=1)
     assert coarse.dtype == np.float32
     assert 0.99 < cosine.min() < 1 - 1e-9
@@ -106,15 +114,15 @@ def test_gpus_are_chosen_with_the_arithmetic_that_all_of_them_have(
         tf.config.PhysicalDevice("a", "GPU"): {"device_name": "NVIDIA A", "compute_capability": capability},
         tf.config.PhysicalDevice("b", "GPU"): {"device_name": "NVIDIA B", "compute_capability": (9, 0)},
     }
-    monkeypatch.setattr(engines, "has_nvidia_device", lambda: True)
+    monkeypatch.setattr(tensorflow_engine, "has_nvidia_device", lambda: True)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(details))
     monkeypatch.setattr(tf.config.experimental, "get_device_details", details.get)
-    choice = choose("auto", "auto")
-    assert (choice.engine, choice.precision, choice.processes()) == ("tensorflow", precision, 2)
-    assert [choice.processes(workers) for workers in (1, 5)] == [1, 2]
+    choice = choose_engine("auto", "auto")
+    engine = choice.engine
+    assert (engine.name, engine.precision, engine.count_processes()) == ("tensorflow", precision, 2)
+    assert [engine.count_processes(workers) for workers in (1, 5)] == [1, 2]
     assert choice.why == f"on 2 x NVIDIA A; {precision} is its fastest arithmetic here"
-    engine = engine_on(choice, Path("network"))
-    assert engine.batch == engines.GPU_BATCH
+    assert engine.batch == tensorflow_engine.GPU_BATCH
     assert engine.threads == max(1, cpu_count() // 2)
 
 
@@ -123,28 +131,28 @@ def test_what_a_gpu_runs_gives_the_same_embeddings_on_a_cpu(
 ) -> None:
     import tensorflow as tf
 
-    engine = beside("tensorflow").engine
-    assert isinstance(engine, TensorFlowEngine)
+    network = beside("tensorflow")
+    on_gpus = replace(network, engine=replace(network.engine, n_gpus=2))
     taken: list[str] = []
     expected = keras_embeddings(4)
+    monkeypatch.setattr(tensorflow_engine, "GPU_BATCH", 3)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["first", "second"])
     monkeypatch.setattr(tf.config, "set_visible_devices", lambda devices, kind: taken.extend(devices))
-    compiled = replace(engine, batch=3)(images(4))  # through XLA
+    compiled = on_gpus.embed(images(4))  # through XLA
     np.testing.assert_allclose(compiled, expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
     assert taken == ["first"]
 
 
 def test_each_process_takes_a_gpu_of_its_own(tmp_path: Path) -> None:
-    from featurize.engines.base import _claim_gpu
-
-    assert [_claim_gpu(tmp_path, 3) for _ in range(3)] == [0, 1, 2]
+    assert [lock_gpu(tmp_path, 3) for _ in range(3)] == [0, 1, 2]
 
 
-def test_threads_that_decode_change_nothing(beside: Callable[[str], Network], phantoms: Path) -> None:
-    engine = beside("tensorflow").engine
-    assert isinstance(engine, TensorFlowEngine)
+def test_threads_that_decode_change_nothing(
+    beside: Callable[[str], Network], phantoms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorflow_engine, "BATCH", 4)
     paths = [*sorted((phantoms / "train").iterdir()), Path("vanished.jpg")]
-    one, several = (embed_unit(replace(engine, threads=n, batch=4), paths, 32, (1024,), "float32") for n in (1, 3))
+    one, several = (embed_unit(beside("tensorflow"), paths, 32, "float32", threads=n) for n in (1, 3))
     np.testing.assert_array_equal(one.rows.digests, several.rows.digests)
     np.testing.assert_array_equal(one.rows.embeddings, several.rows.embeddings)
 
@@ -152,25 +160,25 @@ def test_threads_that_decode_change_nothing(beside: Callable[[str], Network], ph
 @needs_openvino
 def test_threads_of_one_process_do_not_disturb_each_other(beside: Callable[[str], Network]) -> None:
     # As Dask's workers do: they run several tasks in a process.
-    engine, many = beside("openvino").engine, images(24)
-    expected = engine(many)
+    network, many = beside("openvino"), images(24)
+    expected = network.embed(many)
     with ThreadPoolExecutor(4) as pool:
-        for start, found in zip(range(0, 24, 4), pool.map(engine, np.split(many, 6)), strict=True):
+        for start, found in zip(range(0, 24, 4), pool.map(network.embed, np.split(many, 6)), strict=True):
             np.testing.assert_array_equal(found, expected[start : start + 4])
 
 
 @needs_openvino
 def test_openvino_cannot_report_its_use() -> None:
-    engines._openvino()
+    import_openvino()
     with pytest.raises(ImportError):
         import openvino_telemetry  # noqa: F401
 
 
 @needs_openvino
 def test_bfloat16_stays_close_where_the_machine_has_it(beside: Callable[[str, str], Network]) -> None:
-    if choose("openvino", "auto").precision != "bfloat16":
+    if choose_engine("openvino", "auto").engine.precision != "bfloat16":
         pytest.skip("this CPU does not compute in bfloat16")
-    exact, coarse = keras_embeddings(8), beside("openvino", "bfloat16").engine(images(8))
+    exact, coarse = keras_embeddings(8), beside("openvino", "bfloat16").embed(images(8))
     cosine = (exact * coarse).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(coarse, axis=1)
     assert cosine.min() > 0.999
 
@@ -180,9 +188,10 @@ def test_the_coordinator_never_loads_tensorflow(phantoms: Path, tmp_path: Path) 
     # A script that does not look whether it is the main one: no other process may run it again.
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys; from pathlib import Path; from featurize.pipeline import make_features\n"
+        "import logging, sys; from featurize import make_features\n"
+        "logging.basicConfig(level='INFO', stream=sys.stdout)\n"
         "given = {'backbone': 'mobilenet', 'weights': 'random:0', 'size': 32, 'engine': 'openvino'}\n"
-        "make_features(Path(sys.argv[1]), Path(sys.argv[2]), given, workers=2)\n"
+        "make_features(sys.argv[1], sys.argv[2], **given, workers=2)\n"
         "assert 'tensorflow' not in sys.modules\n"
     )
     command = [sys.executable, script, phantoms, tmp_path / "s.h5"]
@@ -193,7 +202,7 @@ def test_the_coordinator_never_loads_tensorflow(phantoms: Path, tmp_path: Path) 
 
 
 def test_the_process_that_builds_a_network_ends_with_its_caller(tmp_path: Path) -> None:
-    code = "import time; from featurize import prepared_network; prepared_network._run_apart(time.sleep, 60)"
+    code = "import time; from featurize.isolated_process import call_isolated; call_isolated(time.sleep, 60, task='')"
     caller = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     deadline = time.monotonic() + 30
     while not (children := _children(caller.pid)) and time.monotonic() < deadline:
@@ -222,22 +231,45 @@ def test_a_network_that_cannot_be_built_apart_is_one_line(phantoms: Path, tmp_pa
 
 @needs_openvino
 def test_a_damaged_network_beside_a_store_is_built_again(tmp_path: Path) -> None:
-    choice, store = Choice("openvino", "float32", ""), tmp_path / "s.h5"
-    before = prepare_network(REQUEST, choice, store)
-    expected = before.engine(images(3))
+    engine, store = find_engine("openvino")("float32"), tmp_path / "s.h5"
+    before = prepare_network(REQUEST, engine, store)
+    expected = before.embed(images(3))
     path = tmp_path / "s.h5.network" / "front.bin"
     data = bytearray(path.read_bytes())
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    engines._mine.key = None
-    after = prepare_network(REQUEST, choice, store)
+    after = prepare_network(REQUEST, engine, store)
     assert after.cut == before.cut
-    np.testing.assert_array_equal(after.engine(images(3)), expected)
+    assert after.files != before.files  # so that no process runs the damaged one that it has opened
+    np.testing.assert_array_equal(after.embed(images(3)), expected)
+
+
+def test_another_network_at_the_same_place_is_the_one_that_runs(network: Network, tmp_path: Path) -> None:
+    # A notebook that rebuilds a store with other weights keeps its process, and joblib keeps the workers.
+    first, second = (
+        prepare_network(
+            replace(REQUEST, backbone=replace(REQUEST.backbone, weights=weights), weights_source=weights),
+            network.engine,
+            tmp_path / "s.h5",
+        ).embed(images(2))
+        for weights in ("random:1", "random:2")
+    )
+    assert not np.array_equal(first, second)
+
+
+def test_a_process_that_is_ended_from_outside_is_one_line() -> None:
+    with pytest.raises(UserError, match="the process that sleeps was ended, most likely for lack of memory"):
+        call_isolated(os._exit, 9, task="sleeps")
+
+
+def test_what_another_process_raises_is_raised_here() -> None:
+    with pytest.raises(ValueError, match="invalid literal"):
+        call_isolated(int, "no number", task="reads a number")
 
 
 def test_auto_is_settled_and_explained() -> None:
-    choice = choose("auto", "auto")
-    assert choice.engine in ("openvino", "tensorflow")
-    assert choice.precision in ("float32", "bfloat16")
+    choice = choose_engine("auto", "auto")
+    assert choice.engine.name in ENGINES
+    assert choice.engine.precision in ("float32", choice.engine.find_native_precision())
     assert choice.why
 
 
@@ -255,4 +287,4 @@ def test_auto_is_settled_and_explained() -> None:
 )
 def test_an_unknown_choice_lists_the_right_ones(engine: str, precision: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        choose(engine, precision)
+        choose_engine(engine, precision)

@@ -51,7 +51,7 @@ def template(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of two poolings with a run of every head, each exported."""
     place = tmp_path_factory.mktemp("export")
     shutil.copytree(phantoms, place / "data")
-    make_features(place / "data", place / "s.h5", SMALL)
+    make_features(place / "data", place / "s.h5", **SMALL)
     for name in EMBEDDING_HEADS:
         # Neighbours are all the training images: which is nearest is rounding, so alike does a random network see them.
         fit(place, name)

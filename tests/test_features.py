@@ -2,6 +2,9 @@
 
 import re
 import shutil
+import subprocess
+import sys
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ import cheap
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import reported, warned
+from conftest import ROOT, reported, warned
 from joblib import parallel_config
 
 from cache.parts import Parts
@@ -29,13 +32,13 @@ SMALL = {"backbone": "mobilenet", "weights": "random:0", "size": 32, "engine": E
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each run embeds."""
     counts: list[int] = []
-    embed = features.embed_pending
+    embed = features.embed_images
 
-    def count(pending: list[Path], *args: Any) -> None:
-        counts.append(len(pending))
-        embed(pending, *args)
+    def count(paths: list[Path], *args: Any) -> None:
+        counts.append(len(paths))
+        embed(paths, *args)
 
-    monkeypatch.setattr(features, "embed_pending", count)
+    monkeypatch.setattr(features, "embed_images", count)
     return counts
 
 
@@ -46,7 +49,7 @@ def template(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         import tensorflow  # noqa: F401  # so that no network is built apart, which would load it each time
     folder = tmp_path_factory.mktemp("features")
     shutil.copytree(phantoms, folder / "data")
-    make_features(folder / "data", folder / "s.h5", SMALL, workers=1)
+    make_features(folder / "data", folder / "s.h5", **SMALL, workers=1)
     return folder
 
 
@@ -58,7 +61,7 @@ def place(template: Path, tmp_path: Path) -> Path:
 
 
 def make(place: Path, **given: Any) -> FeatureStore:
-    return make_features(place / "data", place / "s.h5", {**SMALL, **given})
+    return make_features(place / "data", place / "s.h5", **{**SMALL, **given})
 
 
 def first(place: Path) -> Path:
@@ -79,7 +82,7 @@ def test_a_second_run_does_nothing(place: Path, embedded: list[int]) -> None:
 
 
 def test_options_that_are_left_open_follow_the_store(place: Path, embedded: list[int]) -> None:
-    store = make_features(place / "data", place / "s.h5", {})
+    store = make_features(place / "data", place / "s.h5")
     assert embedded == []
     assert store.provenance.backbone == "mobilenet"
 
@@ -116,6 +119,61 @@ def test_a_changed_image_is_embedded_again_and_a_removed_one_leaves(place: Path,
     assert "1 of the store's images are not in" in told[0]
 
 
+def test_finding_what_is_missing_reads_no_embedding_of_the_store(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_read, read = [0], np.fromfile
+
+    def count(*args: Any, **kwargs: Any) -> np.ndarray:
+        array = read(*args, **kwargs)
+        n_read[0] += array.nbytes
+        return array
+
+    before = FeatureStore(place / "s.h5")
+    monkeypatch.setattr(np, "fromfile", count)
+    (place / "data" / "train" / "zz_new.jpg").write_bytes(first(place).read_bytes() + b"new")
+    make(place)
+    # Once, to write the new store.
+    assert n_read[0] == sum(split.embeddings.nbytes for split in before.splits.values())
+
+
+def test_finding_what_is_missing_reads_no_embedding_of_a_part(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import h5py
+
+    reads, read = Counter[str](), h5py.Dataset.__getitem__
+
+    def count(self: h5py.Dataset, *args: Any) -> Any:
+        if self.name == "/embeddings":
+            reads[self.file.filename] += 1
+        return read(self, *args)
+
+    finished = FeatureStore(place / "s.h5")
+    parts = Parts(place / "s.h5", finished.provenance)
+    for split in finished.splits.values():
+        parts.add(split.rows)
+    (place / "s.h5").unlink()
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", count)
+    assert make(place).content == finished.content
+    # Once, to write the new store.
+    assert list(reads.values()) == [1, 1, 1]
+
+
+def test_a_part_of_which_only_embeddings_are_damaged_is_embedded_again(place: Path, embedded: list[int]) -> None:
+    import h5py
+
+    finished = FeatureStore(place / "s.h5")
+    parts = Parts(place / "s.h5", finished.provenance)
+    for split in finished.splits.values():
+        parts.add(split.rows)
+    (place / "s.h5").unlink()
+    path = max(parts.folder.iterdir(), key=lambda path: path.stat().st_size)
+    with h5py.File(path) as file:
+        at = file["embeddings"].id.get_chunk_info(0).byte_offset
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    assert make(place).content == finished.content
+    assert embedded == [28]
+
+
 def test_finished_units_of_a_stopped_run_are_not_embedded_again(place: Path, embedded: list[int]) -> None:
     finished = FeatureStore(place / "s.h5")
     parts = Parts(place / "s.h5", finished.provenance)
@@ -135,7 +193,7 @@ def test_unreadable_images_keep_their_rows_and_are_told(place: Path) -> None:
         split = make(place).split("train")
     assert np.flatnonzero(~split.readable).tolist() == [3, 5]
     assert split.ids == [path.stem for path in paths]
-    assert "train: 2 images cannot be read; their rows stay" in told[0]
+    assert "train: 2 images cannot be read; they keep their rows" in told[0]
     assert f"{paths[3].stem}: not an image of a known format" in told[0]
 
 
@@ -167,7 +225,7 @@ def test_a_damaged_file_of_any_kind_stops_nothing(tmp_path: Path, monkeypatch: p
         path.with_name(path.name.replace("whole", "torn")).write_bytes(left)
     cheap.install(monkeypatch.setattr)
     with warned() as told:
-        store = make_features(tmp_path / "data", tmp_path / "s.h5", cheap.GIVEN)
+        store = make_features(tmp_path / "data", tmp_path / "s.h5", **cheap.GIVEN)
     split = store.split("train")
     assert len(split.ids) == 2 * len(list(folder.glob("whole_*")))
     assert [id.startswith("whole") for id in split.ids] == split.readable.tolist()
@@ -207,7 +265,7 @@ def test_a_layer_under_another_name_is_the_same_layer(place: Path, embedded: lis
 
 def test_rebuild_replaces_other_features(place: Path, embedded: list[int]) -> None:
     given = {**SMALL, "pooling": "max"}
-    store = make_features(place / "data", place / "s.h5", given, rebuild=True)
+    store = make_features(place / "data", place / "s.h5", **given, rebuild=True)
     assert embedded == [40]
     assert store.provenance.pooling == "max"
 
@@ -216,14 +274,14 @@ def test_processes_give_the_same_embeddings_as_one(place: Path) -> None:
     if find_spec("openvino") is None:
         pytest.skip("openvino is not installed")
     shutil.copytree(place / "s.h5.network", place / "two.h5.network")
-    two = make_features(place / "data", place / "two.h5", SMALL, workers=2)
+    two = make_features(place / "data", place / "two.h5", **SMALL, workers=2)
     assert two.content == FeatureStore(place / "s.h5").content
 
 
 def test_another_backend_of_joblib_gives_the_same_store(place: Path) -> None:
     shutil.copytree(place / "s.h5.network", place / "other.h5.network")
     with parallel_config("threading"):
-        other = make_features(place / "data", place / "other.h5", SMALL, workers=3)
+        other = make_features(place / "data", place / "other.h5", **SMALL, workers=3)
     assert other.content == FeatureStore(place / "s.h5").content
 
 
@@ -233,21 +291,21 @@ def test_progress_tells_rate_time_left_and_where_the_time_goes(
     monkeypatch.setattr("cache.support.progress.LINE_SECONDS", 0)
     cheap.install(monkeypatch.setattr)
     with reported() as told:
-        make_features(phantoms, tmp_path / "s.h5", cheap.GIVEN, workers=1)
+        make_features(phantoms, tmp_path / "s.h5", **cheap.GIVEN, workers=1)
     shares = r"read \d+%, decode \d+%, infer \d+%, write \d+%"
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("embedding")]
     assert len(lines) == 10
     assert re.fullmatch(rf"embedding: 4 of 40, [\d.,]+ images/s, 0:00:\d\d left; {shares}", lines[0])
     assert re.fullmatch(rf"embedding: 40 of 40, [\d.,]+ images/s, 0:00:00 left; {shares}", lines[-1])
-    assert re.fullmatch(rf"40 images embedded in \d+ s \([\d.]+ images/s; {shares}\)", told[1])
+    assert re.fullmatch(rf"40 images embedded in \d+ s \([\d.]+ images/s; {shares}\)", told[-2])
 
 
 def test_an_option_that_differs_is_refused_before_anything_is_built(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "_prepare", lambda *args: pytest.fail("built"))
+    monkeypatch.setattr(features, "prepare_network", lambda *args: pytest.fail("built"))
     with pytest.raises(UserError, match=f"it has engine {ENGINE}, not {OTHER}"):
-        make_features(place / "data", place / "s.h5", {"engine": OTHER})
+        make_features(place / "data", place / "s.h5", engine=OTHER)
 
 
 def test_a_store_of_another_folder_is_not_emptied(place: Path, tmp_path: Path) -> None:
@@ -261,7 +319,7 @@ def test_a_store_of_another_folder_is_not_emptied(place: Path, tmp_path: Path) -
         UserError,
         match=r"split 'train' has vanished|was made from .*, and 26 of the store's images are not in .*; name another STORE",
     ):
-        make_features(tmp_path / "other", place / "s.h5", {})
+        make_features(tmp_path / "other", place / "s.h5")
     assert (place / "s.h5").read_bytes() == before
 
 
@@ -269,7 +327,7 @@ def test_a_split_that_vanishes_is_refused_unless_it_is_meant(place: Path, embedd
     shutil.rmtree(place / "data" / "valid")
     with pytest.raises(UserError, match="split 'valid' has vanished: 6 of the store's images are not in"):
         make(place)
-    store = make_features(place / "data", place / "s.h5", {}, rebuild=True)
+    store = make_features(place / "data", place / "s.h5", rebuild=True)
     assert list(store.splits) == ["train", "test"]
     assert embedded == []
 
@@ -282,20 +340,20 @@ def test_a_finished_store_does_not_need_its_weights_file(place: Path, tmp_path: 
     weights = tmp_path / "mine.weights.h5"
     load_weights(keras.applications.MobileNet, "random:3", 32).save_weights(weights)
     given = {**SMALL, "weights": str(weights)}
-    made = make_features(place / "data", place / "w.h5", given)
+    made = make_features(place / "data", place / "w.h5", **given)
     weights.rename(tmp_path / "renamed.weights.h5")
-    again = make_features(place / "data", place / "w.h5", {})
+    again = make_features(place / "data", place / "w.h5")
     first(place).rename(place / "data" / "valid" / "moved.jpg")
-    moved = make_features(place / "data", place / "w.h5", {})
+    moved = make_features(place / "data", place / "w.h5")
     assert embedded == [40]
     assert made.fingerprint == again.fingerprint == moved.fingerprint
     (place / "data" / "valid" / "new.jpg").write_bytes((place / "data" / "valid" / "moved.jpg").read_bytes() + b"new")
-    make_features(place / "data", place / "w.h5", {})
+    make_features(place / "data", place / "w.h5")
     assert embedded == [40, 1]
     shutil.rmtree(place / "w.h5.network")
     (place / "data" / "valid" / "other.jpg").write_bytes((place / "data" / "valid" / "new.jpg").read_bytes() + b"other")
     with pytest.raises(UserError, match=r"mine\.weights\.h5': no such file"):
-        make_features(place / "data", place / "w.h5", {})
+        make_features(place / "data", place / "w.h5")
 
 
 def test_a_split_of_unreadable_images_alone_makes_a_store_that_opens(place: Path) -> None:
@@ -310,7 +368,7 @@ def test_a_split_of_unreadable_images_alone_makes_a_store_that_opens(place: Path
 
 def test_several_poolings_stand_side_by_side_from_one_run(place: Path, embedded: list[int]) -> None:
     both, gem = (
-        make_features(place / "data", place / name, {**SMALL, "pooling": pooling})
+        make_features(place / "data", place / name, **SMALL | {"pooling": pooling})
         for name, pooling in (("both.h5", "gem,avg"), ("gem.h5", "gem"))
     )
     assert embedded == [40, 40]
@@ -324,9 +382,9 @@ def test_several_poolings_stand_side_by_side_from_one_run(place: Path, embedded:
     with pytest.raises(UserError, match="no embeddings of pooling 'max'; there are avg, gem"):
         split.pooled("max")
     # A store that has more than is asked for has what is asked for.
-    make_features(place / "data", place / "both.h5", {"pooling": "avg"})
+    make_features(place / "data", place / "both.h5", pooling="avg")
     with pytest.raises(UserError, match="it has pooling avg,gem, not avg,max"):
-        make_features(place / "data", place / "both.h5", {"pooling": "avg,max"})
+        make_features(place / "data", place / "both.h5", pooling="avg,max")
     assert embedded == [40, 40]
 
 
@@ -336,7 +394,7 @@ def test_maps_are_stored_for_what_follows_a_cut(place: Path, embedded: list[int]
     given = {**SMALL, "layer": "conv_pw_1_relu", "pooling": "none"}
     first(place).write_bytes(b"not an image")
     with reported():
-        store = make_features(place / "data", place / "maps.h5", given)
+        store = make_features(place / "data", place / "maps.h5", **given)
     split = store.split("train")
     assert store.has_maps
     assert split.embeddings.shape == (28, 16, 16, 64)
@@ -346,7 +404,7 @@ def test_maps_are_stored_for_what_follows_a_cut(place: Path, embedded: list[int]
     assert not verify_store(place / "maps.h5")
     (place / "data" / "valid" / "new.jpg").write_bytes(sorted((place / "data" / "test").iterdir())[0].read_bytes())
     with reported():
-        make_features(place / "data", place / "maps.h5", {})
+        make_features(place / "data", place / "maps.h5")
     assert embedded == [40]
     tail = keras.saving.load_model(place / "maps.h5.network" / "tail.keras")
     assert tail.output_shape == (None, 1, 1, 1024)
@@ -358,16 +416,16 @@ def test_maps_that_the_disk_cannot_hold_are_refused_with_the_number(
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1_000_000}))
     given = {**SMALL, "layer": "conv_pw_1_relu", "pooling": "none"}
     with pytest.raises(UserError, match=r"needs 0\.00262 GB while it is made, its disk has 0\.001 GB free"):
-        make_features(place / "data", place / "maps.h5", given)
+        make_features(place / "data", place / "maps.h5", **given)
     assert not (place / "maps.h5").exists()
 
 
 def test_float16_is_stored_as_asked(place: Path) -> None:
     # Of an early layer: a random MobileNet's last features are too small for float16.
     given = {**SMALL, "layer": "conv_pw_1_relu", "dtype": "float16"}
-    half = make_features(place / "data", place / "half.h5", given)
+    half = make_features(place / "data", place / "half.h5", **given)
     shutil.copytree(place / "half.h5.network", place / "whole.h5.network")
-    whole = make_features(place / "data", place / "whole.h5", {**given, "dtype": "float32"})
+    whole = make_features(place / "data", place / "whole.h5", **given | {"dtype": "float32"})
     assert half.split("test").embeddings.dtype == np.float16
     assert half.fingerprint != whole.fingerprint
     np.testing.assert_array_equal(half.split("test").embeddings, whole.split("test").embeddings.astype(np.float16))
@@ -377,7 +435,7 @@ def test_embeddings_that_do_not_fit_into_float16_are_refused(place: Path) -> Non
     # A random MobileNet's features are about 1e-21: all would become 0.
     shutil.copytree(place / "s.h5.network", place / "half.h5.network")
     with pytest.raises(UserError, match="do not fit into float16; store them as float32"):
-        make_features(place / "data", place / "half.h5", {**SMALL, "dtype": "float16"})
+        make_features(place / "data", place / "half.h5", **SMALL | {"dtype": "float16"})
 
 
 def test_parts_of_other_features_do_not_make_a_finished_store_work(place: Path, embedded: list[int]) -> None:
@@ -428,7 +486,7 @@ def test_damage_is_not_copied_under_a_fresh_digest(place: Path, embedded: list[i
     (place / "data" / "train" / "zz_new.jpg").write_bytes(first(place).read_bytes() + b"new")
     with pytest.raises(UserError, match=r"damaged in 1 places .* run with --rebuild"):
         make(place)
-    make_features(place / "data", place / "s.h5", {}, rebuild=True)
+    make_features(place / "data", place / "s.h5", rebuild=True)
     assert embedded == [41]
 
 
@@ -436,7 +494,7 @@ def test_rebuild_brings_back_a_network_that_is_gone_and_embeds_nothing(place: Pa
     content, network = FeatureStore(place / "s.h5").content, place / "s.h5.network"
     (network / "front.keras").write_bytes(b"damaged")
     for _ in range(2):
-        store = make_features(place / "data", place / "s.h5", {}, rebuild=True)
+        store = make_features(place / "data", place / "s.h5", rebuild=True)
         assert (network / "front.keras").stat().st_size > 1000
         assert store.content == content
     assert embedded == []
@@ -453,9 +511,9 @@ def test_rebuild_looks_at_a_weights_file_that_changed(place: Path, tmp_path: Pat
     weights = tmp_path / "mine.weights.h5"
     load_weights(keras.applications.MobileNet, "random:3", 32).save_weights(weights)
     given = {**SMALL, "weights": str(weights)}
-    old = make_features(place / "data", place / "w.h5", given)
+    old = make_features(place / "data", place / "w.h5", **given)
     load_weights(keras.applications.MobileNet, "random:4", 32).save_weights(weights)
-    new = make_features(place / "data", place / "w.h5", {}, rebuild=True)
+    new = make_features(place / "data", place / "w.h5", rebuild=True)
     assert embedded == [40, 40]
     assert new.fingerprint != old.fingerprint
 
@@ -463,18 +521,18 @@ def test_rebuild_looks_at_a_weights_file_that_changed(place: Path, tmp_path: Pat
 def test_a_worker_that_is_ended_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cheap.install(monkeypatch.setattr, cheap.CheapEngine(die=True))
     with pytest.raises(UserError, match="a worker process was ended, most likely for lack of memory"):
-        make_features(place / "data", place / "k.h5", cheap.GIVEN, workers=2)
+        make_features(place / "data", place / "k.h5", **cheap.GIVEN, workers=2)
 
 
 def test_a_full_disk_while_the_network_is_converted_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from featurize import prepared_network as network
+    from featurize.engines.openvino import OpenVINOEngine
 
     def fail(*args: Any) -> None:
         raise RuntimeError("basic_ios::clear: iostream error")
 
-    monkeypatch.setattr(network, "convert", fail)
+    monkeypatch.setattr(OpenVINOEngine, "prepare", fail)
     with pytest.raises(UserError, match=r"cannot be written .*finished work is saved"):
-        make_features(place / "data", place / "k.h5", {**SMALL, "engine": "openvino"})
+        make_features(place / "data", place / "k.h5", **SMALL | {"engine": "openvino"})
 
 
 def test_a_split_whose_images_are_all_replaced_is_brought_up_to_date(place: Path, embedded: list[int]) -> None:
@@ -485,3 +543,20 @@ def test_a_split_whose_images_are_all_replaced_is_brought_up_to_date(place: Path
         make(place)
     assert embedded == [6]
     assert "6 of the store's images are not in" in told[0]
+
+
+def test_public_names_are_those_that_a_notebook_imports() -> None:
+    import featurize
+    from featurize import Unreadable, decode
+
+    assert all(getattr(featurize, name) is not None for name in featurize.__all__)
+    assert set(featurize.__all__) <= set(dir(featurize))
+    with pytest.raises(Unreadable, match="empty file"):
+        decode(b"", 8)
+    with pytest.raises(ImportError, match="no_such_name"):
+        from featurize import no_such_name  # noqa: F401
+
+
+def test_importing_the_package_loads_no_numeric_library() -> None:
+    check = "import sys, featurize; sys.exit(bool({'numpy', 'h5py', 'PIL', 'tensorflow'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0

@@ -84,7 +84,7 @@ def happen(place: Path, number: int, event: tuple[Any, ...], monkeypatch: pytest
 
 def make(place: Path, store: str) -> FeatureStore:
     with reported():
-        return make_features(place / "data", place / store, cheap.GIVEN)
+        return make_features(place / "data", place / store, **cheap.GIVEN)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -32,7 +32,7 @@ def place(phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 def make(place: Path) -> None:
     with reported():
-        make_features(place / "data", place / "s.h5", cheap.GIVEN)
+        make_features(place / "data", place / "s.h5", **cheap.GIVEN)
 
 
 def status(place: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def template(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in sorted((place / "data" / "train").iterdir())[:UNREADABLE]:
         path.write_bytes(b"")
     with reported():
-        make_features(place / "data", place / "s.h5", FEATURES)
+        make_features(place / "data", place / "s.h5", **FEATURES)
     fit(place)
     with reported():
         predict_run(place / "run", place / "s.h5", place / "data")
@@ -102,7 +102,7 @@ def test_a_sweep_begins_each_trial_with_the_network_of_the_store(place: Path) ->
 def test_a_tail_needs_maps_and_says_how_they_are_made(place: Path) -> None:
     given = FEATURES | {"pooling": "avg"}
     with reported():
-        make_features(place / "data", place / "avg.h5", given)
+        make_features(place / "data", place / "avg.h5", **given)
     shutil.move(place / "avg.h5", place / "s.h5")
     with pytest.raises(
         UserError, match=r"holds embeddings \(avg pooling after block_14_expand\), expected maps.*POOLING"
@@ -116,7 +116,9 @@ def test_a_tail_needs_maps_and_says_how_they_are_made(place: Path) -> None:
 
 def test_a_tail_that_is_missing_says_what_brings_it_back(place: Path) -> None:
     (place / "s.h5.network" / "tail.keras").unlink()
-    with pytest.raises(UserError, match=r"no network beside the store; .*make features REBUILD=1"):
+    with pytest.raises(
+        UserError, match=r"no network beside the store \(tail\.keras is missing\); .*make features REBUILD=1"
+    ):
         fit(place, out="other")
 
 
@@ -125,7 +127,7 @@ def test_the_layer_that_was_asked_for_decides_the_run(place: Path) -> None:
     before = FeatureStore(place / "s.h5")
     given = FEATURES | {"layer": "block_13_project_BN"}
     with reported():
-        make_features(place / "data", place / "s.h5", given)
+        make_features(place / "data", place / "s.h5", **given)
     assert FeatureStore(place / "s.h5").provenance == before.provenance
     given = {"params": QUICK, "decoder": "fixed:0.3"}
     with reported() as told:
@@ -135,7 +137,7 @@ def test_the_layer_that_was_asked_for_decides_the_run(place: Path) -> None:
 
 def test_an_ensemble_tunes_with_a_tail_trained_on_folds(place: Path) -> None:
     with reported():
-        make_features(place / "data", place / "avg.h5", FEATURES | {"pooling": "avg"})
+        make_features(place / "data", place / "avg.h5", **FEATURES | {"pooling": "avg"})
     with reported():
         fit_run("ridge", place / "avg.h5", place / "data", place / "ridge", decoder="fixed:0.3")
     with reported():

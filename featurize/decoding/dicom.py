@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-EXTRA = "pip install pydicom pylibjpeg pylibjpeg-openjpeg pyjpegls"
-"""What reads DICOM; the `dicom` extra."""
+PIP_LINE = "pip install pydicom pylibjpeg pylibjpeg-openjpeg pyjpegls"
+"""The command that installs what reads DICOM, the extra `dicom`."""
 
 MOST_INFLATED = 2**28
 """Bytes that a deflated file may unpack to: no image of the allowed size needs more."""
@@ -215,7 +215,7 @@ def _refuse_bomb(data: bytes) -> None:
 def _pydicom() -> Any:
     """pydicom, which is loaded only when there is a file to read, and tells nobody of what it thinks of it."""
     if not is_installed():
-        raise Unsupported(f"a DICOM file; to read it: {EXTRA}")
+        raise Unsupported(f"a DICOM file; to read it: {PIP_LINE}")
     import pydicom
     import pydicom.pixels
 

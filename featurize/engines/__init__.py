@@ -1,1 +1,1 @@
-"""What executes the frozen network: one file per engine."""
+"""What executes the front: one file and one class per engine, and one line per engine in `registry`."""

@@ -1,92 +1,92 @@
-"""The network of a store, front and tail, as the Keras models that whoever made the features has left beside it."""
+"""Load the front and tail networks that `featurize` saved beside a store."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cache.network_files import FRONT, REMEDY, NetworkFiles
 from cache.store import FeatureStore
-from cache.support.errors import UserError
-from cache.support.files import digest_file
+from cache.support.errors import StoreError
 from cache.support.messages import describe_error
 from heads.networks.backend import import_keras
 
-FACTS, FRONT, TAIL = "network.json", "front.keras", "tail.keras"
-
-WAY_OUT = "copy the folder from where the features were made, or build it again with `make features REBUILD=1`"
-
 
 @dataclass(frozen=True)
-class KeptNetwork:
-    """One half of a network, whole and of the features of its store.
+class StoredNetwork:
+    """The front or the tail of the network beside a store.
 
     Parameters
     ----------
     path : Path
-        The Keras model. Of a front, from uint8 images ``(n, size, size, 3)`` to features; of a tail, from maps on.
+        A Keras model. The front takes uint8 images, shape (n_images, size, size, 3); the tail takes maps.
     digest : str
-        SHA-256 of the file.
+        SHA-256 of the file, as hexadecimal digits.
     size : int
         Side of an image, in pixels.
     shape : tuple of int
-        Of what the store holds of an image.
+        Shape of what the store holds of an image.
+    rounds : bool
+        Whether the engine that made the store rounded more than the model's layers do.
     """
 
     path: Path
     digest: str
     size: int
     shape: tuple[int, ...]
+    rounds: bool = False
 
     @classmethod
-    def find(cls, store: FeatureStore, name: str = FRONT) -> "KeptNetwork":
-        """Find a half of the network beside a store, in ``STORE.network/``: `FRONT` or, where it holds maps, `TAIL`.
+    def find(cls, store: FeatureStore, name: str = FRONT) -> "StoredNetwork":
+        """Find the front or the tail of the network beside a store, and check it.
+
+        Parameters
+        ----------
+        store : FeatureStore
+        name : str
+            `cache.network_files.FRONT`, or `cache.network_files.TAIL` where the store holds maps.
 
         Raises
         ------
-        UserError
-            It is missing or damaged, or it gives other features than the store holds.
+        StoreError
+            It is missing or damaged, or gives other features than the store holds.
         """
-        folder = store.path.with_name(store.path.name + ".network")
-        if not (folder / name).is_file():
-            raise UserError(f"{folder}: no network beside the store; {WAY_OUT}")
-        try:
-            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            digest = str(facts["files"][name])
-            made = facts["wanted"] | facts["cut"] | {"backbone": facts["wanted"]["name"]}
-            held = {fact: made[fact] for fact in ("backbone", "weights", "layer", "pooling", "size", "preprocessing")}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder}: a damaged network ({describe_error(error)}); {WAY_OUT}") from error
-        if digest_file(folder / name).hex() != digest:
-            raise UserError(f"{folder}: a damaged network ({name} is not what was written); {WAY_OUT}")
-        wanted = asdict(store.provenance)
-        differences = [f"{fact} {held[fact]}, not {wanted[fact]}" for fact in held if held[fact] != wanted[fact]]
-        if differences:
-            raise UserError(f"{folder}: the network of other features ({'; '.join(differences)}); {WAY_OUT}")
+        files = NetworkFiles.read(store.path)
+        path = files.check_file(name)
+        files.check_provenance(store.provenance)
         shape = next(iter(store.splits.values())).embeddings.shape[1:]
-        return cls(folder / name, digest, store.provenance.size, shape)
+        rounds = files.rounds_beyond_layers(store.provenance)
+        return cls(path, files.files[name], store.provenance.size, shape, rounds)
 
     def load(self) -> Any:
-        """The front as a Keras model. Whoever made the file, nothing of it is executed.
+        """Load the front as a Keras model. Nothing in the file is executed, whoever made it.
+
+        Returns
+        -------
+        keras.Model
 
         Raises
         ------
-        UserError
-            It is no Keras model of Keras' own layers, or not from such images to such features.
+        StoreError
+            It is not a Keras model of Keras' own layers, or does not map the store's images to its features.
         """
         model = load_model(self.path)
         found = (model.inputs[0].dtype, *model.input_shape[1:], *model.output_shape[1:])
         if found != ("uint8", self.size, self.size, 3, *self.shape):
-            raise UserError(f"{self.path}: not the front of this store (it takes and gives {found}); {WAY_OUT}")
+            raise StoreError(f"{self.path}: not the front of this store (it takes and gives {found}); {REMEDY}")
         return model
 
 
 def load_model(path: Path) -> Any:
-    """Load a Keras model of Keras' own layers alone.
+    """Load a Keras model that has Keras' own layers only.
+
+    Returns
+    -------
+    keras.Model
 
     Raises
     ------
-    UserError
-        It is something else, or damaged.
+    StoreError
+        The file is something else, or damaged.
     """
     keras = import_keras()
     try:
@@ -94,4 +94,4 @@ def load_model(path: Path) -> Any:
     # Damage and malice make Keras fail in many ways.
     except Exception as error:
         why = describe_error(error)[:200]
-        raise UserError(f"{path}: not a Keras model of Keras' own layers ({why}); {WAY_OUT}") from error
+        raise StoreError(f"{path}: not a Keras model of Keras' own layers ({why}); {REMEDY}") from error

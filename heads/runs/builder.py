@@ -13,6 +13,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from cache.lock import locked
+from cache.network_files import TAIL
 from cache.store import FeatureStore
 from cache.support.errors import DataError, RunError, StoreError
 from cache.support.files import write_text
@@ -30,7 +31,7 @@ from heads.estimators.base import Head
 from heads.estimators.storage import load_head
 from heads.evaluation.cross_validation import EstimateMetrics, decoder_f1, nested_f1, summarise
 from heads.evaluation.out_of_fold import out_of_fold_scores
-from heads.networks.stored import TAIL, KeptNetwork
+from heads.networks.stored import StoredNetwork
 from heads.runs.description import describe, report_run
 from heads.runs.folder import FORMAT, METRICS, VALID_SCORES, find_metrics, load_scores, prepare_folder, save_scores
 from heads.runs.metrics import RunMetrics, StoreMetrics, TrainMetrics
@@ -162,7 +163,7 @@ def prepare_head(head: Head, store: FeatureStore) -> None:
             "that was made with POOLING=avg, or train what follows the cut (HEAD=tail)"
         )
     if head.takes_maps:
-        head.take_network(KeptNetwork.find(store, TAIL).path)
+        head.take_network(StoredNetwork.find(store, TAIL).path)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from cache.support.reporting import report, warn
 from heads.data.maps import Maps
 from heads.networks.backend import import_keras
 from heads.networks.layers import HEAD
-from heads.networks.stored import KeptNetwork, load_model
+from heads.networks.stored import StoredNetwork, load_model
 from heads.runs.folder import EXPORTED, MEMBERS, damaged, is_up_to_date, read_metrics, read_request
 from heads.runs.predictor import StoredRun
 from heads.runs.run import load_decoder
@@ -70,7 +70,7 @@ def export_run(
     if path.suffix != ".keras":
         raise ParameterError(f"{path}: expected a name that ends in .keras, as Keras requires")
     stored = _open(folder, store)
-    front = KeptNetwork.find(stored.store)
+    front = StoredNetwork.find(stored.store)
     description, record = _describe(stored, front), path.with_name(path.name + ".json")
     if is_up_to_date(record, description):
         report(f"{path}: up to date ({_describe_size(path)})")
@@ -80,7 +80,7 @@ def export_run(
     largest = float(differences.max(initial=0))
     checks = {"sha256": digest_file(path).hex(), "checked": len(differences), "difference": largest}
     write_text(record, json.dumps(description | checks, indent=1))
-    _warn_of_differences(stored, differences)
+    _warn_of_differences(stored, front, differences)
     scores = f"{len(description['concepts']):,} scores of an image of {description['size']} px"
     checked = f"within {largest:.0e} of the run's on {len(differences):,} stored images"
     report(f"{path}: {scores}, {checked}; {_describe_size(path)}; {record.name} lists the concepts")
@@ -98,7 +98,7 @@ def _open(folder: Path, store: str | os.PathLike[str] | None) -> StoredRun:
     return StoredRun(folder, store or str(trained_on))
 
 
-def _describe(stored: StoredRun, front: KeptNetwork) -> dict[str, Any]:
+def _describe(stored: StoredRun, front: StoredNetwork) -> dict[str, Any]:
     """What a user of the model needs to know, and what decides the model."""
     decoder, vocabulary, fallback = load_decoder(stored.folder)
     provenance, metrics = stored.store.provenance, stored.metrics
@@ -118,7 +118,7 @@ def _describe(stored: StoredRun, front: KeptNetwork) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, front: KeptNetwork, stored: StoredRun) -> NDArray[np.float32]:
+def _write(path: Path, front: StoredNetwork, stored: StoredRun) -> NDArray[np.float32]:
     """Join front and head, save them, and check what was saved: the largest difference of each checked image."""
     frozen, head = front.load(), stored.run.head.to_keras()
     features = _select_pooling(frozen.output, stored.store.provenance.pooling.split(","), stored.run.pooling)
@@ -159,15 +159,14 @@ def _compare(head: Any, stored: StoredRun) -> NDArray[np.float32]:
     return np.zeros(0, np.float32)
 
 
-def _warn_of_differences(stored: StoredRun, differences: NDArray[np.float32]) -> None:
+def _warn_of_differences(stored: StoredRun, front: StoredNetwork, differences: NDArray[np.float32]) -> None:
     n_far = int((~(differences <= TOLERANCE)).sum())
     if n_far:
         warn(f"scores of {n_far:,} of {len(differences):,} images differ by more than {TOLERANCE:g} from the run's; "
              "with knn, training images at equal distance may be the reason; with another head, do not use the "
              "model")  # fmt: skip
     facts = stored.store.provenance
-    # TensorFlow's lower precision is in the layers themselves, so the model has it too. OpenVINO's is not.
-    types = [facts.precision if facts.engine == "openvino" else "float32", facts.dtype]
+    types = [facts.precision if front.rounds else "float32", facts.dtype]
     rounded = " and ".join(kind for kind in dict.fromkeys(types) if kind != "float32")
     if rounded:
         warn(

@@ -1,0 +1,130 @@
+"""OpenVINO: the fastest engine on CPUs, one single-threaded network per process."""
+
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from joblib import cpu_count
+from numpy.typing import NDArray
+
+from featurize.engines.base import Engine, FrontFiles
+from featurize.engines.tensorflow import compile_function
+
+BATCH, FLOAT32_BATCH = 16, 2
+"""Images per batch. In float32 the maps of two images stay in a core's cache, which is the fastest. In bfloat16 memory
+matters less, and AMX needs larger batches."""
+
+HINTS = {"float32": "f32", "bfloat16": "bf16"}
+"""OpenVINO's names of its precisions."""
+
+CONVERTED = "front.xml"
+"""The converted front; its weights are in ``front.bin``."""
+
+
+@dataclass(frozen=True)
+class OpenVINOEngine(Engine):
+    """One single-threaded OpenVINO network per process, compiled when it is first called.
+
+    Workers read the converted files and never load TensorFlow.
+    """
+
+    name = "openvino"
+    package = "openvino"
+    pip_line = "pip install openvino"
+    distributions = ("openvino",)
+    files = (CONVERTED, "front.bin")
+
+    @classmethod
+    def find_native_precision(cls) -> str:
+        """bfloat16 where the processor computes in it."""
+        capabilities = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return "bfloat16" if "BF16" in capabilities else "float32"
+
+    @property
+    def batch(self) -> int:
+        """Images per batch; the converted network takes no other number."""
+        return FLOAT32_BATCH if self.precision == "float32" else BATCH
+
+    @property
+    def layer_precision(self) -> str:
+        """float32: OpenVINO lowers the precision when it compiles."""
+        return "float32"
+
+    @property
+    def wanted(self) -> dict[str, Any]:
+        """The batch size is fixed by the conversion."""
+        return super().wanted | {"batch": self.batch}
+
+    def count_processes(self, workers: int | None = None) -> int:
+        """One process per core, or as many as the user wants."""
+        return workers or cpu_count()
+
+    @property
+    def threads(self) -> int:
+        """One: there is a process per core."""
+        return 1
+
+    def prepare(self, model: Any, folder: Path) -> None:
+        """Convert the front to OpenVINO's pair of files, for one batch size."""
+        import tensorflow as tf
+
+        kinds = (model.trainable_variables, model.non_trainable_variables)
+        values = [[variable.numpy() for variable in variables] for variables in kinds]
+
+        def infer(images: Any) -> Any:
+            # Constants, because OpenVINO looks for each variable among all of them, again and again: 5 s instead of 2.
+            constants = [[tf.constant(value) for value in each] for each in values]
+            return model.stateless_call(*constants, images, training=False)[0]
+
+        openvino = import_openvino()
+        converted = openvino.convert_model(compile_function(infer, model, self.batch))
+        # compress_to_fp16 would round the weights to 11 bits even for float32 inference.
+        openvino.save_model(converted, folder / CONVERTED, compress_to_fp16=False)
+
+    def infer(self, images: NDArray[np.uint8], files: FrontFiles) -> NDArray[np.float32]:
+        """Embed one full batch."""
+        request = _open(files, self.precision)
+        return np.array(request.infer({0: images})[0], dtype=np.float32)
+
+
+class _Opened(threading.local):
+    """The network that a thread opened last: a request serves one thread at a time, and Dask runs several threads."""
+
+    key: tuple[FrontFiles, str] | None = None
+    request: Any = None
+
+
+_opened = _Opened()
+
+
+def _open(files: FrontFiles, precision: str) -> Any:
+    """This thread's network."""
+    if _opened.key != (files, precision):
+        _opened.key, _opened.request = (files, precision), _compile(files.folder / CONVERTED, precision)
+    return _opened.request
+
+
+def _compile(path: Path, precision: str) -> Any:
+    options = {
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "INFERENCE_NUM_THREADS": 1,
+        "NUM_STREAMS": 1,
+        # Pinned, two processes land on one core and run at half speed.
+        "ENABLE_CPU_PINNING": False,
+    }
+    return import_openvino().Core().compile_model(path, "CPU", options).create_infer_request()
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without its telemetry.
+
+    OpenVINO reports its use over the network through the package ``openvino_telemetry``. Where that package cannot be
+    imported, it does not.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino

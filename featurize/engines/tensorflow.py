@@ -1,0 +1,91 @@
+"""TensorFlow: for GPUs, one process each, or for any CPU, in one process that uses every core."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.network_files import FRONT
+from cache.support.command import muted_imports
+from cache.support.devices import find_fastest_precision, has_nvidia_device
+from featurize.engines.base import Engine, FrontFiles
+from featurize.engines.gpu_lock import lock_gpu
+
+BATCH, GPU_BATCH = 16, 128
+"""Images per batch on a CPU, and on a GPU."""
+
+
+@dataclass(frozen=True)
+class TensorFlowEngine(Engine):
+    """One compiled function per process, on a GPU of its own or on every core."""
+
+    name = "tensorflow"
+    package = "tensorflow"
+    pip_line = "pip install tensorflow-cpu (for GPUs: pip install 'tensorflow[and-cuda]')"
+    distributions = ("tensorflow", "tensorflow-cpu")
+    files = (FRONT,)
+
+    @classmethod
+    def find_gpus(cls) -> list[str]:
+        """Names of the GPUs that TensorFlow can use.
+
+        TensorFlow takes seconds to load, so it is loaded only where the system has such a device.
+        """
+        return [str(each.get("device_name", "GPU")) for each in _describe_gpus()]
+
+    @classmethod
+    def find_native_precision(cls) -> str:
+        """The fastest arithmetic that every GPU has; float32 on a CPU."""
+        return find_fastest_precision(each.get("compute_capability", (0, 0)) for each in _describe_gpus())
+
+    @property
+    def batch(self) -> int:
+        """Images per batch."""
+        return GPU_BATCH if self.n_gpus else BATCH
+
+    @property
+    def layer_precision(self) -> str:
+        """Its own: Keras' layers are built in it."""
+        return self.precision
+
+    def infer(self, images: NDArray[np.uint8], files: FrontFiles) -> NDArray[np.float32]:
+        """Embed one full batch."""
+        embeddings: NDArray[np.float32] = _open(files, self.batch)(images).numpy()
+        return embeddings
+
+
+def compile_function(infer: Callable[[Any], Any], model: Any, batch: int, jit_compile: bool = False) -> Any:
+    """Compile a function from images to embeddings to one graph, for a fixed batch size."""
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec((batch, *model.input_shape[1:]), tf.uint8)]
+    return tf.function(infer, input_signature=signature, autograph=False, jit_compile=jit_compile)
+
+
+def _describe_gpus() -> list[dict[str, Any]]:
+    """What TensorFlow reports about each GPU."""
+    if not has_nvidia_device():
+        return []
+    with muted_imports():
+        import tensorflow as tf
+    gpus = tf.config.list_physical_devices("GPU")
+    return [{"device_name": gpu.name} | tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+
+
+@lru_cache(maxsize=1)
+def _open(files: FrontFiles, batch: int) -> Callable[[NDArray[np.uint8]], Any]:
+    """The compiled front; where there are several GPUs, on one that no other process of ours uses."""
+    with muted_imports():
+        import tensorflow as tf
+    import keras
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if len(gpus) > 1:
+        tf.config.set_visible_devices([gpus[lock_gpu(files.folder, len(gpus))]], "GPU")
+    model = keras.saving.load_model(files.folder / FRONT, compile=False)
+    # XLA takes half a minute to compile for a CPU, and gains little there.
+    function = compile_function(partial(model, training=False), model, batch, jit_compile=bool(gpus))
+    return lambda images: function(tf.constant(images))

@@ -32,7 +32,7 @@ SIZE, LAST_FROZEN, BATCH, N_CONCEPTS = 255, 276, 32, 100
 def time_tail(store: FeatureStore, Y: scipy.sparse.csr_matrix, repeats: int) -> list[float]:
     """Seconds of each epoch from the cut, but the first."""
     head = TailHead(epochs=1 + repeats, batch_size=BATCH, held_out=0.0, precision="float32")
-    head.take_network(StoredNetwork.find(store, TAIL).path)
+    head.set_network(StoredNetwork.find(store, TAIL).path)
     ends: dict[int, float] = {}
     n_images = Y.shape[0]
 
@@ -40,8 +40,7 @@ def time_tail(store: FeatureStore, Y: scipy.sparse.csr_matrix, repeats: int) -> 
         if n_done >= n_images * (len(ends) + 1) - 1 or n_done == n_all:
             ends[len(ends)] = time.perf_counter()
 
-    head.watch = watch
-    head.fit(Maps.from_array(store.split("train").embeddings), Y)
+    head.fit(Maps.from_array(store.split("train").embeddings), Y, progress=watch)
     return np.diff(list(ends.values())[: 1 + repeats]).tolist()
 
 

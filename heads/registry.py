@@ -63,8 +63,11 @@ def make_head(name: str, params: Mapping[str, Any] | None = None) -> "Head":
     head: Head = resolve_name(HEADS[name])()
     try:
         head.set_params(**(params or {}))
+    except ValueError as error:  # scikit-learn's, of an unknown parameter
+        raise ParameterError(f"head '{name}': {error}") from error
+    try:
         head.check_params()
-    except (ValueError, TypeError) as error:
+    except ParameterError as error:
         raise ParameterError(f"head '{name}': {error}") from error
     return head
 

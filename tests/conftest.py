@@ -18,11 +18,11 @@ from cache.rows import OK, UNREADABLE, Rows
 from cache.support.reporting import DataWarning, logger
 from cache.writer import write_store
 from featurize.phantoms.dataset import make_phantoms
-from heads.registry import HEADS
+from heads.registry import HEADS, make_head
 
 ROOT = Path(__file__).parent.parent
-EMBEDDING_HEADS = [name for name in HEADS if name != "tail"]
-"""All but the one that learns from maps, which has tests of its own."""
+EMBEDDING_HEADS = [name for name in HEADS if not make_head(name).takes_maps]
+"""All heads but those that learn from maps, which have tests of their own."""
 
 PROVENANCE = Provenance(
     backbone="densenet121",
@@ -37,6 +37,11 @@ PROVENANCE = Provenance(
     precision="float32",
 )
 RECORD = {"asked": {"weights": "random:0", "layer": ""}, "weights_source": "random:0"}
+
+
+def quick_params(name: str, epochs: int = 3) -> dict[str, int]:
+    """Parameters with which a head is fast to train: few epochs if it has any."""
+    return {"epochs": epochs} if "epochs" in make_head(name).get_params() else {}
 
 
 @pytest.fixture(scope="session")

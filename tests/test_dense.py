@@ -140,7 +140,7 @@ def test_large_trainings_are_compiled_and_end_where_others_end(
 ) -> None:
     plain, model = trained(*data, epochs=3)
     assert not model.jit_compile
-    monkeypatch.setattr(dense, "COMPILED_FROM", 0)
+    monkeypatch.setattr(dense, "MIN_COMPILED", 0)
     _, model = trained(*data, epochs=1, dropout=0.1)
     assert not model.jit_compile
     compiled, model = trained(*data, epochs=3)
@@ -163,11 +163,9 @@ def test_training_that_diverges_is_told(data: tuple) -> None:
 
 
 def test_progress_counts_epochs_and_ends_with_training(data: tuple) -> None:
-    told: list[tuple[int, int]] = []
-    head = DenseHead(epochs=4)
-    head.watch = lambda n_done, n_all: told.append((n_done, n_all))
-    head.fit(*data)
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4), (4, 4)]
+    reports: list[tuple[int, int]] = []
+    DenseHead(epochs=4).fit(*data, progress=lambda n_done, n_all: reports.append((n_done, n_all)))
+    assert reports == [(1, 4), (2, 4), (3, 4), (4, 4), (4, 4)]
 
 
 def test_weights_of_another_shape_are_refused(data: tuple, tmp_path: Path) -> None:

@@ -3,12 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-from conftest import EMBEDDING_HEADS
+from conftest import EMBEDDING_HEADS, quick_params
 from sklearn.utils.estimator_checks import check_estimator
 
 from heads.registry import make_head
-
-QUICK: dict[str, dict[str, object]] = {"dense": {"epochs": 1}}
 
 ONE_LABEL = "its target is one column of any classes, not an indicator matrix"
 NOT_AN_INDICATOR = "its labels are 1 and 2, those of an indicator 0 and 1"
@@ -50,7 +48,7 @@ def without_tracing() -> Iterator[None]:
 @pytest.mark.parametrize("name", EMBEDDING_HEADS)
 def test_a_head_is_a_scikit_learn_estimator_but_for_what_is_named(name: str) -> None:
     reasons = EXCEPTIONS | PARTICULAR.get(name, {})
-    head = make_head(name, QUICK.get(name))
+    head = make_head(name, quick_params(name, epochs=1))
     results = check_estimator(head, expected_failed_checks=reasons, on_skip=None, on_fail=None)
     failed = {each["check_name"]: each["exception"] for each in results if each["status"] == "failed"}
     assert not failed

@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import scipy.sparse
-from conftest import EMBEDDING_HEADS, PROVENANCE, ROOT, make_store, reported, warned
+from conftest import EMBEDDING_HEADS, PROVENANCE, ROOT, make_store, quick_params, reported, warned
 
 from cache.support.errors import UserError
 from cache.support.files import digest_file
@@ -31,9 +31,11 @@ from heads.runs.predictor import StoredRun
 SIZE = 32
 SMALL = {"backbone": "mobilenet", "weights": "random:0", "size": SIZE, "layer": "conv_pw_3_relu", "pooling": "avg,gem",
          "engine": "tensorflow", "precision": "float32"}  # fmt: skip
-QUICK: dict[str, dict[str, Any]] = {"dense": {"hidden": 8, "epochs": 2}}
+PARAMS: dict[str, dict[str, Any]] = {"dense": {"hidden": 8}}
 POOLINGS = {"logistic": "avg", "ridge": "gem"}
-"""The heads that see one of the two poolings."""
+"""Heads with other parameters than the defaults, and heads that get one of the two poolings."""
+
+EXPORTED_HEADS = [name for name in EMBEDDING_HEADS if type(make_head(name)).to_keras is not Head.to_keras]
 
 BARE = """
 import json, os, pathlib, sys
@@ -52,7 +54,7 @@ def template(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("export")
     shutil.copytree(phantoms, place / "data")
     make_features(place / "data", place / "s.h5", **SMALL)
-    for name in EMBEDDING_HEADS:
+    for name in EXPORTED_HEADS:
         # Neighbours are all the training images: which is nearest is rounding, so alike does a random network see them.
         fit(place, name)
         export(place, name)
@@ -69,7 +71,8 @@ def place(template: Path, tmp_path: Path) -> Path:
 
 
 def fit(place: Path, name: str, data: Path | None = None, **given: Any) -> None:
-    given = {"params": QUICK.get(name), "pooling": POOLINGS.get(name), "decoder": "fixed:0.3"} | given
+    params = quick_params(name) | PARAMS.get(name, {})
+    given = {"params": params, "pooling": POOLINGS.get(name), "decoder": "fixed:0.3"} | given
     with reported():
         fit_run(name, place / "s.h5", data or place / "data", place / "runs" / name, **given)
 
@@ -94,7 +97,7 @@ def told_bare(template: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("name", EMBEDDING_HEADS)
+@pytest.mark.parametrize("name", EXPORTED_HEADS)
 def test_a_bare_process_gets_the_runs_scores_from_the_images(template: Path, told_bare: list[str], name: str) -> None:
     assert not {"heads", "featurize", "cache", "eval"} & set(json.loads(told_bare[0]))
     stored = StoredRun(template / "runs" / name, template / "s.h5")
@@ -139,10 +142,14 @@ def compare(head: Head, X: np.ndarray, Z: np.ndarray) -> None:
     assert np.isfinite(scores).all()
 
 
-@pytest.mark.parametrize("name", [name for name in EMBEDDING_HEADS if name != "knn"])
+@pytest.mark.parametrize("name", [name for name in EXPORTED_HEADS if name != "knn"])
 def test_neither_tiny_nor_nearly_constant_features_are_lost_in_float32(name: str) -> None:
     scale, centre = np.float32([1, 1, 1e-24, 1e-2, 1, 0, 0.1, 1]), np.float32([0, 0, 0, 300, 0, 7, -3e5, 0])
-    compare(make_head(name, QUICK.get(name)), draw(120) * scale + centre, draw(60) * scale + centre)
+    compare(
+        make_head(name, quick_params(name) | PARAMS.get(name, {})),
+        draw(120) * scale + centre,
+        draw(60) * scale + centre,
+    )
 
 
 def test_neighbours_are_found_and_an_image_without_any_gets_the_training_frequencies() -> None:

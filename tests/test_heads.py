@@ -1,5 +1,6 @@
-"""One contract for every head, and what is particular to each."""
+"""One contract for every head."""
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -7,15 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse
-from conftest import EMBEDDING_HEADS, ROOT
+from conftest import EMBEDDING_HEADS, ROOT, quick_params
 from sklearn.base import clone
 
-from cache.support.errors import UserError
+from cache.support.errors import NotInstalledError, ParameterError, UserError
 from heads.estimators.base import Head
 from heads.estimators.storage import load_head, save_head
+from heads.networks import backend
 from heads.registry import HEADS, make_head
-
-QUICK: dict[str, dict[str, object]] = {"dense": {"epochs": 3}}
 
 
 @pytest.fixture
@@ -30,11 +30,11 @@ def data() -> tuple[np.ndarray, scipy.sparse.csr_matrix]:
 
 @pytest.fixture(params=EMBEDDING_HEADS)
 def head(request: pytest.FixtureRequest) -> Head:
-    """Each head in turn, quick to train."""
-    return make_head(request.param, QUICK.get(request.param))
+    """Each head in turn, fast to train."""
+    return make_head(request.param, quick_params(request.param))
 
 
-def test_scores_are_probabilities_one_a_concept(head: Head, data: tuple) -> None:
+def test_scores_are_probabilities_one_per_concept(head: Head, data: tuple) -> None:
     scores = head.fit(*data).predict_proba(data[0])
     assert scores.shape == (120, 5)
     assert scores.dtype == np.float32
@@ -99,10 +99,10 @@ def test_embeddings_of_zeros_give_finite_scores(head: Head) -> None:
 @pytest.mark.parametrize(
     ("X", "Y", "message"),
     [
-        (np.ones((3, 2)), np.ones((2, 2)), "X has 3 rows and Y 2, expected as many"),
+        (np.ones((3, 2)), np.ones((2, 2)), "X has 3 rows and Y 2, expected as many rows in both"),
         (np.full((3, 2), np.nan), np.ones((3, 2)), "NaN"),
         (np.ones((3, 2)), np.ones((3, 0)), "expected at least one concept"),
-        (np.ones((3, 2)), np.full((3, 2), 2), "other values than 0 and 1"),
+        (np.ones((3, 2)), np.full((3, 2), 2), "values other than 0 and 1"),
     ],
 )
 def test_bad_data_is_refused(head: Head, X: np.ndarray, Y: np.ndarray, message: str) -> None:
@@ -140,7 +140,7 @@ def test_an_unknown_head_or_parameter_lists_the_right_ones() -> None:
         ("logistic", {"C": "small"}),
     ],
 )
-def test_a_parameter_out_of_range_is_named(name: str, params: dict[str, object]) -> None:
+def test_a_parameter_out_of_range_is_refused_by_its_name(name: str, params: dict[str, object]) -> None:
     with pytest.raises(UserError, match=f"head '{name}': {next(iter(params))}"):
         make_head(name, params)
 
@@ -155,5 +155,26 @@ def test_a_damaged_head_is_refused(data: tuple, tmp_path: Path) -> None:
 def test_scores_that_are_not_finite_are_refused(data: tuple) -> None:
     head = make_head("prior").fit(*data)
     head.frequency_[:] = np.nan  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match="scores are not finite: training has diverged"):
+    with pytest.raises(ParameterError, match="PriorHead: scores are not finite: training has diverged"):
         head.predict_proba(data[0])
+
+
+def test_a_bug_in_a_head_stays_a_bug(data: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = make_head("prior")
+    monkeypatch.setattr(type(head), "_fit", lambda self, X, Y: np.ones(3) + np.ones(4))
+    with pytest.raises(ValueError, match="could not be broadcast") as caught:
+        head.fit(*data)
+    assert not isinstance(caught.value, UserError)
+
+
+def test_a_fitted_head_keeps_no_callback(head: Head, data: tuple, tmp_path: Path) -> None:
+    head.fit(*data, progress=lambda n_done, n_all: None, checkpoint=tmp_path / "checkpoint.h5")
+    pickle.dumps(head)
+    assert not {"_progress", "_checkpoint"} & set(vars(head))
+
+
+def test_without_keras_the_line_that_installs_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend.import_keras.cache_clear()
+    monkeypatch.setitem(sys.modules, "keras", None)
+    with pytest.raises(NotInstalledError, match=r"Keras with TensorFlow is not installed.*pip install tensorflow-cpu"):
+        backend.import_keras()

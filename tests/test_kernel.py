@@ -6,7 +6,7 @@ import scipy.sparse
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.preprocessing import StandardScaler
 
-from cache.support.errors import UserError
+from cache.support.errors import ParameterError, UserError
 from heads.estimators.kernel import KernelHead
 from heads.estimators.ridge import RidgeHead
 from heads.registry import make_head
@@ -55,6 +55,12 @@ def test_identical_images_among_the_landmarks_do_no_harm() -> None:
     plain = KernelHead(alpha=0.2).fit(X, Y).predict_proba(X)
     np.testing.assert_allclose(KernelHead(alpha=1.0).fit(*twice).predict_proba(X), plain, atol=1e-4)
     np.testing.assert_allclose(KernelHead(alpha=1.0, landmarks=400).fit(*twice).predict_proba(X), plain, atol=2e-3)
+
+
+def test_a_penalty_too_small_to_solve_the_equations_is_refused() -> None:
+    X, Y = np.ones((5, 2), np.float32), np.eye(5, 2)
+    with pytest.raises(ParameterError, match="alpha is 1e-30, too small for these images; choose a larger one"):
+        KernelHead(alpha=1e-30).fit(X, Y)
 
 
 def test_another_seed_draws_other_landmarks() -> None:

@@ -102,8 +102,8 @@ def test_each_concept_may_have_its_own_penalty() -> None:
 def test_large_data_in_float32_by_way_of_a_sample_reach_the_optimum_too(
     class_weight: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(solver, "SMALL", 0)
-    monkeypatch.setattr(solver, "LEAST_ROWS", 0)
+    monkeypatch.setattr(solver, "FLOAT64_SIZE", 0)
+    monkeypatch.setattr(solver, "MIN_SAMPLED_ROWS", 0)
     monkeypatch.setattr(objective, "SAMPLE", 500)
     X, Y = draw(5000, 24, "correlated")
     assert_is_the_optimum(LogisticHead(C=0.1, class_weight=class_weight).fit(X, Y), X, Y)
@@ -111,10 +111,10 @@ def test_large_data_in_float32_by_way_of_a_sample_reach_the_optimum_too(
 
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 def test_through_tensorflow_it_is_the_same_optimum(class_weight: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solver, "SMALL", 0)
-    monkeypatch.setattr(solver, "LEAST_ROWS", 0)
+    monkeypatch.setattr(solver, "FLOAT64_SIZE", 0)
+    monkeypatch.setattr(solver, "MIN_SAMPLED_ROWS", 0)
     monkeypatch.setattr(objective, "SAMPLE", 500)
-    monkeypatch.setattr(gpu, "ROWS", 1500)
+    monkeypatch.setattr(gpu, "BLOCK_ROWS", 1500)
     monkeypatch.setattr(solver, "find_gpu", lambda: "/CPU:0")
     monkeypatch.setattr(objective.Problem, "_sum_strip", None)  # NumPy's way is not taken
     X, Y = draw(5000, 24, "correlated")
@@ -123,17 +123,17 @@ def test_through_tensorflow_it_is_the_same_optimum(class_weight: str | None, mon
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_tensorflow_evaluates_as_numpy_does(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "ROWS", 700)
+    monkeypatch.setattr(gpu, "BLOCK_ROWS", 700)
     random = np.random.default_rng(0)
     Z, weight = random.standard_normal((2000, 9)).astype(dtype), random.integers(1, 4, 2000).astype(dtype)
     Y = scipy.sparse.csr_matrix(random.random((2000, 3)) < 0.2, dtype=np.float32)
     W = (30 * random.standard_normal((3, 9))).astype(dtype)  # beyond what an exponential holds
     with ThreadPoolExecutor(2) as pool:
-        plain = replace(objective.Problem.of(Z, np.ones(9), Y, np.ones(3), "balanced", pool), weight=weight)
+        plain = replace(objective.Problem.from_arrays(Z, np.ones(9), Y, np.ones(3), "balanced", pool), weight=weight)
         found = []
         for problem in (plain, replace(plain, gpu=gpu.GpuRows(Z, weight, "/CPU:0"))):
-            bends = objective.Bends(np.full(3, 0.01, dtype))
-            found.append((problem.evaluate(W, bends), bends.collect()))
+            curvature = objective.Curvature(np.full(3, 0.01, dtype))
+            found.append((problem.evaluate(W, curvature), curvature.collect()))
     tolerance = 1e-4 if dtype == np.float32 else 1e-10
     for one, other in zip(
         [*vars(found[0][0]).values(), *found[0][1]], [*vars(found[1][0]).values(), *found[1][1]], strict=True
@@ -155,9 +155,9 @@ def test_concepts_in_several_blocks_are_put_back_in_order(monkeypatch: pytest.Mo
     np.testing.assert_allclose(LogisticHead().fit(X, Y).coef_, whole.coef_, atol=1e-4)
 
 
-@pytest.mark.parametrize("small", [0, solver.SMALL])
+@pytest.mark.parametrize("small", [0, solver.FLOAT64_SIZE])
 def test_the_number_of_threads_changes_no_bit(small: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solver, "SMALL", small)
+    monkeypatch.setattr(solver, "FLOAT64_SIZE", small)
     X, Y = draw(3000, 16, "correlated")
     one, three = LogisticHead(n_jobs=1).fit(X, Y), LogisticHead(n_jobs=3).fit(X, Y)
     np.testing.assert_array_equal(one.coef_, three.coef_)
@@ -165,14 +165,14 @@ def test_the_number_of_threads_changes_no_bit(small: int, monkeypatch: pytest.Mo
 
 
 def test_what_does_not_converge_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lbfgs, "MAX_STEPS", 2)
+    monkeypatch.setattr(lbfgs, "MAX_ITER", 2)
     with pytest.warns(ConvergenceWarning, match=r"6 of 6 concepts did not converge; a smaller C converges sooner"):
         LogisticHead(C=100.0).fit(*draw(400, 20, "plain"))
 
 
 def test_what_float32_cannot_settle_is_settled_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solver, "SMALL", 0)
-    monkeypatch.setattr(solver, "CLOSELY", 1e-9)
+    monkeypatch.setattr(solver, "FLOAT64_SIZE", 0)
+    monkeypatch.setattr(solver, "FLOAT32_TOLERANCE", 1e-9)
     X, Y = draw(3000, 16, "correlated")
     head = LogisticHead(C=1.0, class_weight="balanced").fit(X, Y)
     margin = (X - head.mean_) / head.scale_ @ head.coef_.T + head.intercept_
@@ -183,11 +183,11 @@ def test_what_float32_cannot_settle_is_settled_in_float64(monkeypatch: pytest.Mo
 
 
 def test_rounding_is_not_climbed_about_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solver, "SMALL", 0)
+    monkeypatch.setattr(solver, "FLOAT64_SIZE", 0)
     evaluate, random, calls = objective.Problem.evaluate, np.random.default_rng(0), []
 
-    def coarse(self: objective.Problem, W: np.ndarray, bends: object = None) -> objective.Evaluation:
-        found = evaluate(self, W, bends)  # type: ignore[arg-type]
+    def coarse(self: objective.Problem, W: np.ndarray, curvature: object = None) -> objective.Evaluation:
+        found = evaluate(self, W, curvature)  # type: ignore[arg-type]
         if W.dtype == np.float32:
             calls.append(len(W))
             found.objective[:] *= 1 + 2e-7 * random.standard_normal(len(W))
@@ -202,8 +202,8 @@ def test_rounding_is_not_climbed_about_in(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_steps_on_a_sample_spare_steps_on_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solver, "SMALL", 0)
-    monkeypatch.setattr(solver, "LEAST_ROWS", 0)
+    monkeypatch.setattr(solver, "FLOAT64_SIZE", 0)
+    monkeypatch.setattr(solver, "MIN_SAMPLED_ROWS", 0)
     monkeypatch.setattr(objective, "SAMPLE", 500)
     minimise, rows = solver.minimise, []
     X, Y = draw(5000, 24, "correlated")
@@ -232,13 +232,12 @@ def test_a_path_gives_what_each_fit_gives() -> None:
 
 
 def test_a_penalty_for_another_number_of_concepts_is_refused() -> None:
-    with pytest.raises(ValueError, match="C has 2 values, expected one or 6, one a concept"):
+    with pytest.raises(ValueError, match=r"C has 2 values, expected one, or one per concept \(6\)"):
         LogisticHead(C=[1.0, 2.0]).fit(*draw(50, 4, "plain"))
 
 
 def test_progress_reaches_the_number_of_concepts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solver, "BLOCK", 4)
-    head, told = LogisticHead(), []
-    head.watch = lambda n_done, n_all: told.append((n_done, n_all))
-    head.fit(*draw(50, 4, "plain"))
-    assert told == [(4, 6), (6, 6)]
+    reports: list[tuple[int, int]] = []
+    LogisticHead().fit(*draw(50, 4, "plain"), progress=lambda n_done, n_all: reports.append((n_done, n_all)))
+    assert reports == [(4, 6), (6, 6)]

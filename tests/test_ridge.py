@@ -7,8 +7,8 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from cache.support.errors import UserError
+from heads.data.standardization import BLOCK_IMAGES, standardisation
 from heads.estimators.ridge import ALPHAS, RidgeHead
-from heads.estimators.standardization import BLOCK_IMAGES, standardisation
 from heads.registry import make_head
 
 

@@ -182,9 +182,9 @@ def test_a_nested_estimate_sees_nothing_of_what_it_scores(place: Path, monkeypat
     def rows(X: np.ndarray) -> set[bytes]:
         return {np.asarray(row).tobytes() for row in X}
 
-    def watch_fit(self: LogisticHead, X: Any, Y: Any) -> LogisticHead:
+    def watch_fit(self: LogisticHead, X: Any, Y: Any, **options: Any) -> LogisticHead:
         self.learnt_from = rows(X)  # type: ignore[attr-defined]
-        return fit_head(self, X, Y)
+        return fit_head(self, X, Y, **options)
 
     def watch_score(self: LogisticHead, X: Any) -> np.ndarray:
         seen.append((self.learnt_from, rows(X)))  # type: ignore[attr-defined]
@@ -627,8 +627,16 @@ def test_a_row_that_is_not_finite_though_its_status_says_fine_is_refused(place: 
         fit(place)
 
 
+@pytest.mark.parametrize("method", ["_fit", "_scores"])
+def test_a_bug_in_a_head_is_not_blamed_on_the_user(place: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LogisticHead, method, lambda self, *args: np.ones(3) + np.ones(4))
+    with pytest.raises(ValueError, match="could not be broadcast") as caught:
+        fit(place)
+    assert not isinstance(caught.value, UserError)
+
+
 def test_a_parameter_that_does_not_fit_the_data_is_one_line(place: Path) -> None:
-    with pytest.raises(UserError, match="LogisticHead: C has 2 values, expected one or "):
+    with pytest.raises(UserError, match="C has 2 values, expected one, or one per concept"):
         fit(place, C=[1.0, 2.0])
 
 

@@ -121,7 +121,10 @@ def test_a_run_that_took_the_best_ones_place_is_replaced(place: Path) -> None:
 
 @pytest.mark.parametrize(
     ("grid", "message"),
-    [({"c": [1]}, "head 'logistic': .*'c'"), ({"C": [1.0, -1.0]}, "head 'logistic': C == -1.0, must be > 0")],
+    [
+        ({"c": [1]}, "head 'logistic': .*'c'"),
+        ({"C": [1.0, -1.0]}, "head 'logistic': C is -1.0, expected a number above 0"),
+    ],
 )
 def test_a_bad_grid_is_refused_before_anything_is_fitted(place: Path, grid: dict[str, list[Any]], message: str) -> None:
     with pytest.raises(UserError, match=message):

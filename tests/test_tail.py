@@ -58,7 +58,7 @@ def data() -> tuple[np.ndarray, scipy.sparse.csr_matrix]:
 
 def make(network: Path, **params: Any) -> TailHead:
     head = TailHead(**QUICK | params)
-    head.take_network(network)
+    head.set_network(network)
     return head
 
 
@@ -207,9 +207,8 @@ from test_tail import make
 place, folder = map(pathlib.Path, sys.argv[1:])
 X, Y = np.load(place / "X.npy"), scipy.sparse.load_npz(place / "Y.npz")
 head = make(place / "tail.keras", epochs=40, patience=40, dropout=0.3, learning_rate=0.01)
-head.checkpoint = folder / "checkpoint.h5"
-head.watch = lambda n_done, n_all: print(n_done, flush=True)
-np.save(folder / "scores.npy", head.fit(X, Y).predict_proba(X))
+head.fit(X, Y, progress=lambda n_done, n_all: print(n_done, flush=True), checkpoint=folder / "checkpoint.h5")
+np.save(folder / "scores.npy", head.predict_proba(X))
 """
 
 
@@ -234,12 +233,11 @@ def test_a_training_that_is_killed_goes_on_to_the_same_result(network: Path, dat
 
 
 def test_a_damaged_checkpoint_is_begun_anew(network: Path, data: tuple, tmp_path: Path) -> None:
-    head = make(network, epochs=1)
-    head.checkpoint = tmp_path / "checkpoint.h5"
-    head.checkpoint.write_bytes(b"damaged")
-    np.testing.assert_array_equal(
-        head.fit(*data).predict_proba(data[0]), make(network, epochs=1).fit(*data).predict_proba(data[0])
-    )
+    checkpoint = tmp_path / "checkpoint.h5"
+    checkpoint.write_bytes(b"damaged")
+    head, other = make(network, epochs=1), make(network, epochs=1)
+    head.fit(*data, checkpoint=checkpoint)
+    np.testing.assert_array_equal(head.predict_proba(data[0]), other.fit(*data).predict_proba(data[0]))
 
 
 SEVERAL = """
@@ -247,7 +245,7 @@ import contextlib, sys, pathlib, numpy as np, scipy.sparse, tensorflow as tf
 sys.path.insert(0, "tests")
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import heads.networks.precision
+import heads.networks.backend
 real = tf.config.list_logical_devices
 tf.config.list_logical_devices = lambda kind=None: real("CPU") if kind == "GPU" else real(kind)
 mirrored = tf.distribute.MirroredStrategy
@@ -278,7 +276,7 @@ def test_several_devices_give_the_scores_of_one(network: Path, data: tuple, tmp_
     [
         (np.ones((3, 2)), r"X has shape \(3, 2\), expected maps: \(n_images, height, width, n_features\)"),
         (np.ones((3, 2, 2, 6)), r"X has maps of shape \(2, 2, 6\), the tail takes \(4, 4, 6\)"),
-        (np.ones((2, *SHAPE)), "X has 2 rows and Y 3, expected as many"),
+        (np.ones((2, *SHAPE)), "X has 2 rows and Y 3, expected as many rows in both"),
     ],
 )
 def test_maps_that_do_not_fit_are_refused(network: Path, X: np.ndarray, message: str) -> None:

@@ -109,8 +109,8 @@ def _score_folds(member: StoredRun, data: LabelledStore) -> Scores:
     with locked(member.folder, RunError):
         head = member.run.head
         prepare_head(head, data.store)
-        with watching(head):
-            scores = score_out_of_fold(head, train.X, Y, train.groups)
+        with watching(head) as progress:
+            scores = score_out_of_fold(head, train.X, Y, train.groups, progress)
         save_scores(scores, member.folder)
     return scores
 

@@ -1,4 +1,4 @@
-"""What every head is: a scikit-learn classifier from embeddings to one score a concept."""
+"""The base class of heads: scikit-learn classifiers from embeddings to one score per concept."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,20 +9,36 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from cache.support.errors import UserError
+from cache.support.errors import ParameterError, UserError
+from heads.data.arrays import Arrays
+from heads.data.validation import check_indicator
 
-State = dict[str, NDArray[Any]]
 Trial = Mapping[str, Any]
+ProgressCallback = Callable[[int, int], None]
+"""Gets how much is done, and how much there is to do."""
 
 
 class Head(ClassifierMixin, BaseEstimator, ABC):
     """Base of all heads.
 
-    A head keeps what it has learnt in arrays: `get_state` gives them, `set_state` takes them back, and nothing
-    else is ever saved, so that reading a stranger's run executes nothing.
+    A new head is one file in `heads/estimators/` with a subclass, and one line in `heads/registry.py`. The subclass has
+
+    - ``__init__``, which stores its parameters unchanged, as in scikit-learn;
+    - `_fit`, which learns and stores arrays in attributes whose names end in ``_``;
+    - `_scores`, which returns scores in [0, 1];
+    - `arrays`, the names of these attributes without the ``_``. They are saved, and nothing else is, so reading a run
+      of a stranger executes nothing.
+
+    It may also have
+
+    - `check_params`, which refuses parameters out of range before anything is computed;
+    - `to_keras`, the head as a Keras model, without which a run cannot be exported;
+    - `fit_each`, if fitting several settings together is faster than one by one;
+    - `get_state` and `_restore` instead of `arrays`, if what was learnt is not a few arrays.
+
+    All else is inherited: checks of shapes and values, `predict`, what scikit-learn's tools need, saving and loading.
 
     Attributes
     ----------
@@ -30,22 +46,51 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         Length of an embedding.
     n_concepts_ : int
         Columns of the scores.
-    watch : callable or None
-        If set, told while fitting how many of what it `counts` are done, and of how many.
-    counts : str
-        What progress counts.
-    takes_maps : bool
-        Whether it learns from the maps of a cut network rather than from embeddings.
-    checkpoint : Path or None
-        Where a head that trains for long keeps the last epoch, to go on from after a kill.
+
+    Examples
+    --------
+    A complete head. Adding the logit of the training frequency gives a concept that no training image or every one has
+    a score of 0 or 1.
+
+    >>> from scipy.special import expit, logit
+    >>> from sklearn.preprocessing import normalize
+    >>> from heads.data.validation import check_number, positive_rate
+    >>> class CentroidHead(Head):
+    ...     arrays = ("centroids", "rate")
+    ...
+    ...     def __init__(self, sharpness=5.0):
+    ...         self.sharpness = sharpness
+    ...
+    ...     def check_params(self):
+    ...         check_number(self.sharpness, "sharpness", float, 0)
+    ...
+    ...     def _fit(self, X, Y):
+    ...         self.centroids_ = normalize(Y.T @ X)  # (n_concepts, n_features)
+    ...         self.rate_ = positive_rate(Y)
+    ...
+    ...     def _scores(self, X):
+    ...         similarity = normalize(X) @ self.centroids_.T  # (n_images, n_concepts)
+    ...         return expit(logit(self.rate_) + np.float32(self.sharpness) * similarity)
+    >>> head = CentroidHead().fit([[1.0, 0.0], [0.0, 1.0]], [[1, 0], [0, 0]])
+    >>> head.predict_proba([[2.0, 0.0]]).round(2)
+    array([[0.99, 0.  ]], dtype=float32)
     """
 
-    watch: Callable[[int, int], None] | None = None
-    counts = "concepts"
-    takes_maps = False
-    checkpoint: Path | None = None
+    arrays: tuple[str, ...]
+    """What was learnt: names of attributes without their ``_``, and of arrays in a saved run."""
 
-    def fit(self, X: ArrayLike, Y: Any) -> Self:
+    progress_unit = "concepts"
+    """What `fit` counts when it reports progress."""
+
+    takes_maps = False
+    """Whether it learns from the maps of a cut network rather than from embeddings."""
+
+    _progress: ProgressCallback | None = None
+    _checkpoint: Path | None = None
+
+    def fit(
+        self, X: ArrayLike, Y: Any, *, progress: ProgressCallback | None = None, checkpoint: str | Path | None = None
+    ) -> Self:
         """Learn from embeddings and an indicator matrix.
 
         Parameters
@@ -53,7 +98,11 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         X : array of float, shape (n_images, n_features)
             Embeddings.
         Y : array or sparse matrix of {0, 1}, shape (n_images, n_concepts)
-            Which concepts each image shows. A concept that no image or every image shows is allowed.
+            Concepts of each image. A concept may be in no image, or in all.
+        progress : callable, optional
+            Called with how much is done, and how much there is to do, by heads that take long.
+        checkpoint : str or Path, optional
+            A file for the state after each epoch. If it exists, training continues from it. Only `TailHead` uses it.
 
         Returns
         -------
@@ -61,76 +110,43 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
 
         Raises
         ------
-        ValueError
-            A parameter is out of its range, shapes disagree, or X holds NaN or infinity.
+        ParameterError
+            A parameter is out of its range or does not fit the data, the shapes of X and Y differ, or X has NaN or
+            infinity. It is a ValueError too.
         """
-        self._fit(*self._check(X, Y))
+        self._progress, self._checkpoint = progress, None if checkpoint is None else Path(checkpoint)
+        try:
+            self._fit(*self._check(X, Y))
+        finally:
+            del self._progress, self._checkpoint  # a fitted head can be copied and sent to other processes
         return self
 
-    def _check(self, X: ArrayLike, Y: Any) -> tuple[NDArray[np.float32], scipy.sparse.csr_matrix]:
-        """What `fit` was given, in the form that heads learn from; notes its shape."""
-        self.check_params()
-        embeddings = self._check_features(X)
-        Y = check_indicator(Y)
-        if Y.shape[0] != len(embeddings):
-            raise ValueError(f"X has {len(embeddings):,} rows and Y {Y.shape[0]:,}, expected as many")
-        self.n_concepts_ = Y.shape[1]
-        return embeddings, Y
-
-    def _check_features(self, X: Any, reset: bool = True) -> Any:
-        """What heads work on: float32 embeddings, of the length that is noted or, with `reset`, newly noted."""
-        return validate_data(self, X, dtype=np.float32, reset=reset)
-
-    def __sklearn_tags__(self) -> Any:
-        """Tell scikit-learn that targets are indicator matrices and nothing else."""
-        tags = super().__sklearn_tags__()
-        tags.target_tags.single_output, tags.target_tags.multi_output = False, True
-        tags.classifier_tags.multi_class, tags.classifier_tags.multi_label = False, True
-        return tags
-
-    @property
-    def classes_(self) -> list[NDArray[np.int64]]:
-        """The values of each concept's column, as scikit-learn asks of a classifier with several outputs."""
-        check_is_fitted(self, "n_concepts_")
-        return [np.array([0, 1])] * self.n_concepts_
-
-    def fit_each(self, X: ArrayLike, Y: Any, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Self]]:
-        """Fit once with each of several settings; a head that can share work between them does.
+    def fit_each(
+        self, X: ArrayLike, Y: Any, trials: Sequence[Trial], progress: ProgressCallback | None = None
+    ) -> Iterator[tuple[Trial, Self]]:
+        """Fit a new head for each of several settings; some heads share work between them.
 
         Parameters
         ----------
-        X, Y
-            As `fit` takes them.
+        X, Y, progress
+            As in `fit`.
         trials : sequence of mapping
             Parameters that differ from this head's.
 
         Yields
         ------
         trial : mapping
+            Not always in the order of `trials`.
         head : Head
-            A new one, fitted with it. Heads that share work may come in another order than the trials.
+            Fitted with it.
         """
         for trial in trials:
-            yield trial, self.with_params(trial).fit(X, Y)
+            yield trial, self.with_params(trial).fit(X, Y, progress=progress)
 
     def with_params(self, trial: Trial) -> Self:
-        """A new head with some parameters set otherwise."""
+        """A new head, not fitted, with some parameters changed."""
         head: Self = clone(self).set_params(**trial)
-        head.watch = self.watch
         return head
-
-    def take_network(self, path: Path) -> None:
-        """Take what is needed of the network whose features it will learn from: of most heads, nothing.
-
-        Parameters
-        ----------
-        path : Path
-            What follows the cut, as a Keras model.
-        """
-
-    def _tell_progress(self, n_done: int, n_all: int) -> None:
-        if self.watch:
-            self.watch(n_done, n_all)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float32]:
         """Score every concept of every image.
@@ -143,40 +159,54 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         -------
         ndarray of float32, shape (n_images, n_concepts)
             In [0, 1].
+
+        Raises
+        ------
+        ParameterError
+            X has another shape than in `fit`, or has NaN or infinity; or the scores have.
         """
         scores = self._scores(self._check_embeddings(X))
         if not np.isfinite(scores).all():
-            raise ValueError("scores are not finite: training has diverged; choose a lower learning rate")
+            raise ParameterError(
+                f"{type(self).__name__}: scores are not finite: training has diverged; choose a lower learning rate"
+            )
         return scores
-
-    def _check_embeddings(self, X: ArrayLike) -> NDArray[np.float32]:
-        """What a fitted head was given to score, in the form that heads score."""
-        check_is_fitted(self, "n_concepts_")
-        embeddings: NDArray[np.float32] = self._check_features(X, reset=False)
-        return embeddings
 
     def predict(self, X: ArrayLike) -> NDArray[np.int8]:
         """Indicator of the concepts whose score is at least 0.5, shape (n_images, n_concepts)."""
         return (self.predict_proba(X) >= 0.5).astype(np.int8)
 
     def check_params(self) -> None:
-        """Check parameters before anything is computed.
+        """Check the parameters before anything is computed.
 
         Raises
         ------
-        ValueError, TypeError
-            A parameter is out of its range.
+        ParameterError
+            One is out of its range.
         """
 
     @abstractmethod
-    def get_state(self) -> State:
-        """What was learnt, as named arrays."""
+    def _fit(self, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> None:
+        """Learn; parameters, shapes and values have been checked. Call `_report_progress` if it takes long."""
+
+    @abstractmethod
+    def _scores(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Score; shapes and values have been checked."""
+
+    def get_state(self) -> Arrays:
+        """What was learnt, as named arrays: those of `arrays`."""
+        return {name: getattr(self, f"{name}_") for name in self.arrays}
 
     def set_state(self, state: Mapping[str, NDArray[Any]], n_features: int, n_concepts: int) -> Self:
-        """Take back what `get_state` gave."""
+        """Restore a fitted head from what `get_state` returned."""
         self.n_features_in_, self.n_concepts_ = n_features, n_concepts
         self._restore(state)
         return self
+
+    def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Set the attributes from the arrays of `get_state`; a missing one is a KeyError."""
+        for name in self.arrays:
+            setattr(self, f"{name}_", state[name])
 
     def to_keras(self) -> Any:
         """This head as a Keras model, for use without this project.
@@ -184,8 +214,8 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         Returns
         -------
         keras.Model
-            From features, as they stand in a store, to the scores of `predict_proba`. It is made of Keras' own layers
-            and operations alone.
+            From features, as a store has them, to the scores of `predict_proba`. It consists of Keras' own layers and
+            operations.
 
         Raises
         ------
@@ -194,94 +224,47 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         """
         raise UserError(f"{type(self).__name__} has no form as a Keras model; export a run of another head")
 
-    @abstractmethod
-    def _fit(self, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> None:
-        """Learn; parameters, shapes and values are checked already."""
+    def set_network(self, path: str | Path) -> None:
+        """Give the head the part of the network that follows the cut, a Keras model; most heads ignore it."""
 
-    @abstractmethod
-    def _scores(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Score; shapes and values are checked already."""
+    def _report_progress(self, n_done: int, n_all: int) -> None:
+        if self._progress:
+            self._progress(n_done, n_all)
 
-    @abstractmethod
-    def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take back the arrays of `get_state`; a missing one is a KeyError."""
+    def _check(self, X: ArrayLike, Y: Any) -> tuple[Any, scipy.sparse.csr_matrix]:
+        """Check parameters and data; returns X and Y as `_fit` gets them and sets their sizes."""
+        self.check_params()
+        features = self._check_features(X)
+        indicator = check_indicator(Y)
+        if indicator.shape[0] != len(features):
+            raise ParameterError(
+                f"X has {len(features):,} rows and Y {indicator.shape[0]:,}, expected as many rows in both"
+            )
+        self.n_concepts_ = indicator.shape[1]
+        return features, indicator
 
+    def _check_features(self, X: Any, reset: bool = True) -> Any:
+        """Check X and convert it to float32; with `reset`, set `n_features_in_`, otherwise compare with it."""
+        try:
+            return validate_data(self, X, dtype=np.float32, reset=reset)
+        except ValueError as error:
+            raise ParameterError(str(error)) from error
 
-def check_indicator(Y: Any) -> scipy.sparse.csr_matrix:
-    """Check that labels are an indicator matrix; a new sparse one of float32 without stored zeros.
+    def _check_embeddings(self, X: ArrayLike) -> NDArray[np.float32]:
+        """Check what a fitted head is to score."""
+        check_is_fitted(self, "n_concepts_")
+        embeddings: NDArray[np.float32] = self._check_features(X, reset=False)
+        return embeddings
 
-    Parameters
-    ----------
-    Y : array or sparse matrix of {0, 1}, shape (n_images, n_concepts)
+    @property
+    def classes_(self) -> list[NDArray[np.int64]]:
+        """The values of each concept's column, as scikit-learn asks of a classifier with several outputs."""
+        check_is_fitted(self, "n_concepts_")
+        return [np.array([0, 1])] * self.n_concepts_
 
-    Raises
-    ------
-    ValueError
-        They are not.
-
-    Examples
-    --------
-    >>> check_indicator([[0, 2]])
-    Traceback (most recent call last):
-    ValueError: Unknown label type: Y holds other values than 0 and 1. Only binary classification is supported.
-    """
-    if Y is None:
-        raise ValueError("a head requires y to be passed, but the target y is None")
-    values = Y if scipy.sparse.issparse(Y) else np.asarray(Y)
-    named = values.data if scipy.sparse.issparse(values) else values
-    # The words that scikit-learn's tools look for.
-    if not np.all((named == 0) | (named == 1)):
-        raise ValueError(
-            "Unknown label type: Y holds other values than 0 and 1. Only binary classification is supported."
-        )
-    if values.ndim != 2:
-        raise ValueError(f"Y has shape {values.shape}, expected a row an image and a column a concept")
-    if values.shape[1] == 0:
-        raise ValueError("Y has no column, expected at least one concept")
-    indicator = scipy.sparse.csr_matrix(values, dtype=np.float32)
-    if (indicator.data == 1).all() and indicator.has_canonical_format:
-        return indicator
-    indicator = indicator.copy()
-    indicator.sum_duplicates()
-    indicator.eliminate_zeros()
-    return indicator
-
-
-def check_number(
-    value: object, name: str, kind: type, least: float, most: float = np.inf, closed: str = "both"
-) -> None:
-    """Check that a parameter is a number in a range.
-
-    Parameters
-    ----------
-    value : object
-    name : str
-    kind : type
-        ``int``, or ``float`` for any number. True and False are neither.
-    least, most : float
-    closed : str
-        Which ends belong to the range: ``both``, ``left``, ``right`` or ``neither``, as in scikit-learn.
-
-    Raises
-    ------
-    ValueError, TypeError
-        It is not.
-    """
-    if isinstance(value, bool) or (isinstance(value, float) and not np.isfinite(value)):
-        raise TypeError(f"{name} must be a finite number, found {value}")
-    kinds = (int, float) if kind is float else kind
-    most_or_none = None if np.isinf(most) else most
-    check_scalar(value, name, kinds, min_val=least, max_val=most_or_none, include_boundaries=_one_sided(closed, most))
-
-
-def _one_sided(closed: str, most: float) -> str:
-    """scikit-learn wants no word on an end that is not there."""
-    if np.isinf(most):
-        return {"both": "both", "left": "both"}.get(closed, "neither")
-    return closed
-
-
-def positive_rate(Y: scipy.sparse.csr_matrix) -> NDArray[np.float32]:
-    """Share of images that show each concept, shape (n_concepts,)."""
-    # Not the mean of float32, which can miss 1 for a concept that is in every image.
-    return (np.asarray(Y.sum(axis=0, dtype=np.float64)).ravel() / Y.shape[0]).astype(np.float32)
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that targets are indicator matrices and nothing else."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.single_output, tags.target_tags.multi_output = False, True
+        tags.classifier_tags.multi_class, tags.classifier_tags.multi_label = False, True
+        return tags

@@ -1,9 +1,7 @@
-"""The paper's head: sigmoid outputs on frozen embeddings, trained with Keras.
-
-Keras is imported inside the functions: asking for this head's parameters must not cost seconds.
-"""
+"""Sigmoid outputs on frozen embeddings, trained with Keras."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -12,129 +10,117 @@ import scipy.sparse
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from heads.estimators.base import Head, State, check_number, positive_rate
-from heads.estimators.standardization import standardisation, standardise
+from heads.data.arrays import Arrays, list_arrays, number_arrays
+from heads.data.blocks import split_rows
+from heads.data.standardization import standardisation, standardise
+from heads.data.validation import check_number, positive_rate
+from heads.estimators.base import Head
 from heads.networks.backend import import_keras, seeded, start_as_prior
 from heads.networks.early_stopping import BestEpoch, Weights, stop_early
 from heads.networks.layers import head_model, standardised
 from heads.networks.losses import make_loss
 
 STEPS_AT_ONCE = 32
-"""Training steps that Keras runs before it comes back to Python."""
+"""Training steps that Keras runs before it returns to Python."""
 
-COMPILED_FROM = 2**31
-"""Weights times steps from which XLA saves more than the seconds that it takes to compile: it fuses Adam's passes
-over the weights, which are half of the work. Not with dropout, whose random numbers it draws slowly on CPUs."""
+MIN_COMPILED = 2**31
+"""Weights times steps from which compiling with XLA takes less time than it saves: it fuses Adam's passes over the
+weights, which are half of the work. Not with dropout, whose random numbers XLA draws slowly on CPUs."""
 
-PREDICT_IMAGES = 8192
-"""Images that are scored at a time: 64 MiB of scores at 2,000 concepts."""
+BLOCK_IMAGES = 8192
+"""Images that are scored at a time: 64 MiB of scores for 2,000 concepts."""
 
 
+# A dataclass, so that its subclass `TailHead` inherits the parameters: scikit-learn reads them from the signature of
+# ``__init__``, which would otherwise have to be written out twice. ``eq`` and ``repr`` stay those of scikit-learn.
+@dataclass(eq=False, repr=False)
 class DenseHead(Head):
-    """Optional hidden layers and one sigmoid output a concept, trained with Adam.
+    """Optional hidden layers and one sigmoid output per concept, trained with Adam.
 
     The defaults are those of SSNMLRGKSR at ImageCLEFmedical Caption 2024: no hidden layer, binary cross-entropy,
-    batch 32, learning rate 0.001, times 0.9 every 100 steps. Embeddings are standardised first; training stops early
-    on the official F1 of a held-out part of the training images, and the best epoch's weights are kept.
+    batches of 32, and a learning rate of 0.001 that is multiplied by 0.9 every 100 steps. Embeddings are standardised.
+    Training stops early by the official F1 of a held-out part of the training images and ends with the weights of the
+    best epoch.
 
     Parameters
     ----------
     hidden : int or sequence of int
-        Units of each ReLU layer before the outputs; 0 for none.
+        Units of each hidden layer, which is followed by ReLU; 0 for none.
     dropout : float
-        Share of the units that is left out behind each hidden layer while training; of the embeddings if there is
-        none.
+        Share of units that are dropped after each hidden layer while training; of the embeddings if there is none.
     loss : {"cross-entropy", "focal", "asymmetric"}
-        As in `heads.networks.losses.make_loss`. The last two move the scores: no threshold is right for all three,
-        tune it.
+        As in `heads.networks.losses.make_loss`. The last two shift the scores: tune the threshold.
     gamma : float
-        The focal loss' focus.
-    gamma_pos, gamma_neg, clip : float
-        The asymmetric loss' focus on concepts that are shown and that are not, and its margin.
+        Focal loss: how strongly easy examples are down-weighted.
+    gamma_pos, gamma_neg : float
+        Asymmetric loss: the same for positive and for negative examples.
+    clip : float
+        Asymmetric loss: a negative example with a probability up to this has no loss.
     label_smoothing : float
         How far targets move towards 0.5.
     epochs : int
         Most passes over the training images.
     batch_size : int
     learning_rate : float
-        Adam's, at the start.
+        Of Adam, at the start.
     decay : float
-        What the learning rate is multiplied with every `decay_steps` steps; 1 for a constant rate.
+        Factor of the learning rate every `decay_steps` steps; 1 for a constant rate.
     decay_steps : int
     patience : int
-        Epochs without a better held-out F1 after which training stops.
+        Training stops after this many epochs without a better held-out F1.
     held_out : float
-        Share of the training images that is held out; 0 trains on all, for all epochs.
+        Share of the training images that is held out; with 0, training uses all images for all epochs.
     random_state : int
-        Seeds the weights, the held-out part, dropout and the order of batches.
+        Seed of the weights, the held-out part, dropout and the order of batches.
 
     Attributes
     ----------
     mean_, scale_ : ndarray of float32, shape (n_features,)
-        The standardisation.
+        Mean and standard deviation of each feature.
     weights_ : list of ndarray
-        The layers' kernels and biases, in order.
+        Kernel and bias of each layer.
     held_out_f1_ : ndarray of float64, shape (n_epochs,)
         Official F1 of the held-out part after each epoch, at the global threshold that is best for it; empty if
         nothing was held out.
     n_epochs_ : int
-        Passes that were made.
+        Passes over the training images.
 
     Examples
     --------
-    AUEB NLP Group's head of 2024, at a constant rate, and DS@BioMed's:
+    The head of AUEB NLP Group in 2024, with a constant rate, and that of DS@BioMed:
 
     >>> aueb = DenseHead(learning_rate=1e-4, decay=1.0)
     >>> biomed = DenseHead(hidden=[1024, 512], dropout=0.4)
     """
 
-    counts = "epochs"
+    progress_unit = "epochs"
 
-    def __init__(
-        self,
-        hidden: int | Sequence[int] = 0,
-        dropout: float = 0.0,
-        loss: str = "cross-entropy",
-        gamma: float = 2.0,
-        gamma_pos: float = 0.0,
-        gamma_neg: float = 4.0,
-        clip: float = 0.05,
-        label_smoothing: float = 0.0,
-        epochs: int = 50,
-        batch_size: int = 32,
-        learning_rate: float = 0.001,
-        decay: float = 0.9,
-        decay_steps: int = 100,
-        patience: int = 5,
-        held_out: float = 0.1,
-        random_state: int = 0,
-    ) -> None:
-        self.hidden = hidden
-        self.dropout = dropout
-        self.loss = loss
-        self.gamma = gamma
-        self.gamma_pos = gamma_pos
-        self.gamma_neg = gamma_neg
-        self.clip = clip
-        self.label_smoothing = label_smoothing
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.decay = decay
-        self.decay_steps = decay_steps
-        self.patience = patience
-        self.held_out = held_out
-        self.random_state = random_state
+    hidden: int | Sequence[int] = 0
+    dropout: float = 0.0
+    loss: str = "cross-entropy"
+    gamma: float = 2.0
+    gamma_pos: float = 0.0
+    gamma_neg: float = 4.0
+    clip: float = 0.05
+    label_smoothing: float = 0.0
+    epochs: int = 50
+    batch_size: int = 32
+    learning_rate: float = 0.001
+    decay: float = 0.9
+    decay_steps: int = 100
+    patience: int = 5
+    held_out: float = 0.1
+    random_state: int = 0
 
     def check_params(self) -> None:
-        """Check parameters before anything is computed."""
+        """Check the parameters before anything is computed."""
         if isinstance(self.hidden, (list, tuple)):
             for units in self.hidden:
                 check_number(units, "hidden", int, 1)
         else:
             check_number(self.hidden, "hidden", int, 0)
-        for name, least in (("epochs", 1), ("batch_size", 1), ("decay_steps", 1), ("patience", 1)):
-            check_number(getattr(self, name), name, int, least)
+        for name in ("epochs", "batch_size", "decay_steps", "patience"):
+            check_number(getattr(self, name), name, int, 1)
         check_number(self.random_state, "random_state", int, 0, 2**32 - 1)
         check_number(self.learning_rate, "learning_rate", float, 0, closed="neither")
         check_number(self.decay, "decay", float, 0, 1, closed="right")
@@ -158,7 +144,7 @@ class DenseHead(Head):
         self.weights_ = model.get_weights()
 
     def _build(self) -> Any:
-        """The network, from standardised embeddings to logits."""
+        """The Keras model, from standardised embeddings to logits."""
         keras = import_keras()
         layers, hidden = [keras.Input(self.mean_.shape)], self._hidden
         for units in hidden:
@@ -174,7 +160,7 @@ class DenseHead(Head):
         return [self.hidden] if self.hidden else []  # type: ignore[list-item]
 
     def _compile(self, model: Any, n_steps: int) -> None:
-        pays = self.dropout == 0 and model.count_params() * n_steps >= COMPILED_FROM
+        pays = self.dropout == 0 and model.count_params() * n_steps >= MIN_COMPILED
         model.compile(self._optimizer(), self._loss(), steps_per_execution=STEPS_AT_ONCE, jit_compile=pays)
 
     def _optimizer(self) -> Any:
@@ -185,43 +171,37 @@ class DenseHead(Head):
         return keras.optimizers.Adam(rate)
 
     def _train(self, model: Any, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix, held: Any, rest: Any) -> None:
-        """Train the built model on some rows, and stop by the others."""
-        tell = import_keras().callbacks.LambdaCallback(
-            on_epoch_end=lambda epoch, logs: self._tell_progress(epoch + 1, self.epochs)
+        """Train the compiled model on the rows in `rest`, with early stopping by those in `held`."""
+        report = import_keras().callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: self._report_progress(epoch + 1, self.epochs)
         )
-        best, callbacks = BestEpoch(Y[held], self.patience), [tell]
+        best, callbacks = BestEpoch(Y[held], self.patience), [report]
         if len(held):
             callbacks.append(stop_early(best, lambda: self._score(X[held], model.get_weights())))
-        # Keras gathers batches from these in native code. Labels in bytes take a fraction of what embeddings take.
+        # Keras gathers batches from these arrays in native code. Labels as bytes need a quarter of float32's memory.
         rows, labels = standardise(X, self.mean_, self.scale_, rest), Y[rest].astype(np.uint8).toarray()
         history = model.fit(
             rows, labels, batch_size=self.batch_size, epochs=self.epochs, callbacks=callbacks, verbose=0
         )
         self.n_epochs_, self.held_out_f1_ = len(history.epoch), np.array(best.f1)
-        self._tell_progress(self.n_epochs_, self.n_epochs_)
+        self._report_progress(self.n_epochs_, self.n_epochs_)
 
     def _scores(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._score(X, self.weights_)
 
     def _score(self, X: NDArray[np.float32], weights: Weights) -> NDArray[np.float32]:
-        """What Keras would give, without it: a run predicts before TensorFlow would have been imported."""
+        """The scores of the Keras model, computed with NumPy: a run predicts without loading TensorFlow."""
         scores = np.empty((len(X), self.n_concepts_), np.float32)
         *hidden, (kernel, bias) = zip(weights[::2], weights[1::2], strict=True)
-        for start in range(0, len(X), PREDICT_IMAGES):
-            part = slice(start, start + PREDICT_IMAGES)
-            values = standardise(X[part], self.mean_, self.scale_)
+        for block in split_rows(len(X), BLOCK_IMAGES):
+            values = standardise(X[block], self.mean_, self.scale_)
             for each in hidden:
                 values = values @ each[0] + each[1]
                 np.maximum(values, 0, out=values)
-            np.matmul(values, kernel, out=scores[part])
-            scores[part] += bias
-            expit(scores[part], out=scores[part])
+            np.matmul(values, kernel, out=scores[block])
+            scores[block] += bias
+            expit(scores[block], out=scores[block])
         return scores
-
-    def get_state(self) -> State:
-        """What was learnt, as named arrays."""
-        weights = {f"weights_{number}": array for number, array in enumerate(self.weights_)}
-        return {"mean": self.mean_, "scale": self.scale_, "held_out_f1": self.held_out_f1_, **weights}
 
     def to_keras(self) -> Any:
         """This head as a Keras model."""
@@ -231,10 +211,15 @@ class DenseHead(Head):
         logits = network(standardised(features, self.mean_, self.scale_))
         return head_model(features, keras.ops.sigmoid(logits))
 
+    def get_state(self) -> Arrays:
+        """What was learnt, as named arrays."""
+        learnt = {"mean": self.mean_, "scale": self.scale_, "held_out_f1": self.held_out_f1_}
+        return learnt | number_arrays("weights", self.weights_)
+
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         self.mean_, self.scale_, self.held_out_f1_ = state["mean"], state["scale"], state["held_out_f1"]
+        self.weights_ = list_arrays("weights", state)
         widths = [len(self.mean_), *self._hidden, self.n_concepts_]
         shapes = [shape for ends in pairwise(widths) for shape in (ends, ends[1:])]
-        self.weights_ = [state[f"weights_{number}"] for number in range(len(shapes))]
         if [weights.shape for weights in self.weights_] != shapes:
-            raise ValueError(f"weights of other shapes than {shapes}")
+            raise ValueError(f"expected weights of the shapes {shapes}")

@@ -1,6 +1,5 @@
-"""Ridge regression with a Gaussian kernel: concepts need not be linear in the embedding."""
+"""Ridge regression with a Gaussian kernel, for concepts that are not linear in the embedding."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,13 +7,16 @@ import scipy.linalg
 import scipy.sparse
 from numpy.typing import NDArray
 
-from heads.estimators.base import Head, State, check_number
-from heads.estimators.standardization import BLOCK_IMAGES, standardisation
+from cache.support.errors import ParameterError
+from heads.data.blocks import split_rows
+from heads.data.standardization import BLOCK_IMAGES, standardisation, standardise
+from heads.data.validation import check_number
+from heads.estimators.base import Head
 from heads.networks.backend import import_keras
 from heads.networks.layers import head_model, linear, standardised
 
 JITTER = 1e-6
-"""Added to the landmarks' own similarities, so that identical images among them do no harm."""
+"""Added to the diagonal of the landmarks' kernel matrix, which identical images would make singular."""
 
 Floats = NDArray[np.float64]
 
@@ -22,33 +24,35 @@ Floats = NDArray[np.float64]
 class KernelHead(Head):
     """Multi-output kernel ridge regression of the indicator matrix on standardised embeddings.
 
-    An image's score is a sum over landmarks, weighted by how similar it is to each: ``exp(-gamma * d)``, where d is the
-    mean squared difference of the standardised features. With no more training images than `landmarks` all of them
-    are landmarks, and the solution is exact; of more, as many are drawn (Nyström; Williams and Seeger, 2001).
+    The score of an image is a weighted sum of its similarities to some training images, the landmarks. A similarity is
+    ``exp(-gamma * d)``, where d is the mean squared difference of the standardised features. If there are no more
+    training images than `landmarks`, all of them are landmarks and the solution is exact. Otherwise the landmarks are a
+    random sample (the Nyström method; Williams and Seeger, 2001).
 
-    Scores estimate how likely a concept is, cut to [0, 1]. The penalty is not chosen by leaving single images out,
-    as `heads.estimators.ridge` does: images of one patient are too much alike for that, and a kernel remembers them.
+    Scores estimate probabilities and are clipped to [0, 1]. Unlike in `heads.estimators.ridge`, the penalty is not
+    chosen by leaving out single images: a kernel remembers the other images of the same patient, which are alike.
 
     Parameters
     ----------
     alpha : float
         The penalty, as in scikit-learn's `KernelRidge`.
     gamma : float
-        How fast similarity falls; two images that have nothing in common differ by 2 on average.
+        How fast similarity falls with the difference. Two images that have nothing in common have a mean squared
+        difference of about 2.
     landmarks : int
-        The most that are used: memory and time grow with it.
+        Most landmarks; memory and time grow with it.
     random_state : int
-        Seeds which training images are landmarks.
+        Seed of the sample of landmarks.
 
     Attributes
     ----------
     mean_, scale_ : ndarray of float32, shape (n_features,)
-        The standardisation.
+        Mean and standard deviation of each feature.
     landmarks_ : ndarray of float32, shape (n_landmarks, n_features)
         Standardised embeddings.
     coef_ : ndarray of float32, shape (n_landmarks, n_concepts)
     rate_ : ndarray of float32, shape (n_concepts,)
-        Frequency of each concept, which an image that resembles none is given.
+        Training frequencies: the scores of an image that is similar to no landmark.
 
     Examples
     --------
@@ -58,6 +62,8 @@ class KernelHead(Head):
            [0., 1.]], dtype=float32)
     """
 
+    arrays = ("mean", "scale", "landmarks", "coef", "rate")
+
     def __init__(self, alpha: float = 0.2, gamma: float = 0.5, landmarks: int = 4096, random_state: int = 0) -> None:
         self.alpha = alpha
         self.gamma = gamma
@@ -65,7 +71,7 @@ class KernelHead(Head):
         self.random_state = random_state
 
     def check_params(self) -> None:
-        """Check parameters before anything is computed."""
+        """Check the parameters before anything is computed."""
         check_number(self.alpha, "alpha", float, 0, closed="neither")
         check_number(self.gamma, "gamma", float, 0, closed="neither")
         check_number(self.landmarks, "landmarks", int, 1)
@@ -78,52 +84,69 @@ class KernelHead(Head):
         if len(X) > self.landmarks:
             drawn = np.random.default_rng(self.random_state).choice(len(X), self.landmarks, replace=False)
             chosen = np.sort(drawn)
-        self.landmarks_, self.rate_ = (X[chosen] - self.mean_) / self.scale_, rate.astype(np.float32)
-        solve = self._solve_exactly if len(chosen) == len(X) else self._solve
-        self.coef_ = solve(X, Y, rate).astype(np.float32)
+        self.landmarks_, self.rate_ = standardise(X, self.mean_, self.scale_, chosen), rate.astype(np.float32)
+        solve = self._solve_exactly if len(chosen) == len(X) else self._solve_with_landmarks
+        try:
+            self.coef_ = solve(X, Y, rate).astype(np.float32)
+        except scipy.linalg.LinAlgError as error:
+            raise ParameterError(f"alpha is {self.alpha}, too small for these images; choose a larger one") from error
 
     def _solve_exactly(self, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix, rate: Floats) -> Floats:
-        similar = self._similarities(self.landmarks_)
-        similar[np.diag_indices_from(similar)] += self.alpha
-        solved: Floats = scipy.linalg.solve(similar, Y.toarray() - rate, assume_a="pos", overwrite_a=True)
-        return solved
+        """Solve ``(K + alpha I) coef = Y - rate`` for the kernel matrix K of all images."""
+        kernel = self._similarities(self.landmarks_)
+        kernel[np.diag_indices_from(kernel)] += self.alpha
+        coef: Floats = scipy.linalg.solve(kernel, Y.toarray() - rate, assume_a="pos", overwrite_a=True)
+        return coef
 
-    def _solve(self, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix, rate: Floats) -> Floats:
-        """Ridge regression on similarities to the landmarks, whitened by those among landmarks."""
+    def _solve_with_landmarks(self, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix, rate: Floats) -> Floats:
+        """Solve the least-squares problem of the Nyström method.
+
+        With K the similarities of all images to the landmarks and M those among the landmarks, minimising
+
+            ||Y - rate - K coef||² + alpha trace(coef' M coef)
+
+        gives ``(K'K + alpha M) coef = K'(Y - rate)``. M is nearly singular. With its Cholesky factor, ``M = L L'``, and
+        ``coef = L'^-1 b`` the equations become
+
+            (L^-1 K'K L'^-1 + alpha I) b = L^-1 K'(Y - rate),
+
+        whose matrix has no eigenvalue below alpha. K is needed in blocks of images only, since ``K'K`` and ``K'Y`` are
+        sums over images.
+        """
         n_landmarks = len(self.landmarks_)
         gram, product = np.zeros((n_landmarks, n_landmarks)), np.zeros((n_landmarks, Y.shape[1]))
-        for start in range(0, len(X), BLOCK_IMAGES):
-            part = slice(start, start + BLOCK_IMAGES)
-            similar = self._similarities((X[part] - self.mean_) / self.scale_)
-            gram += similar.T @ similar
-            product += (Y[part].T @ similar).T - np.outer(similar.sum(axis=0), rate)
+        for block in split_rows(len(X), BLOCK_IMAGES):
+            kernel = self._similarities(standardise(X[block], self.mean_, self.scale_))
+            gram += kernel.T @ kernel
+            product += (Y[block].T @ kernel).T - np.outer(kernel.sum(axis=0), rate)
         among = self._similarities(self.landmarks_)
         among[np.diag_indices_from(among)] += JITTER
         root = scipy.linalg.cholesky(among, lower=True, overwrite_a=True)
-        white = _whiten(root, _whiten(root, gram).T)
-        white[np.diag_indices_from(white)] += self.alpha
-        solved = scipy.linalg.solve(white, _whiten(root, product), assume_a="pos", overwrite_a=True, overwrite_b=True)
+        whitened = _divide(root, _divide(root, gram).T)
+        whitened[np.diag_indices_from(whitened)] += self.alpha
+        solved = scipy.linalg.solve(
+            whitened, _divide(root, product), assume_a="pos", overwrite_a=True, overwrite_b=True
+        )
         coef: Floats = scipy.linalg.solve_triangular(root, solved, lower=True, trans="T", overwrite_b=True)
         return coef
 
     def _similarities(self, Z: NDArray[np.float32]) -> Floats:
-        """How similar standardised images are to each landmark, shape (n_images, n_landmarks)."""
-        # In float64: the difference of near images would drown in the rounding of their lengths.
+        """Similarity of standardised images to each landmark, shape (n_images, n_landmarks)."""
+        # In float64: ||a||² - 2 a'b + ||b||² loses the difference of similar images to rounding.
         images, landmarks = Z.astype(np.float64), self.landmarks_.astype(np.float64)
-        apart = images @ landmarks.T
-        apart *= -2
-        apart += np.square(images).sum(axis=1)[:, None]
-        apart += np.square(landmarks).sum(axis=1)
-        apart *= -self.gamma / Z.shape[1]
-        similar: Floats = np.exp(np.minimum(apart, 0, out=apart), out=apart)
-        return similar
+        values = images @ landmarks.T
+        values *= -2
+        values += np.square(images).sum(axis=1)[:, None]
+        values += np.square(landmarks).sum(axis=1)
+        values *= -self.gamma / Z.shape[1]
+        similarities: Floats = np.exp(np.minimum(values, 0, out=values), out=values)
+        return similarities
 
     def _scores(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         scores = np.empty((len(X), self.n_concepts_), np.float32)
-        for start in range(0, len(X), BLOCK_IMAGES):
-            part = slice(start, start + BLOCK_IMAGES)
-            similar = self._similarities((X[part] - self.mean_) / self.scale_)
-            scores[part] = np.clip(similar @ self.coef_ + self.rate_, 0, 1)
+        for block in split_rows(len(X), BLOCK_IMAGES):
+            kernel = self._similarities(standardise(X[block], self.mean_, self.scale_))
+            scores[block] = np.clip(kernel @ self.coef_ + self.rate_, 0, 1)
         return scores
 
     def to_keras(self) -> Any:
@@ -132,22 +155,13 @@ class KernelHead(Head):
         features = keras.Input((self.n_features_in_,))
         Z = standardised(features, self.mean_, self.scale_)
         shared = linear(Z, 2 * self.landmarks_, -np.square(self.landmarks_.astype(np.float64)).sum(axis=1))
-        apart = keras.ops.minimum(shared - keras.ops.sum(keras.ops.square(Z), axis=1, keepdims=True), 0)
-        similar = keras.ops.exp(apart * (self.gamma / self.n_features_in_))
-        scores = linear(similar, self.coef_.T, self.rate_)
+        values = keras.ops.minimum(shared - keras.ops.sum(keras.ops.square(Z), axis=1, keepdims=True), 0)
+        similarities = keras.ops.exp(values * (self.gamma / self.n_features_in_))
+        scores = linear(similarities, self.coef_.T, self.rate_)
         return head_model(features, keras.ops.clip(scores, 0, 1))
 
-    def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self.mean_, self.scale_, self.landmarks_ = state["mean"], state["scale"], state["landmarks"]
-        self.coef_, self.rate_ = state["coef"], state["rate"]
 
-    def get_state(self) -> State:
-        """What was learnt, as named arrays."""
-        learnt = {"mean": self.mean_, "scale": self.scale_, "landmarks": self.landmarks_}
-        return learnt | {"coef": self.coef_, "rate": self.rate_}
-
-
-def _whiten(root: Floats, values: Floats) -> Floats:
-    """Divide by the square root of the similarities among landmarks."""
+def _divide(root: Floats, values: Floats) -> Floats:
+    """Solve ``root x = values`` for a lower triangular matrix."""
     divided: Floats = scipy.linalg.solve_triangular(root, values, lower=True)
     return divided

@@ -1,19 +1,19 @@
-"""The floor: every image gets the training frequencies, whatever it shows."""
+"""The baseline: every image gets the training frequencies."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from heads.estimators.base import Head, State, positive_rate
+from heads.data.validation import positive_rate
+from heads.estimators.base import Head
 from heads.networks.backend import import_keras
 from heads.networks.layers import head_model, linear
 
 
 class PriorHead(Head):
-    """Score each concept by how many training images show it.
+    """Score each concept by its frequency in the training images.
 
     Attributes
     ----------
@@ -24,6 +24,8 @@ class PriorHead(Head):
     >>> PriorHead().fit([[1.0], [2.0]], [[1, 0], [1, 1]]).predict_proba([[5.0]])
     array([[1. , 0.5]], dtype=float32)
     """
+
+    arrays = ("frequency",)
 
     def _fit(self, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> None:
         self.frequency_ = positive_rate(Y)
@@ -36,10 +38,3 @@ class PriorHead(Head):
         keras = import_keras()
         features = keras.Input((self.n_features_in_,))
         return head_model(features, linear(keras.ops.ones_like(features[:, :1]), self.frequency_[:, None]))
-
-    def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self.frequency_ = state["frequency"]
-
-    def get_state(self) -> State:
-        """What was learnt, as named arrays."""
-        return {"frequency": self.frequency_}

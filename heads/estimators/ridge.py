@@ -1,4 +1,4 @@
-"""Least squares with a penalty, every concept and every penalty from one eigendecomposition."""
+"""Ridge regression in closed form: all concepts and all penalties from one eigendecomposition."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,16 +8,19 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
-from heads.estimators.base import Head, State, Trial, check_number
-from heads.estimators.standardization import BLOCK_IMAGES, standardisation
+from cache.support.errors import ParameterError
+from heads.data.blocks import split_rows
+from heads.data.standardization import BLOCK_IMAGES, standardisation, standardise
+from heads.data.validation import check_number
+from heads.estimators.base import Head, ProgressCallback, Trial
 from heads.networks.backend import import_keras
 from heads.networks.layers import head_model, linear, standardised
 
 ALPHAS = tuple(10.0 ** (exponent / 4) for exponent in range(-16, 9))
-"""Penalties that are tried if none is given, as multiples of the number of images."""
+"""Penalties to try if none is given, as multiples of the number of images."""
 
 NOISE = 1e-10
-"""Part of the largest eigenvalue below which one is rounding: embeddings are float32."""
+"""Eigenvalues below this share of the largest are rounding error: embeddings are float32."""
 
 Floats = NDArray[np.float64]
 
@@ -25,28 +28,27 @@ Floats = NDArray[np.float64]
 class RidgeHead(Head):
     """Multi-output ridge regression of the indicator matrix on standardised embeddings, in closed form.
 
-    Solves ``min ||Y - rate - Z W||² + alpha ||W||²`` for all concepts at once. The eigenvectors of ``Z'Z`` give the
-    solution for any alpha, and its generalised cross-validation error (Golub, Heath and Wahba, 1979), which is the
-    mean squared error of leaving an image out with every leverage replaced by the mean one. The error is summed
-    over concepts, and the alpha where it is least is taken.
+    Solves ``min ||Y - rate - Z W||² + alpha ||W||²`` for all concepts at once. The penalty is chosen by generalised
+    cross-validation (Golub, Heath and Wahba, 1979): the mean squared error of leaving out one image at a time, with the
+    leverage of each image replaced by the mean leverage. The error is summed over concepts.
 
-    Scores are the regression's values, cut to [0, 1]: they estimate how likely a concept is, alike for frequent and
-    rare ones, so one threshold serves all.
+    Scores are the values of the regression, clipped to [0, 1]. They estimate probabilities, for frequent and rare
+    concepts alike, so one threshold serves all.
 
     Parameters
     ----------
     alpha : float, list of float or None
-        The penalty, as in scikit-learn's `Ridge` after a `StandardScaler`. Of several the best is taken; None
-        tries `ALPHAS` times the number of images.
+        The penalty, as in scikit-learn's `Ridge` after a `StandardScaler`. If there are several, the best is chosen;
+        None tries `ALPHAS` times the number of images.
 
     Attributes
     ----------
     alpha_ : float
-        The penalty that was taken.
+        The penalty that was chosen.
     alphas_, gcv_ : ndarray of float64, shape (n_alphas,)
-        The penalties that were tried, and the cross-validation error of each: squared error an image.
+        The penalties that were tried, and the cross-validation error of each: squared error per image.
     mean_, scale_ : ndarray of float32, shape (n_features,)
-        The standardisation.
+        Mean and standard deviation of each feature.
     coef_ : ndarray of float32, shape (n_concepts, n_features)
     intercept_ : ndarray of float32, shape (n_concepts,)
 
@@ -58,31 +60,36 @@ class RidgeHead(Head):
            [1. , 1. ]], dtype=float32)
     """
 
+    arrays = ("mean", "scale", "coef", "intercept", "alphas", "gcv")
+
     def __init__(self, alpha: float | Sequence[float] | None = None) -> None:
         self.alpha = alpha
 
     def check_params(self) -> None:
-        """Check parameters before anything is computed."""
+        """Check the parameters before anything is computed."""
         alphas = [0.0] if self.alpha is None else _listed(self.alpha)
         if not alphas:
-            raise ValueError("alpha is an empty list, expected at least one penalty")
+            raise ParameterError("alpha is an empty list, expected at least one penalty")
         for alpha in alphas:
             check_number(alpha, "alpha", float, 0)
 
-    def fit_each(self, X: ArrayLike, Y: Any, trials: Sequence[Trial]) -> Iterator[tuple[Trial, "RidgeHead"]]:
+    def fit_each(
+        self, X: ArrayLike, Y: Any, trials: Sequence[Trial], progress: ProgressCallback | None = None
+    ) -> Iterator[tuple[Trial, "RidgeHead"]]:
         """Fit every penalty from one eigendecomposition."""
         heads = [self.with_params(trial) for trial in trials]
         problem = None
         for trial, head in zip(trials, heads, strict=True):
             embeddings, targets = head._check(X, Y)
-            problem = problem or _Problem.of(embeddings, targets)
-            head._take(problem)
+            problem = problem or _Problem.from_arrays(embeddings, targets)
+            head._solve(problem)
             yield trial, head
 
     def _fit(self, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> None:
-        self._take(_Problem.of(X, Y))
+        self._solve(_Problem.from_arrays(X, Y))
 
-    def _take(self, problem: "_Problem") -> None:
+    def _solve(self, problem: "_Problem") -> None:
+        """Choose the penalty and compute its coefficients."""
         self.mean_, self.scale_ = problem.mean, problem.scale
         self.alphas_ = np.array(
             _listed(self.alpha) if self.alpha is not None else np.array(ALPHAS) * problem.n_images, float
@@ -95,10 +102,9 @@ class RidgeHead(Head):
 
     def _scores(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         scores = np.empty((len(X), self.n_concepts_), np.float32)
-        for start in range(0, len(X), BLOCK_IMAGES):
-            part = slice(start, start + BLOCK_IMAGES)
-            np.matmul((X[part] - self.mean_) / self.scale_, self.coef_.T, out=scores[part])
-            scores[part] += self.intercept_
+        for block in split_rows(len(X), BLOCK_IMAGES):
+            np.matmul(standardise(X[block], self.mean_, self.scale_), self.coef_.T, out=scores[block])
+            scores[block] += self.intercept_
         return np.clip(scores, 0, 1, out=scores)
 
     def to_keras(self) -> Any:
@@ -109,36 +115,54 @@ class RidgeHead(Head):
         return head_model(features, keras.ops.clip(values, 0, 1))
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self.mean_, self.scale_ = state["mean"], state["scale"]
-        self.coef_, self.intercept_ = state["coef"], state["intercept"]
-        self.alphas_, self.gcv_ = state["alphas"], state["gcv"]
+        super()._restore(state)
         self.alpha_ = float(self.alphas_[self.gcv_.argmin()])
-
-    def get_state(self) -> State:
-        """What was learnt, as named arrays."""
-        learnt = {"mean": self.mean_, "scale": self.scale_, "coef": self.coef_, "intercept": self.intercept_}
-        return learnt | {"alphas": self.alphas_, "gcv": self.gcv_}
 
 
 @dataclass(frozen=True)
 class _Problem:
-    """What least squares needs to know of the images, in the axes of the embeddings' covariance.
+    """The least-squares problem in the eigenvectors of the embeddings' covariance.
+
+    With an intercept that is not penalised, Z (standardised embeddings) and Y (targets) can be centred first. The
+    solution W for a penalty alpha then satisfies
+
+        (Z'Z + alpha I) W = Z'Y.
+
+    With the eigendecomposition ``Z'Z = V diag(l) V'``, which does not depend on alpha,
+
+        W = V diag(1 / (l + alpha)) V'Z'Y,
+
+    so a further penalty or concept costs one product. `solve` computes this.
+
+    Generalised cross-validation needs the residuals and the trace of the hat matrix ``H = Z (Z'Z + alpha I)^-1 Z'``.
+    With the singular value decomposition ``Z = U diag(sqrt(l)) V'``,
+
+        H = U diag(l / (l + alpha)) U'  and  Y - H Y = U diag(alpha / (l + alpha)) U'Y + (Y - U U'Y),
+
+    where the two terms are orthogonal, and ``U'Y = diag(1 / sqrt(l)) V'Z'Y`` needs no U. Hence for ``A = V'Z'Y``
+
+        ||Y - H Y||² = sum_k (alpha / (l_k + alpha))² A_k² / l_k + ||Y||² - sum_k A_k² / l_k,
+        trace(H) = sum_k l_k / (l_k + alpha),
+
+    and with one more degree of freedom for the intercept the error per image is
+    ``||Y - H Y||² / n / (1 - (1 + trace(H)) / n)²``. `cross_validate` computes this; for a centred column of zeros and
+    ones ``||Y||² = n rate (1 - rate)``.
 
     Parameters
     ----------
     n_images : int
     mean, scale : ndarray of float32, shape (n_features,)
-        The standardisation.
+        Mean and standard deviation of each feature.
     centre : ndarray of float64, shape (n_features,)
-        Mean of the standardised embeddings: what rounding leaves of zero.
+        Mean of the standardised embeddings: zero but for rounding.
     rate : ndarray of float64, shape (n_concepts,)
         Mean of the targets.
-    values : ndarray of float64, shape (n_axes,)
-        Eigenvalues of the centred ``Z'Z``, those that are rounding left out.
+    eigenvalues : ndarray of float64, shape (n_axes,)
+        Those of the centred ``Z'Z`` that are not rounding error.
     axes : ndarray of float64, shape (n_features, n_axes)
         Their eigenvectors.
-    along : ndarray of float64, shape (n_axes, n_concepts)
-        The centred ``Z'Y`` in those axes.
+    projected : ndarray of float64, shape (n_axes, n_concepts)
+        The centred ``Z'Y`` in these axes.
     """
 
     n_images: int
@@ -146,44 +170,44 @@ class _Problem:
     scale: NDArray[np.float32]
     centre: Floats
     rate: Floats
-    values: Floats
+    eigenvalues: Floats
     axes: Floats
-    along: Floats
+    projected: Floats
 
     @classmethod
-    def of(cls, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> "_Problem":
-        """Go once over the images."""
+    def from_arrays(cls, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> "_Problem":
+        """Sum products over blocks of images, and decompose."""
         n_images, n_features = X.shape
         mean, scale = standardisation(X)
         gram, total = np.zeros((n_features, n_features)), np.zeros(n_features)
         product = np.zeros((Y.shape[1], n_features))
-        for start in range(0, n_images, BLOCK_IMAGES):
-            # In float64, or penalties below a millionth of the largest eigenvalue would drown in rounding.
-            block = ((X[start : start + BLOCK_IMAGES] - mean) / scale).astype(np.float64)
-            gram += block.T @ block
-            total += block.sum(axis=0)
-            product += Y[start : start + BLOCK_IMAGES].T @ block
+        for block in split_rows(n_images, BLOCK_IMAGES):
+            # In float64: otherwise rounding would hide penalties below a millionth of the largest eigenvalue.
+            Z = standardise(X[block], mean, scale).astype(np.float64)
+            gram += Z.T @ Z
+            total += Z.sum(axis=0)
+            product += Y[block].T @ Z
         centre, rate = total / n_images, np.asarray(Y.mean(axis=0, dtype=np.float64)).ravel()
-        values, axes = np.linalg.eigh(gram - n_images * np.outer(centre, centre))
-        kept = values > max(NOISE * values[-1], 0)
-        along = axes[:, kept].T @ (product.T - np.outer(centre, n_images * rate))
-        return cls(n_images, mean, scale, centre, rate, values[kept], axes[:, kept], along)
+        eigenvalues, axes = np.linalg.eigh(gram - n_images * np.outer(centre, centre))
+        kept = eigenvalues > max(NOISE * eigenvalues[-1], 0)
+        projected = axes[:, kept].T @ (product.T - np.outer(centre, n_images * rate))
+        return cls(n_images, mean, scale, centre, rate, eigenvalues[kept], axes[:, kept], projected)
 
     def cross_validate(self, alphas: Floats) -> Floats:
         """Generalised cross-validation error of each penalty, summed over concepts, shape (n_alphas,)."""
-        energy = self.n_images * (self.rate * (1 - self.rate)).sum()
-        explained = np.square(self.along).sum(axis=1) / self.values
-        shrunk = alphas[:, None] + self.values
-        left = np.square(alphas[:, None] / shrunk) @ explained + max(energy - explained.sum(), 0)
-        # One more for the intercept. Without any freedom left, nothing can be said.
-        freedom = self.n_images - 1 - (self.values / shrunk).sum(axis=1)
+        total = self.n_images * (self.rate * (1 - self.rate)).sum()
+        explained = np.square(self.projected).sum(axis=1) / self.eigenvalues
+        shrunk = alphas[:, None] + self.eigenvalues  # (n_alphas, n_axes)
+        residual = np.square(alphas[:, None] / shrunk) @ explained + max(total - explained.sum(), 0)
+        freedom = self.n_images - 1 - (self.eigenvalues / shrunk).sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            error = left * self.n_images / np.square(freedom)
+            error = residual * self.n_images / np.square(freedom)
+        # Without a degree of freedom left there is no estimate.
         return np.where(freedom > NOISE * self.n_images, error, np.inf)
 
     def solve(self, alpha: float) -> Floats:
-        """Coefficients of a penalty, shape (n_features, n_concepts)."""
-        return self.axes @ (self.along / (self.values + alpha)[:, None])
+        """Coefficients for a penalty, shape (n_features, n_concepts)."""
+        return self.axes @ (self.projected / (self.eigenvalues + alpha)[:, None])
 
 
 def _listed(alpha: float | Sequence[float]) -> list[float]:

@@ -12,7 +12,7 @@ from heads.data.folds import split_folds
 from heads.data.split import LabelledSplit
 from heads.data.types import Counts, Groups, Scores
 from heads.decoders.base import Decoder
-from heads.estimators.base import Head
+from heads.estimators.base import Head, ProgressCallback
 from heads.evaluation.out_of_fold import score_out_of_fold
 
 
@@ -26,7 +26,7 @@ class EstimateMetrics(TypedDict):
     """``train`` or ``valid``: the split that was divided into folds."""
 
 
-def nested_f1(head: Head, decoder: Decoder, split: LabelledSplit) -> ImageF1:
+def nested_f1(head: Head, decoder: Decoder, split: LabelledSplit, progress: ProgressCallback | None = None) -> ImageF1:
     """F1 per image by nested cross-validation: head and decoder are fitted to the other folds alone (Stone, 1974).
 
     A decoder with something to tune is tuned on out-of-fold scores of these folds: a second cross-validation inside
@@ -38,6 +38,8 @@ def nested_f1(head: Head, decoder: Decoder, split: LabelledSplit) -> ImageF1:
         Their parameters are used; they are not fitted.
     split : LabelledSplit
         Its groups stay together in both cross-validations.
+    progress : callable, optional
+        As in `Head.fit`, for each fit of the head.
 
     Returns
     -------
@@ -53,9 +55,11 @@ def nested_f1(head: Head, decoder: Decoder, split: LabelledSplit) -> ImageF1:
     f1 = np.empty(len(X))
     for rest, held_out in split_folds(len(X), groups):
         rest_groups = None if groups is None else groups[rest]
-        inner = score_out_of_fold(head, X[rest], Y[rest], rest_groups) if decoder.tuned else np.empty((0, Y.shape[1]))
+        inner = np.empty((0, Y.shape[1]))
+        if decoder.tuned:
+            inner = score_out_of_fold(head, X[rest], Y[rest], rest_groups, progress)
         fitted = clone(decoder).fit(inner, Y[rest], None, rest_groups)
-        scores = head.with_params({}).fit(X[rest], Y[rest]).predict_proba(X[held_out])
+        scores = head.with_params({}).fit(X[rest], Y[rest], progress=progress).predict_proba(X[held_out])
         f1[held_out] = image_f1(Y[held_out], fitted.predict(scores))
     return f1
 

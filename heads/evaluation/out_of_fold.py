@@ -8,10 +8,12 @@ from numpy.typing import NDArray
 
 from heads.data.folds import split_folds
 from heads.data.split import LabelledSplit
-from heads.estimators.base import Head
+from heads.estimators.base import Head, ProgressCallback
 
 
-def out_of_fold_scores(head: Head, split: LabelledSplit) -> NDArray[np.float32]:
+def out_of_fold_scores(
+    head: Head, split: LabelledSplit, progress: ProgressCallback | None = None
+) -> NDArray[np.float32]:
     """Score each image of a split by a head that learnt neither from it nor from another image of its group.
 
     A decoder is fitted to these scores: those of a head for the images that it learnt from are too good.
@@ -22,6 +24,8 @@ def out_of_fold_scores(head: Head, split: LabelledSplit) -> NDArray[np.float32]:
         Its parameters are used; it is not fitted.
     split : LabelledSplit
         Its groups stay together.
+    progress : callable, optional
+        As in `Head.fit`, for the fit on each fold.
 
     Returns
     -------
@@ -32,11 +36,15 @@ def out_of_fold_scores(head: Head, split: LabelledSplit) -> NDArray[np.float32]:
     DataError
         There are fewer than two images, or groups.
     """
-    return score_out_of_fold(head, split.X, split.Y, split.groups)
+    return score_out_of_fold(head, split.X, split.Y, split.groups, progress)
 
 
 def score_out_of_fold(
-    head: Head, X: Any, Y: scipy.sparse.csr_matrix, groups: NDArray[Any] | None = None
+    head: Head,
+    X: Any,
+    Y: scipy.sparse.csr_matrix,
+    groups: NDArray[Any] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> NDArray[np.float32]:
     """Score each image by a head that learnt neither from it nor from another image of its group.
 
@@ -47,6 +55,8 @@ def score_out_of_fold(
     X : ndarray of float, shape (n_images, n_features), or Maps
     Y : sparse matrix of {0, 1}, shape (n_images, n_concepts)
     groups : ndarray, shape (n_images,), optional
+    progress : callable, optional
+        As in `Head.fit`, for the fit on each fold.
 
     Returns
     -------
@@ -59,5 +69,6 @@ def score_out_of_fold(
     """
     scores = np.empty(Y.shape, np.float32)
     for rest, held_out in split_folds(len(X), groups):
-        scores[held_out] = head.with_params({}).fit(X[rest], Y[rest]).predict_proba(X[held_out])
+        fitted = head.with_params({}).fit(X[rest], Y[rest], progress=progress)
+        scores[held_out] = fitted.predict_proba(X[held_out])
     return scores

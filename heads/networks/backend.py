@@ -1,31 +1,68 @@
-"""What Keras heads share: Keras itself, imported late, its seed, and outputs that start at the training frequencies."""
+"""Keras and TensorFlow, imported late, and how heads set them up: seed, precision, devices, first outputs.
+
+Importing either takes seconds, and most commands need neither.
+"""
 
 import logging
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.support.command import muted_imports
+from cache.support.devices import find_fastest_precision
+from cache.support.errors import NotInstalledError
 
-RAREST = 1e-4
-"""Frequency at which the outputs of a concept that is never or always shown start."""
+MIN_RATE = 1e-4
+"""Smallest training frequency at which an output starts; 1 less this is the largest."""
 
 
+@cache
 def import_keras() -> Any:
-    """Keras, without the greeting of its backend, nor its advice on how often functions are traced: once a fit."""
-    with muted_imports():
-        import keras
+    """Import Keras with TensorFlow's start-up messages and retracing warnings silenced.
+
+    Raises
+    ------
+    NotInstalledError
+        It is not installed.
+    """
+    keras = _import("keras")
+    # TensorFlow warns about functions that are traced again: once per fit.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return keras
 
 
+@cache
+def import_tensorflow() -> Any:
+    """Import TensorFlow with its start-up messages silenced.
+
+    Raises
+    ------
+    NotInstalledError
+        It is not installed.
+    """
+    return _import("tensorflow")
+
+
+def _import(name: str) -> Any:
+    try:
+        with muted_imports():
+            return import_module(name)
+    except ModuleNotFoundError as error:
+        raise NotInstalledError(
+            f"Keras with TensorFlow is not installed (no module '{error.name}'): pip install tensorflow-cpu, or for an "
+            "NVIDIA GPU pip install 'tensorflow[and-cuda]'"
+        ) from error
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed Keras, which draws from global generators; Python's and NumPy's are put back afterwards."""
+    """Seed the global random generators, which Keras draws from; restores those of Python and NumPy at the end."""
     before = random.getstate(), np.random.get_state()
     try:
         import_keras().utils.set_random_seed(seed)
@@ -36,18 +73,40 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def start_as_prior(outputs: Any, rate: NDArray[np.float32]) -> None:
-    """Let an untrained layer of logits give the training frequencies, whatever it is shown.
+    """Set an untrained layer of logits so that every image gets the training frequencies.
 
-    From 0.5 each, a short schedule ends before rare concepts have come down to theirs; see Lin et al., Focal
-    Loss for Dense Object Detection, 2017, section 4.1.
+    Keras starts every score near 0.5, and a short schedule ends before those of rare concepts have come down; see Lin
+    et al., Focal Loss for Dense Object Detection, 2017, section 4.1.
 
     Parameters
     ----------
     outputs : keras.layers.Dense
         Built, with a bias.
     rate : ndarray of float32, shape (n_concepts,)
-        Share of the training images that show each concept.
+        Share of positive training images of each concept.
     """
     kernel, bias = outputs.get_weights()
-    likely = np.clip(rate.astype(np.float64), RAREST, 1 - RAREST)
-    outputs.set_weights([np.zeros_like(kernel), np.log(likely / (1 - likely)).astype(bias.dtype)])
+    start = np.clip(rate.astype(np.float64), MIN_RATE, 1 - MIN_RATE)
+    outputs.set_weights([np.zeros_like(kernel), np.log(start / (1 - start)).astype(bias.dtype)])
+
+
+def choose_precision(requested: str) -> str:
+    """The requested precision; for ``auto`` the fastest that all GPUs have."""
+    if requested != "auto":
+        return requested
+    tf = import_tensorflow()
+    return find_fastest_precision(_capability(tf, gpu) for gpu in tf.config.list_physical_devices("GPU"))
+
+
+def _capability(tf: Any, gpu: Any) -> tuple[int, int]:
+    found: tuple[int, int] = tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+    return found
+
+
+def on_all_devices() -> AbstractContextManager[Any]:
+    """The scope in which to build a model that is trained on all GPUs, if there are several."""
+    tf = import_tensorflow()
+    several = len(tf.config.list_logical_devices("GPU")) > 1
+    strategy = tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
+    scope: AbstractContextManager[Any] = strategy.scope()
+    return scope

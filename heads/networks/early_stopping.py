@@ -1,4 +1,4 @@
-"""Early stopping on what is scored: the official F1 of held-out training images, not the loss."""
+"""Early stopping by the official F1 of held-out training images, not by the loss."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +8,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from eval.f1 import image_f1, mean_f1
+from heads.data.types import Scores
 from heads.decoders.thresholds import GlobalThreshold
 from heads.networks.backend import import_keras
 
@@ -15,24 +16,25 @@ Weights = list[NDArray[Any]]
 
 
 class BestEpoch:
-    """The weights of the epoch that scores best on held-out images.
+    """The weights of the epoch with the best F1 on held-out images.
 
-    An epoch's score is the official primary F1 at its own best global threshold. At a fixed one, epochs would be
-    chosen by where their scores lie, which the focal and asymmetric losses move and a decoder settles later.
+    The F1 of an epoch is the official primary F1 at the global threshold that is best for this epoch. At a fixed
+    threshold, an epoch could win because its scores happen to lie well for this threshold: the focal and the asymmetric
+    loss shift scores, and a decoder corrects the shift later.
 
     Parameters
     ----------
     Y : sparse matrix of {0, 1}, shape (n_held_out, n_concepts)
         Concepts of the held-out images.
     patience : int
-        Epochs without a better score after which training ends.
+        Training ends after this many epochs without a better F1.
 
     Attributes
     ----------
     f1 : list of float
-        Score of each epoch so far; -1 for one that has diverged.
+        F1 of each epoch so far; -1 for one that has diverged.
     weights : list of ndarray or None
-        Those of the best epoch, the first of equals.
+        Those of the best epoch, the first one if several are equal.
     """
 
     def __init__(self, Y: scipy.sparse.csr_matrix, patience: int) -> None:
@@ -41,14 +43,19 @@ class BestEpoch:
         self._Y = Y
         self._patience = patience
 
-    def note(self, scores: NDArray[np.float32], weights: Callable[[], Weights]) -> bool:
-        """Score an epoch; returns whether training should end.
+    def note(self, scores: Scores, weights: Callable[[], Weights]) -> bool:
+        """Evaluate an epoch.
 
         Parameters
         ----------
         scores : ndarray of float32, shape (n_held_out, n_concepts)
         weights : callable
-            Gives the weights of the epoch; called if it is the best so far.
+            Returns the weights of the epoch; called if it is the best so far.
+
+        Returns
+        -------
+        bool
+            Whether training should end.
         """
         f1 = best_f1(scores, self._Y) if np.isfinite(scores).all() else -1.0
         if f1 > max(self.f1, default=-1.0):
@@ -58,11 +65,11 @@ class BestEpoch:
 
     @property
     def is_over(self) -> bool:
-        """Whether the last epochs, as many as patience has, were no better than one before."""
+        """Whether F1 has not improved for `patience` epochs."""
         return bool(self.f1) and len(self.f1) - 1 - int(np.argmax(self.f1)) >= self._patience
 
 
-def best_f1(scores: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> float:
+def best_f1(scores: Scores, Y: scipy.sparse.csr_matrix) -> float:
     """Official primary F1 at the global threshold that is best for these images.
 
     Examples
@@ -75,14 +82,14 @@ def best_f1(scores: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> float:
     return mean_f1(image_f1(Y, decoder.predict(scores)))
 
 
-def stop_early(best: BestEpoch, score: Callable[[], NDArray[np.float32]]) -> Any:
+def stop_early(best: BestEpoch, score: Callable[[], Scores]) -> Any:
     """A Keras callback that scores the model after each epoch, ends training, and restores the best weights.
 
     Parameters
     ----------
     best : BestEpoch
     score : callable
-        Scores the held-out images with the model as it is, shape (n_held_out, n_concepts), in [0, 1].
+        Scores the held-out images with the current weights of the model, shape (n_held_out, n_concepts), in [0, 1].
 
     Returns
     -------
@@ -93,9 +100,9 @@ def stop_early(best: BestEpoch, score: Callable[[], NDArray[np.float32]]) -> Any
     def end_epoch(epoch: int, logs: Any) -> None:
         callback.model.stop_training = best.note(score(), callback.model.get_weights)
 
-    def end(logs: Any) -> None:
+    def end_training(logs: Any) -> None:
         if best.weights is not None:
             callback.model.set_weights(best.weights)
 
-    callback = keras.callbacks.LambdaCallback(on_epoch_end=end_epoch, on_train_end=end)
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=end_epoch, on_train_end=end_training)
     return callback

@@ -1,7 +1,4 @@
-"""What heads are made of as Keras models: Keras' own layers and operations, so that they load without this project.
-
-Keras is imported inside the functions: most commands never need it.
-"""
+"""Heads as Keras models: Keras' own layers and operations, so that the models load without this project."""
 
 from typing import Any
 
@@ -11,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from heads.networks.backend import import_keras
 
 HEAD = "head"
-"""Name of a head's Keras model, under which it is found in a larger one."""
+"""Name of a head's Keras model, by which it is found in a larger one."""
 
 
 def head_model(features: Any, scores: Any) -> Any:
@@ -22,20 +19,23 @@ def head_model(features: Any, scores: Any) -> Any:
     features : keras.KerasTensor
         Its input.
     scores : keras.KerasTensor, shape (n_images, n_concepts)
+        Its output.
     """
     return import_keras().Model(features, scores, name=HEAD)
 
 
 def standardised(features: Any, mean: NDArray[Any], scale: NDArray[Any]) -> Any:
-    """Features less their mean, divided by their scale.
+    """Subtract the mean from features and divide them by the scale.
 
-    Subtracting comes first, in a layer of its own: folded into a kernel, what matters would be the small difference of
-    large products. Keras' `Normalization` alone keeps squares of the scale, too small for float32 in random networks.
+    The subtraction is a layer of its own. Folded into the kernel of the next layer, the result would be a small
+    difference of large products. Keras' `Normalization` alone is not enough: it stores squares of the scale, which for
+    random networks are too small for float32.
 
     Parameters
     ----------
     features : keras.KerasTensor, shape (n_images, n_features)
     mean, scale : ndarray, shape (n_features,)
+        From `heads.data.standardization.standardisation`.
 
     Returns
     -------
@@ -47,7 +47,7 @@ def standardised(features: Any, mean: NDArray[Any], scale: NDArray[Any]) -> Any:
 
 
 def linear(features: Any, coef: ArrayLike, intercept: ArrayLike | None = None, activation: str | None = None) -> Any:
-    """A dense layer with given weights.
+    """Apply a dense layer with given weights.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def linear(features: Any, coef: ArrayLike, intercept: ArrayLike | None = None, a
     coef : array, shape (n_outputs, n_features)
     intercept : array, shape (n_outputs,), optional
     activation : str, optional
-        Keras' name for it.
+        Keras' name of the activation function.
 
     Returns
     -------

@@ -1,18 +1,16 @@
-"""Losses for many rare concepts, as Keras takes them: from logits, for each image the mean over concepts.
-
-Keras is imported inside the functions: asking for a head's parameters must not cost seconds.
-"""
+"""Losses for many rare concepts, as Keras expects them: from logits, the mean over concepts for each image."""
 
 from collections.abc import Callable
 from typing import Any
 
-from heads.estimators.base import check_number
+from cache.support.errors import ParameterError
+from heads.data.validation import check_number
 from heads.networks.backend import import_keras
 
 LOSSES = ("cross-entropy", "focal", "asymmetric")
 
-LEAST = 1e-8
-"""Probability below which the focus on absent concepts is flat: a root has no slope at zero."""
+MIN_BASE = 1e-8
+"""Smallest base of the power in the asymmetric loss: with an exponent below 1 the slope at zero is infinite."""
 
 Loss = Callable[[Any, Any], Any]
 """From ``y_true`` and logits, both (n_images, n_concepts), to (n_images,)."""
@@ -27,18 +25,17 @@ def make_loss(
     clip: float = 0.05,
     label_smoothing: float = 0.0,
 ) -> Loss:
-    """Make a loss by its name.
+    """Make a loss from its name.
 
     Parameters
     ----------
-    name : str
-        ``cross-entropy``, ``focal`` or ``asymmetric``.
+    name : {"cross-entropy", "focal", "asymmetric"}
     gamma : float
-        Focal: how much less an image counts whose score is nearly right [1]_.
+        Focal loss: how strongly easy examples are down-weighted [1]_.
     gamma_pos, gamma_neg : float
-        Asymmetric: the same, for concepts that are shown and that are not [2]_.
+        Asymmetric loss: the same, for positive and for negative examples [2]_.
     clip : float
-        Asymmetric: the score up to which a concept that is not shown costs nothing [2]_.
+        Asymmetric loss: a negative example with a probability up to this has no loss [2]_.
     label_smoothing : float
         How far targets move towards 0.5, as in `keras.losses.BinaryCrossentropy`.
 
@@ -49,8 +46,8 @@ def make_loss(
 
     Raises
     ------
-    ValueError, TypeError
-        The name is unknown (the known ones are listed), or a number is out of its range.
+    ParameterError
+        The name is unknown, or a number is out of its range.
 
     References
     ----------
@@ -58,9 +55,8 @@ def make_loss(
     .. [2] Ridnik et al., Asymmetric Loss for Multi-Label Classification, ICCV 2021.
     """
     if name not in LOSSES:
-        raise ValueError(f"loss is {name!r}, expected {', '.join(LOSSES[:-1])} or {LOSSES[-1]}")
-    focus = {"gamma": gamma, "gamma_pos": gamma_pos, "gamma_neg": gamma_neg}
-    for key, value in focus.items():
+        raise ParameterError(f"loss is {name!r}, expected {', '.join(LOSSES[:-1])} or {LOSSES[-1]}")
+    for key, value in {"gamma": gamma, "gamma_pos": gamma_pos, "gamma_neg": gamma_neg}.items():
         check_number(value, key, float, 0)
     check_number(clip, "clip", float, 0, 1, closed="left")
     check_number(label_smoothing, "label_smoothing", float, 0, 1, closed="left")
@@ -86,17 +82,17 @@ def cross_entropy(y_true: Any, logits: Any) -> Any:
 
 
 def asymmetric(y_true: Any, logits: Any, gamma_pos: float, gamma_neg: float, clip: float) -> Any:
-    """Cross-entropy that looks away from what is nearly right; the focal loss if both sides look alike and clip is 0.
+    """Asymmetric loss, which down-weights easy examples; the focal loss if both gammas are equal and clip is 0.
 
     ``-(y (1 - p)^gamma_pos log p + (1 - y) q^gamma_neg log(1 - q))`` with ``q = max(p - clip, 0)``.
     """
     ops = import_keras().ops
-    present, absent = -ops.softplus(-logits), -ops.softplus(logits)  # log p and log(1 - p)
+    positive, negative = -ops.softplus(-logits), -ops.softplus(logits)  # log p and log(1 - p)
     if gamma_pos:
-        present = present * ops.exp(gamma_pos * -ops.softplus(logits))
-    likely = ops.relu(ops.sigmoid(logits) - clip)
+        positive = positive * ops.exp(gamma_pos * -ops.softplus(logits))
+    shifted = ops.relu(ops.sigmoid(logits) - clip)
     if clip:
-        absent = ops.log1p(-likely)
+        negative = ops.log1p(-shifted)
     if gamma_neg:
-        absent = absent * ops.power(ops.maximum(likely, LEAST), gamma_neg)
-    return -ops.mean(y_true * present + (1 - y_true) * absent, axis=-1)
+        negative = negative * ops.power(ops.maximum(shifted, MIN_BASE), gamma_neg)
+    return -ops.mean(y_true * positive + (1 - y_true) * negative, axis=-1)

@@ -1,4 +1,4 @@
-"""Training a Keras model from maps that stay on the disk, an epoch at a time; a kill costs the epoch it falls in."""
+"""Train a Keras model from maps on disk, with a checkpoint after each epoch."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -6,55 +6,52 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
-from numpy.typing import NDArray
 
-from cache.support.command import check_interrupted, muted_imports
+from cache.support.command import check_interrupted
+from heads.data.arrays import Arrays, list_arrays, number_arrays
 from heads.data.maps import Batch, Maps, shuffled
-from heads.networks.backend import import_keras
-from heads.networks.checkpoint import Checkpoint, State, number, numbered
+from heads.data.types import Scores
+from heads.networks.backend import import_keras, import_tensorflow
+from heads.networks.checkpoint import Checkpoint
 from heads.networks.early_stopping import BestEpoch, stop_early
 
 
 @dataclass
-class Training:
-    """One training, which goes on from its checkpoint.
+class Trainer:
+    """Trains one model; after a kill it continues from the last complete epoch.
 
     Parameters
     ----------
     model : keras.Model
-        Compiled; from maps to what its loss takes. It is trained in place.
+        Compiled, from maps to logits. It is trained in place.
     checkpoint : Checkpoint
     constants : dict of ndarray
-        Kept with each epoch: what the model was built with and does not learn.
+        What the model was built with and does not learn; saved with each epoch.
     batch_size, epochs, seed : int
     best : BestEpoch
-        Told the scores of the held-out images after each epoch.
-    tell : callable
-        Told how many images have been gone through, and of how many at most.
+        Gets the scores of the held-out images after each epoch.
+    progress : callable
+        Called with the number of images trained on, and the largest number there can be.
 
     Attributes
     ----------
     n_epochs : int
-        Passes that were made.
+        Completed epochs.
     """
 
     model: Any
     checkpoint: Checkpoint
-    constants: State
+    constants: Arrays
     batch_size: int
     epochs: int
     seed: int
     best: BestEpoch
-    tell: Callable[[int, int], None]
+    progress: Callable[[int, int], None]
     n_epochs: int = field(default=0, init=False)
     _error: Exception | None = field(default=None, init=False)
 
     def run(
-        self,
-        X: Maps,
-        Y: scipy.sparse.csr_matrix,
-        score: Callable[[], NDArray[np.float32]] | None,
-        kept: State | None,
+        self, X: Maps, Y: scipy.sparse.csr_matrix, score: Callable[[], Scores] | None, saved: Arrays | None
     ) -> None:
         """Train, and end with the weights of the best epoch.
 
@@ -63,65 +60,66 @@ class Training:
         X : Maps
         Y : sparse matrix of {0, 1}, shape (n_images, n_concepts)
         score : callable or None
-            Scores the held-out images with the model as it is; None if there are none, and the last epoch is best.
-        kept : dict of ndarray or None
-            What the checkpoint held.
+            Scores the held-out images with the current weights of the model. None if there are none; then the last
+            epoch counts as the best.
+        saved : dict of ndarray or None
+            What the checkpoint had, to continue from.
         """
         keras = import_keras()
         self.model.optimizer.build(self.model.trainable_variables)
-        if kept is not None:
-            self._take_back(kept)
-        keeping = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda batch, logs: self._count(batch, len(X)), on_epoch_end=self._keep
+        if saved is not None:
+            self._restore(saved)
+        saving = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: self._count(batch, len(X)), on_epoch_end=self._save
         )
-        callbacks = [keeping] if score is None else [stop_early(self.best, score), keeping]
+        callbacks = [saving] if score is None else [stop_early(self.best, score), saving]
         if self.n_epochs < self.epochs and not self.best.is_over:
             try:
                 span = {"epochs": self.epochs, "initial_epoch": self.n_epochs}
                 self.model.fit(self._batches(X, Y), callbacks=callbacks, shuffle=False, verbose=0, **span)
-            # TensorFlow makes its own error of one that arises while it reads.
+            # TensorFlow replaces an error that is raised while it reads a batch.
             except Exception as error:
                 raise self._error or error from None
         elif self.best.weights is not None:
             self.model.set_weights(self.best.weights)
-        self.tell(self.epochs * len(X), self.epochs * len(X))
+        self.progress(self.epochs * len(X), self.epochs * len(X))
 
     def _batches(self, X: Maps, Y: scipy.sparse.csr_matrix) -> Any:
-        """The epochs as TensorFlow reads them, one batch ahead."""
-        with muted_imports():
-            import tensorflow as tf
-
-        # Each device takes its part of a batch, and none can do with nothing.
-        least = tf.distribute.get_strategy().num_replicas_in_sync
+        """The epochs as a TensorFlow data set, which reads one batch ahead."""
+        tf = import_tensorflow()
+        # Each device takes its part of a batch, and no part may be empty.
+        smallest = tf.distribute.get_strategy().num_replicas_in_sync
 
         def read() -> Iterator[Batch]:
             try:
                 batches = shuffled(X, Y, self.batch_size, [self.seed, self.n_epochs])
-                yield from (batch for batch in batches if len(batch[0]) >= least)
+                yield from (batch for batch in batches if len(batch[0]) >= smallest)
             except Exception as error:
                 self._error = error
                 raise
 
         kinds = (tf.TensorSpec((None, *X.shape[1:]), X.dtype), tf.TensorSpec((None, Y.shape[1]), tf.uint8))
         batches = tf.data.Dataset.from_generator(read, output_signature=kinds)
-        n_batches = len(X) // self.batch_size + (len(X) % self.batch_size >= least)
+        n_batches = len(X) // self.batch_size + (len(X) % self.batch_size >= smallest)
         return batches.apply(tf.data.experimental.assert_cardinality(n_batches)).prefetch(1)
 
     def _count(self, batch: int, n_images: int) -> None:
         check_interrupted()
         n_done = self.n_epochs * n_images + min((batch + 1) * self.batch_size, n_images)
-        self.tell(min(n_done, self.epochs * n_images - 1), self.epochs * n_images)
+        # The last step is reported by `run`, once the best weights have been restored.
+        self.progress(min(n_done, self.epochs * n_images - 1), self.epochs * n_images)
 
-    def _keep(self, epoch: int, logs: Any) -> None:
-        """Keep all that decides the epochs to come."""
+    def _save(self, epoch: int, logs: Any) -> None:
+        """Save all that decides the epochs to come."""
         self.n_epochs = epoch + 1
         state = self.constants | {"n_epochs": np.array(self.n_epochs), "f1": np.array(self.best.f1, np.float64)}
-        state |= number("variable", self.model.variables) | number("optimizer", self.model.optimizer.variables)
-        self.checkpoint.save(state | number("best", self.best.weights or []))
+        state |= number_arrays("variable", self.model.variables)
+        state |= number_arrays("optimizer", self.model.optimizer.variables)
+        self.checkpoint.save(state | number_arrays("best", self.best.weights or []))
 
-    def _take_back(self, kept: State) -> None:
+    def _restore(self, saved: Arrays) -> None:
         for variables, name in ((self.model.variables, "variable"), (self.model.optimizer.variables, "optimizer")):
-            for variable, value in zip(variables, numbered(name, kept), strict=True):
+            for variable, value in zip(variables, list_arrays(name, saved), strict=True):
                 variable.assign(value)
-        self.n_epochs = int(kept["n_epochs"])
-        self.best.f1, self.best.weights = kept["f1"].tolist(), numbered("best", kept) or None
+        self.n_epochs = int(saved["n_epochs"])
+        self.best.f1, self.best.weights = saved["f1"].tolist(), list_arrays("best", saved) or None

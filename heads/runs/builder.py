@@ -123,7 +123,8 @@ def build_run(request: RunRequest, data: LabelledStore, out: Path, clock: Clock)
     head, decoder = request.make_head(), request.make_decoder()
     prepare_head(head, data.store)
     digests = request.digest(head, data)
-    builder, scores = RunBuilder(request, data, clock), None
+    training = out.with_name(out.name + ".training")
+    builder, scores = RunBuilder(request, data, clock, training / f"{digests['head']}.h5"), None
     earlier = find_metrics(out)
     if earlier:
         same = earlier["requests"]["head"] == digests["head"]
@@ -132,8 +133,6 @@ def build_run(request: RunRequest, data: LabelledStore, out: Path, clock: Clock)
         if same and earlier["train"]["splits"] != BOTH:
             head = load_head(out)
             prepare_head(head, data.store)
-    training = out.with_name(out.name + ".training")
-    head.checkpoint = training / f"{digests['head']}.h5"
     if not hasattr(head, "n_concepts_"):
         head = builder.fit(head)
     built = builder.build(head, decoder, digests, scores)
@@ -163,7 +162,7 @@ def prepare_head(head: Head, store: FeatureStore) -> None:
             "that was made with POOLING=avg, or train what follows the cut (HEAD=tail)"
         )
     if head.takes_maps:
-        head.take_network(StoredNetwork.find(store, TAIL).path)
+        head.set_network(StoredNetwork.find(store, TAIL).path)
 
 
 @dataclass(frozen=True)
@@ -220,16 +219,20 @@ class RunBuilder:
     data : LabelledStore
     clock : Clock
         Measures the stages.
+    checkpoint : Path, optional
+        Where a head that trains for long saves its state after each epoch.
     """
 
     request: RunRequest
     data: LabelledStore
     clock: Clock
+    checkpoint: Path | None = None
 
     def fit(self, head: Head) -> Head:
         """Fit a head on train."""
-        with self.clock("fit"), watching(head):
-            return head.fit(self.data.train.X, self.data.train.Y)
+        train = self.data.train
+        with self.clock("fit"), watching(head) as progress:
+            return head.fit(train.X, train.Y, progress=progress, checkpoint=self.checkpoint)
 
     def build(
         self, head: Head, decoder: Decoder, digests: dict[str, str], scores: NDArray[np.float32] | None = None
@@ -255,8 +258,8 @@ class RunBuilder:
         tuning = self._label_valid(decoder, valid_scores)
         if by_folds:
             if scores is None:
-                with self.clock("folds"), watching(head):
-                    scores = out_of_fold_scores(head, train)
+                with self.clock("folds"), watching(head) as progress:
+                    scores = out_of_fold_scores(head, train, progress)
             tuning = scores, train.Y, None, train.groups
         predicted: list[list[str]] = []
         official: ScoreMetrics | None = None
@@ -302,22 +305,20 @@ class RunBuilder:
 
     def _estimate(self, head: Head, decoder: Decoder, tuning: TuningData) -> EstimateMetrics:
         """What head and decoder reach on images that neither has seen."""
-        with self.clock("nested"), watching(head):
+        with self.clock("nested"), watching(head) as progress:
             if decoder.tuned and self.request.tune != FOLDS:
                 return summarise(decoder_f1(decoder, *tuning), VALID_SPLIT)
-            return summarise(nested_f1(head, decoder, self.data.train), TRAIN)
+            return summarise(nested_f1(head, decoder, self.data.train, progress), TRAIN)
 
     def _learn_from_both(self, head: Head) -> Head:
         """Fit a head with the same parameters on train and valid."""
         train, valid = self.data.train, self.data.valid
         if valid is None:
             raise DataError(f"TRAIN={BOTH}: the store has no split 'valid'; use TRAIN=train")
-        both = head.with_params({})
-        if head.checkpoint:
-            both.checkpoint = head.checkpoint.with_stem(head.checkpoint.stem + ".both")
-        X = join_features([train.X, valid.X])
-        with self.clock("fit on both"), watching(both):
-            return both.fit(X, scipy.sparse.vstack([train.Y, valid.Y], format="csr"))
+        X, Y = join_features([train.X, valid.X]), scipy.sparse.vstack([train.Y, valid.Y], format="csr")
+        checkpoint = self.checkpoint and self.checkpoint.with_stem(self.checkpoint.stem + ".both")
+        with self.clock("fit on both"), watching(head) as progress:
+            return head.with_params({}).fit(X, Y, progress=progress, checkpoint=checkpoint)
 
     def _describe_train(self) -> TrainMetrics:
         train, valid = self.data.train, self.data.valid

@@ -4,9 +4,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cache.support.errors import UserError
 from cache.support.progress import Progress
-from heads.estimators.base import Head
+from heads.estimators.base import Head, ProgressCallback
 
 
 class Clock:
@@ -24,29 +23,19 @@ class Clock:
 
 
 @contextmanager
-def watching(head: Head) -> Iterator[None]:
-    """Show the progress of a head that reports it, and turn what it refuses into one line.
-
-    Raises
-    ------
-    UserError
-        The head refuses what it is given: a parameter does not fit the data.
-    """
+def watching(head: Head) -> Iterator[ProgressCallback]:
+    """Show the progress of fits that call the yielded function, such as those of `head`."""
     bar: list[Progress] = []
 
     def show(n_done: int, n_all: int) -> None:
         if not bar:
-            bar.append(Progress(n_all, "fitting", head.counts))
+            bar.append(Progress(n_all, "fitting", head.progress_unit))
         bar[0].reach(n_done)
         if n_done == n_all:
             bar.pop().close()
 
-    head.watch = show
     try:
-        yield
-    except ValueError as error:
-        raise UserError(f"{type(head).__name__}: {error}") from error
+        yield show
     finally:
-        head.watch = None
         for each in bar:
             each.close()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cache.provenance import Provenance
 from cache.store import FeatureStore
-from cache.support.errors import StoreError, UserError
+from cache.support.errors import StoreError
 from cache.support.files import write_text
 from eval.run_folder import VOCABULARY
 from heads.data.vocabulary import columns_to_concepts
@@ -68,15 +68,12 @@ class Run:
 
         Raises
         ------
-        UserError
-            The head gives no finite score.
+        ParameterError
+            A score is not finite.
         """
         if not len(X):
             return np.zeros((0, len(self.vocabulary)), np.float32)
-        try:
-            return self.head.predict_proba(X)
-        except ValueError as error:
-            raise UserError(f"head '{self.name}': {error}") from error
+        return self.head.predict_proba(X)
 
     def decode(self, scores: NDArray[np.float32], readable: NDArray[np.bool_]) -> list[list[str]]:
         """The sorted concepts of each image; the fallback set if it cannot be read.

@@ -17,7 +17,7 @@ from heads.data.store import LabelledStore
 from heads.data.types import Scores
 from heads.data.vocabulary import columns_to_concepts
 from heads.decoders.base import Decoder
-from heads.estimators.base import Head
+from heads.estimators.base import Head, ProgressCallback
 from heads.evaluation.cross_validation import decoder_f1
 from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.registry import HEADS, make_decoder, make_head
@@ -86,8 +86,8 @@ def choose(
     table: list[Row] = []
     f1: dict[tuple[str, str], ImageF1] = {}
     for name, head, made in tried:
-        with watching(head):
-            scored = _ScoredHead.fit(head, labelled)
+        with watching(head) as progress:
+            scored = _ScoredHead.fit(head, labelled, progress)
             for text, decoder in zip(texts, made, strict=True):
                 row, f1[name, text] = scored.decode(decoder)
                 table.append({"head": name, "decoder": text} | row)
@@ -114,13 +114,13 @@ class _ScoredHead:
     clock: Clock
 
     @classmethod
-    def fit(cls, head: Head, data: LabelledStore) -> "_ScoredHead":
+    def fit(cls, head: Head, data: LabelledStore, progress: ProgressCallback) -> "_ScoredHead":
         """Fit a head on train and on folds of it."""
         train, valid, clock = data.train, data.valid, Clock()
         with clock("fit"):
-            head.fit(train.X, train.Y)
+            head.fit(train.X, train.Y, progress=progress)
         with clock("folds"):
-            train_scores = out_of_fold_scores(head, train)
+            train_scores = out_of_fold_scores(head, train, progress)
         valid_scores = np.empty((0, len(train.vocabulary)), np.float32)
         if valid and valid.readable.any():
             valid_scores = head.predict_proba(valid.X)

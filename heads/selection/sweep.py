@@ -165,18 +165,19 @@ class Sweep:
         """
         base = self.request.make_head()
         prepare_head(base, self.data.store)
-        fitted = base.fit_each(self.data.train.X, self.data.train.Y, pending)
-        for _ in pending:
-            clock = Clock()
-            with clock("fit"), watching(base):
-                trial, head = next(fitted)
-            row, built = self._score(trial, head, clock)
-            best = max((rows[key][self.by] for key in keys if key in rows), default=-1.0)
-            if row[self.by] > best:
-                built.save(self.out, self.request_trial(trial))
-            rows[self.digest(trial)] = row
-            write_text(self.out / TRIALS, json.dumps({"format": FORMAT, "trials": rows}, indent=1))
-            yield row
+        with watching(base) as progress:
+            fitted = base.fit_each(self.data.train.X, self.data.train.Y, pending, progress)
+            for _ in pending:
+                clock = Clock()
+                with clock("fit"):
+                    trial, head = next(fitted)
+                row, built = self._score(trial, head, clock)
+                best = max((rows[key][self.by] for key in keys if key in rows), default=-1.0)
+                if row[self.by] > best:
+                    built.save(self.out, self.request_trial(trial))
+                rows[self.digest(trial)] = row
+                write_text(self.out / TRIALS, json.dumps({"format": FORMAT, "trials": rows}, indent=1))
+                yield row
 
     def _score(self, trial: Trial, head: Head, clock: Clock) -> tuple[Row, BuiltRun]:
         """Make the run of a fitted head; its row has the scores that may decide."""
@@ -185,8 +186,8 @@ class Sweep:
         digests = request.digest(head, self.data)
         scores, row = None, {"params": dict(trial), "seconds": clock.seconds["fit"]}
         if self.by == FOLDS:
-            with clock("folds"), watching(head):
-                scores = out_of_fold_scores(head, train)
+            with clock("folds"), watching(head) as progress:
+                scores = out_of_fold_scores(head, train, progress)
         built = RunBuilder(request, self.data, clock).build(head, decoder, digests, scores)
         if scores is not None:
             f1 = decoder_f1(decoder, scores, train.Y, groups=train.groups)

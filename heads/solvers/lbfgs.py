@@ -1,4 +1,7 @@
-"""L-BFGS for many problems in step, each with a preconditioner of its own."""
+"""L-BFGS for many problems in parallel, with a preconditioner for each.
+
+The method is that of Liu and Nocedal, On the limited memory BFGS method for large scale optimization, 1989.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,35 +10,49 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.solvers.objective import Bends, Evaluation, Floats, Problem, to_sigmoid
+from heads.solvers.objective import Curvature, Evaluation, Floats, Problem, to_sigmoid
 
 HISTORY, HEAVY = 20, 64
-"""Steps that L-BFGS remembers; rows of each concept in the preconditioner."""
+"""Steps that L-BFGS remembers; rows per concept that the preconditioner treats exactly."""
 
-MAX_STEPS, REFRESH = 500, 10
-"""Steps at most, and after how many the preconditioner is made anew."""
+MAX_ITER, REFRESH = 500, 10
+"""Most iterations, and after how many the preconditioner is computed again."""
 
-LEAST_LENGTH, IDLE_STEPS = 1e-8, 4
-"""Part of a step below which a concept has come as far as its arithmetic allows; so has, in float32, one that has
-gained no more than rounding for some steps."""
+MIN_LENGTH, IDLE_STEPS = 1e-8, 4
+"""Stop a concept when its step length falls below `MIN_LENGTH`, or (in float32) after `IDLE_STEPS` steps that improve
+the objective by no more than rounding error."""
 
 
 Step = tuple[Floats, Floats, Floats]
-"""How coefficients and gradient of each concept changed, and one over the product of the two; 0 leaves a step out."""
+"""Change of the coefficients and of the gradient of each concept, and 1 over their inner product; 0 skips a step."""
 
 
 @dataclass(frozen=True)
 class Preconditioner:
-    """An easily inverted matrix near each concept's curvature: a diagonal, and some rows as they are.
+    """An approximation of each concept's Hessian that is easy to invert: a diagonal plus a few rows.
+
+    The Hessian of a concept is ``P + C sum_i h_i z_i z_i'``, with P the identity but for a 0 for the intercept, z_i the
+    rows and ``h_i = p_i (1 - p_i)`` times the weight of the row. The columns of Z are uncorrelated over all rows, so
+    for a frequent concept the sum is nearly diagonal. For a rare concept, h is concentrated on a few rows. Therefore
+    the `HEAVY` rows with the largest h are exact, as the rows ``sqrt(C h_i) z_i`` of R, and the others are represented
+    by an average diagonal, in D:
+
+        H ~ D + R'R,  D = P + C (sum of the other h_i) diag(mean square of each column of Z).
+
+    Its inverse follows from the Woodbury identity:
+
+        (D + R'R)^-1 = D^-1 - D^-1 R' (I + R D^-1 R')^-1 R D^-1,
+
+    where the matrix to invert has only `HEAVY` rows.
 
     Parameters
     ----------
     inverse : ndarray, shape (n_concepts, n_features + 1)
-        Of the diagonal.
+        Diagonal of ``D^-1``.
     rows : ndarray, shape (n_concepts, n_heavy, n_features + 1)
-        Scaled by the root of their curvature.
+        R.
     core : ndarray, shape (n_concepts, n_heavy, n_heavy)
-        What stands in the middle of the Woodbury identity, inverted.
+        ``(I + R D^-1 R')^-1``.
     """
 
     inverse: Floats
@@ -43,40 +60,53 @@ class Preconditioner:
     core: Floats
 
     @classmethod
-    def of(cls, problem: Problem, bends: Bends) -> "Preconditioner":
-        """Build it from what an evaluation noted."""
+    def from_curvature(cls, problem: Problem, curvature: Curvature) -> "Preconditioner":
+        """Build it from the curvature that an evaluation of the problem recorded."""
         n_concepts, dtype = len(problem.C), problem.Z.dtype
-        total, row, column, bend = bends.collect()
-        order = np.lexsort((-bend, column))
-        row, column, bend = row[order], column[order], bend[order]
+        total, row, column, value = curvature.collect()
+        order = np.lexsort((-value, column))
+        row, column, value = row[order], column[order], value[order]
         rank = np.arange(len(column)) - np.searchsorted(column, np.arange(n_concepts))[column]
-        kept = rank < HEAVY
+        is_heavy = rank < HEAVY
         rows = np.zeros((n_concepts, HEAVY), np.int64)
         strength = np.zeros((n_concepts, HEAVY))
-        rows[column[kept], rank[kept]], strength[column[kept], rank[kept]] = row[kept], bend[kept]
-        # Something stays for the intercept, which no penalty holds: next to nothing cannot be inverted well.
-        spread = np.maximum(total - strength.sum(axis=1), total / 16)
-        diagonal = problem.penalised + problem.C[:, None] * spread[:, None] * problem.curvature
+        rows[column[is_heavy], rank[is_heavy]] = row[is_heavy]
+        strength[column[is_heavy], rank[is_heavy]] = value[is_heavy]
+        # A sixteenth of the sum stays in D in any case: the intercept has no penalty, and D must be far from singular.
+        others = np.maximum(total - strength.sum(axis=1), total / 16)
+        diagonal = problem.penalised + problem.C[:, None] * others[:, None] * problem.mean_squares
         inverse = (1 / np.maximum(diagonal, 1e-12)).astype(dtype)
         scaled = problem.Z[rows] * np.sqrt(problem.C[:, None] * strength)[:, :, None].astype(dtype)
         core = np.matmul(scaled * inverse[:, None, :], scaled.transpose(0, 2, 1)).astype(np.float64) + np.eye(HEAVY)
         return cls(inverse, scaled, np.linalg.inv(core).astype(dtype))
 
     def solve(self, V: Floats) -> Floats:
-        """Apply the inverse to a vector a concept, shape (n_concepts, n_features + 1)."""
+        """Apply the inverse to one vector per concept, shape (n_concepts, n_features + 1)."""
         direct = self.inverse * V
         inner = np.matmul(self.core, np.matmul(self.rows, direct[:, :, None]))
         solved: Floats = direct - self.inverse * np.matmul(self.rows.transpose(0, 2, 1), inner)[:, :, 0]
         return solved
 
-    def take(self, kept: Any) -> "Preconditioner":
-        """That of some of the concepts."""
-        return Preconditioner(self.inverse[kept], self.rows[kept], self.core[kept])
+    def select(self, concepts: Any) -> "Preconditioner":
+        """The preconditioner of some of the concepts."""
+        return Preconditioner(self.inverse[concepts], self.rows[concepts], self.core[concepts])
 
 
 @dataclass(frozen=True)
 class Minimum:
-    """What `minimise` found for each concept, the last steps to it, and how many evaluations a concept it took."""
+    """What `minimise` found for each concept.
+
+    Parameters
+    ----------
+    W : ndarray, shape (n_concepts, n_features + 1)
+        Coefficients and intercepts.
+    objective : ndarray of float64, shape (n_concepts,)
+    converged : ndarray of bool, shape (n_concepts,)
+    steps : list of tuple
+        The last steps.
+    evaluations : float
+        Evaluations of the objective, summed over concepts.
+    """
 
     W: Floats
     objective: NDArray[np.float64]
@@ -85,54 +115,69 @@ class Minimum:
     evaluations: float
 
     @classmethod
-    def like(cls, W: Floats) -> "Minimum":
-        """Room for the minima of some concepts."""
+    def allocate(cls, W: Floats) -> "Minimum":
+        """Allocate results for concepts that start at `W`."""
         steps = [(np.zeros_like(W), np.zeros_like(W), np.zeros(len(W), W.dtype)) for _ in range(HISTORY)]
         return cls(W.copy(), np.zeros(len(W)), np.zeros(len(W), dtype=bool), steps, 0.0)
 
-    def keep(self, who: Any, W: Floats, here: Evaluation, converged: NDArray[np.bool_], steps: list[Step]) -> None:
-        """Put in what some of the concepts came to."""
-        self.W[who], self.objective[who], self.converged[who] = W, here.objective, converged
-        for kept, step in zip(reversed(self.steps), reversed(steps), strict=False):
-            for room, each in zip(kept, step, strict=True):
-                room[who] = each
+    def store(
+        self, concepts: Any, W: Floats, here: Evaluation, converged: NDArray[np.bool_], steps: list[Step]
+    ) -> None:
+        """Store the results of some of the concepts."""
+        self.W[concepts], self.objective[concepts], self.converged[concepts] = W, here.objective, converged
+        for stored, step in zip(reversed(self.steps), reversed(steps), strict=False):
+            for target, values in zip(stored, step, strict=True):
+                target[concepts] = values
 
 
 def minimise(problem: Problem, W: Floats, tolerance: float, steps: Sequence[Step] = ()) -> Minimum:
-    """Minimise the objective of each concept from `W`, until the next step promises less than `tolerance` of it.
+    """Minimise the objective of each concept from `W`.
 
-    Each round evaluates every concept once: one whose step was too long tries a shorter one with the next round.
-    Steps that were made on a sample of the rows tell of the curvature here too.
+    Each iteration evaluates every concept once. A concept whose step was too long tries a shorter one in the next
+    iteration. A concept that has converged is not evaluated any more.
+
+    Parameters
+    ----------
+    problem : Problem
+    W : ndarray, shape (n_concepts, n_features + 1)
+        Where to start.
+    tolerance : float
+        A concept has converged when the next step promises to decrease its objective by less than this share.
+    steps : sequence of tuple
+        Steps of an earlier minimisation, such as on a sample of the rows, to start with as the history.
     """
-    found = Minimum.like(W)
+    found = Minimum.allocate(W)
     active, n_evaluations = np.arange(len(W)), len(W)
-    bends = Bends(_least_heavy(problem, W))
-    here = problem.evaluate(W, bends)
-    near = Preconditioner.of(problem, bends)
+    curvature = Curvature(_heavy_threshold(problem, W))
+    here = problem.evaluate(W, curvature)
+    preconditioner = Preconditioner.from_curvature(problem, curvature)
     steps = list(steps)
     length, idle = np.ones(len(W)), np.zeros(len(W), dtype=int)
-    for number in range(MAX_STEPS):
+    for number in range(MAX_ITER):
         if number and number % REFRESH == 0:
-            bends = Bends(_least_heavy(problem, W))
-            here, near = problem.evaluate(W, bends), Preconditioner.of(problem, bends)
+            curvature = Curvature(_heavy_threshold(problem, W))
+            here = problem.evaluate(W, curvature)
+            preconditioner = Preconditioner.from_curvature(problem, curvature)
             n_evaluations += len(active)
-        direction = -_two_loops(here.gradient, steps, near)
+        direction = -_two_loops(here.gradient, steps, preconditioner)
         slope = _dots(here.gradient, direction)
+        # For a direction d = -H^-1 g the quadratic model decreases by g'H^-1 g / 2.
         done = -slope / 2 <= tolerance * here.objective
-        ended = done | (length < LEAST_LENGTH) | ((idle >= IDLE_STEPS) & (W.dtype == np.float32))
+        ended = done | (length < MIN_LENGTH) | ((idle >= IDLE_STEPS) & (W.dtype == np.float32))
         if ended.any():
-            found.keep(active[ended], W[ended], here.take(ended), done[ended], _take(steps, ended))
+            found.store(active[ended], W[ended], here.select(ended), done[ended], _select(steps, ended))
             left = ~ended
             active, W, direction = active[left], W[left], direction[left]
             slope, length, idle = slope[left], length[left], idle[left]
-            problem, here, near = problem.take(left), here.take(left), near.take(left)
-            steps = _take(steps, left)
+            problem, here, preconditioner = problem.select(left), here.select(left), preconditioner.select(left)
+            steps = _select(steps, left)
             if not len(active):
                 break
         moved = W + length[:, None].astype(W.dtype) * direction
         there = problem.evaluate(moved)
         n_evaluations += len(active)
         noise = 4 * np.finfo(W.dtype).eps * np.abs(here.objective)
+        # Armijo's condition, but for rounding.
         good = there.objective <= here.objective + 1e-4 * length * slope + noise
         moved[~good], there.gradient[~good] = W[~good], here.gradient[~good]
         steps = [*steps, _step(moved - W, there.gradient - here.gradient)][-HISTORY:]
@@ -140,56 +185,59 @@ def minimise(problem: Problem, W: Floats, tolerance: float, steps: Sequence[Step
         idle = np.where(here.objective - there.objective > noise, 0, idle + 1)
         there.objective[~good] = here.objective[~good]
         W, here = moved, there
-    found.keep(active, W, here, np.zeros(len(W), dtype=bool), steps)
+    found.store(active, W, here, np.zeros(len(W), dtype=bool), steps)
     return replace(found, evaluations=n_evaluations)
 
 
 def _step(s: Floats, y: Floats) -> Step:
     inner = _dots(s, y)
-    # A step that shows no curvature is left out.
-    shows = inner > 1e-10 * np.sqrt(_dots(s, s) * _dots(y, y))
-    return s, y, np.where(shows, 1 / np.where(shows, inner, 1), 0).astype(s.dtype)
+    # A step along which the gradient does not grow would break the method; it is skipped.
+    grows = inner > 1e-10 * np.sqrt(_dots(s, s) * _dots(y, y))
+    return s, y, np.where(grows, 1 / np.where(grows, inner, 1), 0).astype(s.dtype)
 
 
-def _take(steps: Sequence[Step], kept: NDArray[np.bool_]) -> list[Step]:
-    return [(s[kept], y[kept], inner[kept]) for s, y, inner in steps]
+def _select(steps: Sequence[Step], concepts: NDArray[np.bool_]) -> list[Step]:
+    return [(s[concepts], y[concepts], inner[concepts]) for s, y, inner in steps]
 
 
-def _shorten(rise: NDArray[np.float64], fall: NDArray[np.float64]) -> NDArray[np.float64]:
-    """By how much a step that led up is shortened: to the lowest point of the parabola, within reason.
+def _shorten(rise: NDArray[np.float64], promised: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Factors by which to shorten steps that increased the objective.
+
+    The parabola through the objective at both ends of a step with the slope at its start has its minimum at this
+    factor, which is limited to between 0.1 and 0.5.
 
     Parameters
     ----------
     rise : ndarray of float64
-        What the objective rose by.
-    fall : ndarray of float64
-        What its slope promised, below 0.
+        Change of the objective.
+    promised : ndarray of float64
+        Change that the slope at the start promised, below 0.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        lowest = -fall / (2 * (rise - fall))
+        lowest = -promised / (2 * (rise - promised))
     return np.clip(np.nan_to_num(lowest, nan=0.1), 0.1, 0.5)
 
 
-def _least_heavy(problem: Problem, W: Floats) -> Floats:
-    """For each concept the curvature that about `HEAVY` of its rows exceed, judged by every sixteenth."""
+def _heavy_threshold(problem: Problem, W: Floats) -> Floats:
+    """Curvature that about `HEAVY` rows of each concept exceed, estimated from every sixteenth row."""
     stride = max(1, min(16, len(problem.Z) // 1024))
     p = problem.Z[::stride] @ W.T
     to_sigmoid(p, problem.weight[::stride], *np.empty((2, *p.shape), p.dtype))
-    bend = p - p * p
-    rank = min(len(bend) - 1, HEAVY // stride)
-    least: Floats = -np.partition(-bend, rank, axis=0)[rank]
-    return np.minimum(least, W.dtype.type(0.1))
+    values = p - p * p
+    rank = min(len(values) - 1, HEAVY // stride)
+    threshold: Floats = np.minimum(-np.partition(-values, rank, axis=0)[rank], W.dtype.type(0.1))
+    return threshold
 
 
-def _two_loops(gradient: Floats, steps: list[Step], near: Preconditioner) -> Floats:
-    """L-BFGS' product of the inverse curvature and the gradient."""
-    V, taken = gradient.copy(), []
+def _two_loops(gradient: Floats, steps: list[Step], preconditioner: Preconditioner) -> Floats:
+    """Product of the approximate inverse Hessian and the gradient: the two-loop recursion of L-BFGS."""
+    V, parts = gradient.copy(), []
     for s, y, inner in reversed(steps):
         part = inner * np.einsum("ij,ij->i", s, V)
         V -= part[:, None] * y
-        taken.append(part)
-    V = near.solve(V)
-    for (s, y, inner), part in zip(steps, reversed(taken), strict=True):
+        parts.append(part)
+    V = preconditioner.solve(V)
+    for (s, y, inner), part in zip(steps, reversed(parts), strict=True):
         V += (part - inner * np.einsum("ij,ij->i", y, V))[:, None] * s
     return V
 

@@ -7,7 +7,7 @@ not embedded again, whatever the image's name is now.
 import datetime
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,12 +24,13 @@ from cache.provenance import Provenance
 from cache.store import FeatureStore
 from cache.support.errors import NotInstalledError, StoreError, UserError
 from cache.support.files import require_room
-from cache.support.messages import some
+from cache.support.messages import count, some
 from cache.support.reporting import report, warn
 from cache.support.versions import installed_versions
 from cache.verify import verify_store
 from cache.writer import write_store
-from featurize.decoding.dicom import PIP_LINE, is_installed
+from featurize.decoding.dicom_file import read_transfer_syntax
+from featurize.decoding.packages import PIP_LINE, find_remedy, is_installed, name_syntax
 from featurize.engines.registry import choose_engine, list_distributions
 from featurize.prepared_network import Network, has_network, prepare_network
 from featurize.request import Request, refuse_other_features, refuse_other_options
@@ -105,7 +106,7 @@ def make_features(
     StoreError
         The store holds other features, is damaged, or another process writes it.
     NotInstalledError
-        The engine, or what reads DICOM files, is not installed.
+        The engine, or what reads the DICOM files that are still to be embedded, is not installed.
 
     Examples
     --------
@@ -195,8 +196,11 @@ class _Update:
         request = Request.resolve(self.options, store, self.rebuild)
         if self._is_damaged(store):
             store = None
+        matches = store is not None and request.surely_matches(store)
+        known = _read_digests(store) if matches or not self.rebuild else ()
+        _require_codecs(self.folder.find_pending(set(known)), self.folder.path)
         network = None
-        if store and request.surely_matches(store) and not self._lacks_network():
+        if store and matches and not self._lacks_network():
             provenance, shape = store.provenance, _find_shape(store)
         else:
             network = _prepare(request, self.path)
@@ -207,7 +211,7 @@ class _Update:
         if store and store.provenance != provenance:
             store = None
         parts, record = Parts(self.path, provenance), self._record(request)
-        pending = self.folder.find_pending(_read_known(store, parts))
+        pending = self.folder.find_pending({*_read_digests(store), *_to_bytes(parts.digests())})
         if pending:
             network = network or _prepare(request, self.path)
             if store:
@@ -278,11 +282,14 @@ class _Update:
         }
 
 
-def _read_known(store: FeatureStore | None, parts: Parts) -> set[bytes]:
-    """Digests of all images that are embedded. Embeddings, which may be many gigabytes, are not read for it."""
-    splits = store.splits.values() if store else ()
-    arrays: Iterator[Any] = chain((split.rows.digests for split in splits), parts.digests())
-    return {digest.tobytes() for array in arrays for digest in array}
+def _read_digests(store: FeatureStore | None) -> Iterator[bytes]:
+    """Digests of the images in a store. Embeddings, which may be many gigabytes, are not read for it."""
+    return _to_bytes(split.rows.digests for split in (store.splits.values() if store else ()))
+
+
+def _to_bytes(arrays: Iterable[Any]) -> Iterator[bytes]:
+    """The rows of several arrays as bytes."""
+    return (digest.tobytes() for array in arrays for digest in array)
 
 
 def _find_shape(store: FeatureStore) -> tuple[int, ...]:
@@ -292,9 +299,26 @@ def _find_shape(store: FeatureStore) -> tuple[int, ...]:
 
 def _require_dicom(images: Mapping[str, list[Image]]) -> None:
     """Refuse DICOM files before anything is made, where nothing can read them."""
-    files = [each.path for split in images.values() for each in split if each.path.suffix.lower() in DICOM_SUFFIXES]
+    files = _select_dicom(image.path for split in images.values() for image in split)
     if files and not is_installed():
-        raise NotInstalledError(f"{len(files):,} images are DICOM files ({files[0]}), which pydicom reads: {PIP_LINE}")
+        raise NotInstalledError(f"{count(len(files), 'DICOM image')} ({files[0]}), which pydicom reads: {PIP_LINE}")
+
+
+def _require_codecs(pending: list[Path], data: Path) -> None:
+    """Refuse DICOM files before anything is built, where a package that unpacks their pixels is missing."""
+    syntaxes = {path: read_transfer_syntax(path) for path in _select_dicom(pending)}
+    remedies = {syntax: find_remedy(syntax) for syntax in set(syntaxes.values())}
+    lacking = {path: syntax for path, syntax in syntaxes.items() if remedies[syntax]}
+    if lacking:
+        path, syntax = next(iter(lacking.items()))
+        raise NotInstalledError(
+            f"{count(len(lacking), 'DICOM image')} that no installed package unpacks, such as {path} "
+            f"({name_syntax(syntax)}): {remedies[syntax]}; or move the files out of {data}"
+        )
+
+
+def _select_dicom(paths: Iterable[Path]) -> list[Path]:
+    return [path for path in paths if path.suffix.lower() in DICOM_SUFFIXES]
 
 
 def _prepare(request: Request, path: Path) -> Network:

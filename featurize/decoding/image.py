@@ -4,10 +4,8 @@ It serves the store and prediction alike, so that both see the same pixels.
 """
 
 import io
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,12 +15,14 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 
 from cache.support.command import muted
-from featurize.decoding.dicom import Unsupported, is_dicom, read_dicom
+from featurize.decoding.dicom import read_dicom
+from featurize.decoding.dicom_file import is_dicom
+from featurize.decoding.packages import Unsupported
 
 WINDOW_PERCENTILES = (0.5, 99.5)
 """What grey of more than 8 bits is stretched between, in percent: the extremes of a radiograph are markers and air."""
 
-DECODING = "3: JPEG scaled in its transform; deep grey between {} and {} percent".format(*WINDOW_PERCENTILES)
+DECODING = "4: JPEG scaled in its transform; deep grey between {} and {} percent".format(*WINDOW_PERCENTILES)
 """What `decode` does, part of a store's provenance: raise the number whenever pixels change."""
 
 RESIZING = "bilinear antialiased"
@@ -42,10 +42,10 @@ PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
 
 TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-_one_is_quiet = threading.Lock()
+MAX_REASON = 300
+"""Letters of what a decoder says of a damaged file; some quote the file."""
 
-_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, ArithmeticError, LookupError, RuntimeError,
-           AttributeError, MemoryError, struct.error, zlib.error)  # fmt: skip
+_one_is_quiet = threading.Lock()
 
 
 class Unreadable(Exception):
@@ -90,15 +90,19 @@ def decode(data: bytes, size: int) -> NDArray[np.uint8]:
                 _check_size(image)
                 image.draft(None, (size, size))
                 return _to_square(_to_plain(_turn(image)), size)
+    except Unreadable:
+        raise
     except Unsupported as error:
         raise Unreadable(str(error)) from None
     except PIL.UnidentifiedImageError:
         raise Unreadable("not an image of a known format") from None
     except PIL.Image.DecompressionBombError:
         raise Unreadable(f"more than {MAX_PIXELS:,} pixels") from None
-    # Damaged files make Pillow's decoders fail in many ways: OSError, SyntaxError (PNG), struct.error, ...
-    except _DAMAGE as error:
-        raise Unreadable(f"damaged: {' '.join(str(error).split()) or type(error).__name__}") from None
+    # Damaged files make decoders fail in many ways: OSError, SyntaxError (PNG), struct.error, ...; none may end a run.
+    except Exception as error:
+        kind = "damaged DICOM file" if is_dicom(data) else "damaged"
+        reason = " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
+        raise Unreadable(f"{kind}: {reason}") from None
 
 
 def _turn(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -1,0 +1,84 @@
+"""The packages that read DICOM: whether they are installed, and what to install."""
+
+import importlib.util
+import logging
+from functools import cache
+from typing import Any
+
+from featurize.decoding.code_stream import DCT, LOSSLESS
+
+PIP_LINE = "pip install pydicom pylibjpeg pylibjpeg-openjpeg pyjpegls"
+"""The command that installs what reads DICOM, the extra `dicom`."""
+
+LIBJPEG_PIP_LINE = "pip install pylibjpeg pylibjpeg-libjpeg (under the GPL)"
+GDCM_PIP_LINE = "pip install python-gdcm"
+"""The commands that install what reads the JPEG that no package of the extra reads: JPEG Lossless, of which either will
+do, and JPEG of 12 bits, which GDCM cannot read."""
+
+
+class Unsupported(ValueError):
+    """A DICOM file that shows no image, or one that nothing installed can read."""
+
+
+def is_installed() -> bool:
+    """Whether the `dicom` extra is there."""
+    return importlib.util.find_spec("pydicom") is not None
+
+
+@cache
+def load_pydicom() -> Any:
+    """Import pydicom, only when there is a file to read, and silence its log.
+
+    Raises
+    ------
+    Unsupported
+        It is not installed.
+    """
+    if not is_installed():
+        raise Unsupported(f"a DICOM file; to read it: {PIP_LINE}")
+    import pydicom
+    import pydicom.encaps
+    import pydicom.pixels
+
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    return pydicom
+
+
+def name_syntax(syntax: str) -> str:
+    """Name a transfer syntax, as in ``JPEG Lossless``; its number, if it is unknown."""
+    name: str = load_pydicom().uid.UID(syntax).name
+    return name.split(",")[0] or "an unknown transfer syntax"
+
+
+def find_decoder(syntax: str) -> Any | None:
+    """Find pydicom's decoder of a transfer syntax; None if it has none, whatever is installed."""
+    try:
+        return load_pydicom().pixels.get_decoder(syntax)
+    except NotImplementedError:
+        return None
+
+
+def find_remedy(syntax: str, bits: int = 8) -> str:
+    """Find the command that installs what unpacks a transfer syntax.
+
+    Parameters
+    ----------
+    syntax : str
+        The number of the transfer syntax.
+    bits : int
+        Bits per sample, as far as they are known.
+
+    Returns
+    -------
+    str
+        Empty if an installed package unpacks it, and if no package does.
+    """
+    decoder = find_decoder(syntax)
+    if decoder is None or decoder.is_native:
+        return ""
+    is_deep = syntax in DCT and bits > 8
+    if set(decoder.available_plugins) - ({"gdcm", "pillow"} if is_deep else set()):
+        return ""
+    if is_deep:
+        return LIBJPEG_PIP_LINE
+    return f"{LIBJPEG_PIP_LINE}, or {GDCM_PIP_LINE}" if syntax in (*DCT, *LOSSLESS) else PIP_LINE

@@ -178,7 +178,7 @@ def test_scores_that_are_not_the_runs_are_told(place: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(PriorHead, "to_keras", wrong)
     with warned() as told:
-        export(place, out=place / "other.keras")
+        export_run(place / "runs" / "prior", place / "s.h5", place / "other.keras")
     assert "scores of 6 of 6 images differ by more than 0.0001 from the run's" in told[0]
 
 
@@ -209,7 +209,7 @@ def test_what_rounds_the_stores_features_and_not_the_models_is_told(place: Path)
     metrics["store"]["provenance"] = vars(facts)
     (place / "runs" / "prior" / "metrics.json").write_text(json.dumps(metrics))
     with warned() as told:
-        export(place, store="b.h5")
+        export_run(place / "runs" / "prior", place / "b.h5")
     assert len(told) == 1
     assert told[0].startswith("the store's features went through bfloat16, the model's do not")
 

@@ -319,7 +319,7 @@ def test_any_other_request_trains_again_and_says_what_it_replaces(place: Path, c
         decoder="global" if change == "decoder" else "fixed:0.3",
         **({"C": 2.0} if change == "params" else {}),
     )
-    assert any(("decodes anew" if change == "decoder" else "replaces") + " an earlier run" in line for line in told)
+    assert any(("decodes again" if change == "decoder" else "replaces") + " an earlier run" in line for line in told)
     # The earlier head's submission must not be handed in as the new one's.
     assert not (place / "run" / "submission.csv").exists()
     assert not (place / "run" / "submission.zip").exists()
@@ -511,7 +511,7 @@ def test_another_decoder_does_not_train_the_head_again(place: Path) -> None:
     fit(place)
     metrics, told = fit(place, decoder="global")
     assert "fit" not in metrics["seconds"]
-    assert "decodes anew" in told[0]
+    assert "decodes again" in told[0]
     alone, _ = fit_run_elsewhere(place, "global")
     assert alone["valid"] == metrics["valid"]
 

@@ -96,7 +96,7 @@ class LabelledSplit:
 
     @cached_property
     def fallback(self) -> list[str]:
-        """The concepts that an image gets that cannot be read: the set that scores best on all of train."""
+        """The concepts given to an image that cannot be read: the set that scores best on all of train."""
         return self.train.fallback if self.train else fallback_set(self.Y, self.vocabulary, MAX_CONCEPTS)
 
     @property

@@ -65,10 +65,10 @@ class LabelledStore:
             raise DataError("no training image that can be read has a concept; check the images and train_concepts.csv")
         unknown = sorted(set(concepts) - set(train.vocabulary))
         if unknown:
-            warn(f"{len(unknown):,} of the concepts to learn are in no training image ({some(unknown)}); nothing is "
-                 "learnt of them")  # fmt: skip
+            warn(f"{len(unknown):,} of the concepts to learn are in no training image ({some(unknown)}); they cannot "
+                 "be learnt")  # fmt: skip
         groups, valid_groups = find_groups(folder, train.readable_ids, valid.readable_ids if valid else [])
-        train = replace(train, vocabulary=sorted(concepts) or train.vocabulary, groups=groups)
+        train = replace(train, vocabulary=sorted(set(concepts)) or train.vocabulary, groups=groups)
         if valid:
             valid = replace(valid, vocabulary=train.vocabulary, groups=valid_groups, train=train)
         return cls(opened, train, valid)

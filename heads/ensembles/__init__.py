@@ -1,1 +1,1 @@
-"""Several runs as one."""
+"""Several runs that predict together, and prediction with either."""

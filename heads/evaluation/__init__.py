@@ -1,1 +1,1 @@
-"""What a head and its decoder reach: out-of-fold scores, cross-validation, the official score."""
+"""How good a head and its decoder are on images that they did not learn from: out-of-fold scores, cross-validation."""

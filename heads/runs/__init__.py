@@ -1,1 +1,1 @@
-"""Runs: a folder with everything that a result needs."""
+"""A run is a folder with everything that a result needs: head, decoder, vocabulary, scores, submission."""

@@ -128,7 +128,7 @@ def build_run(request: RunRequest, data: LabelledStore, out: Path, clock: Clock)
     earlier = find_metrics(out)
     if earlier:
         same = earlier["requests"]["head"] == digests["head"]
-        report(f"{out}: {'decodes anew' if same else 'replaces'} an earlier run ({describe(earlier)})")
+        report(f"{out}: {'decodes again' if same else 'replaces'} an earlier run ({describe(earlier)})")
         scores = load_scores(out, data.train.Y.shape) if same else None
         if same and earlier["train"]["splits"] != BOTH:
             head = load_head(out)
@@ -153,13 +153,13 @@ def prepare_head(head: Head, store: FeatureStore) -> None:
     facts = store.provenance
     if head.takes_maps and not store.has_maps:
         raise StoreError(
-            f"{store.path}: holds embeddings ({facts.pooling} pooling after {facts.layer}), expected maps, from "
-            "which what follows a cut is trained; name a store that was made with POOLING=none LAYER=276"
+            f"{store.path}: holds embeddings ({facts.pooling} pooling after {facts.layer}), expected maps, because "
+            "this head trains the layers after a cut; name a store that was made with POOLING=none LAYER=276"
         )
     if store.has_maps and not head.takes_maps:
         raise StoreError(
             f"{store.path}: holds maps after {facts.layer} (POOLING=none), expected embeddings; name a store "
-            "that was made with POOLING=avg, or train what follows the cut (HEAD=tail)"
+            "that was made with POOLING=avg, or train the layers after the cut (HEAD=tail)"
         )
     if head.takes_maps:
         head.set_network(StoredNetwork.find(store, TAIL).path)

@@ -12,7 +12,7 @@ from heads.runs.request import FOLDS, TRAIN
 
 
 def describe(metrics: RunMetrics) -> str:
-    """The result of a run in one line, with what a reader has to know beside the scores."""
+    """The result of a run in one line, with what a reader must know to judge the scores."""
     decoder, valid = metrics["decoder"], metrics["valid"]
     line = f"{metrics['head']}, {decoder['name']}"
     if decoder["tuned_on"]:
@@ -34,7 +34,7 @@ def report_run(folder: Path, metrics: RunMetrics) -> None:
     if train["n_unreadable"]:
         warn(f"{train['n_unreadable']:,} training images cannot be read and were left out")
     if train["ever_present"]:
-        warn(f"{train['ever_present']:,} concepts are in every training image; every image is given them")
+        warn(f"{train['ever_present']:,} concepts are in every training image; they are predicted for every image")
     if train["valid_concepts_unseen"]:
         warn(f"{train['valid_concepts_unseen']:,} concepts of valid are never in train; they count as missed")
     learnt = f"{train['n_concepts']:,} concepts from {train['n_images']:,} images in {seconds:.1f} s"

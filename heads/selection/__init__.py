@@ -1,1 +1,1 @@
-"""Choosing among heads, decoders and parameters."""
+"""Comparison of heads, decoders, parameters and recipes."""

@@ -21,9 +21,9 @@ def place(tmp_path: Path) -> Path:
     splits = {}
     for split, n_images in (("train", 90), ("valid", 40)):
         X = random.normal(size=(n_images, 6))
-        shown = X[:, :3] + random.normal(size=(n_images, 3)) > 0.3
+        positive = X[:, :3] + random.normal(size=(n_images, 3)) > 0.3
         splits[split] = {f"{split}_{number:03d}": row for number, row in enumerate(X)}
-        rows = ["".join(f"C{n};" for n in np.flatnonzero(row)).strip(";") or "C9" for row in shown]
+        rows = ["".join(f"C{n};" for n in np.flatnonzero(row)).strip(";") or "C9" for row in positive]
         text = "".join(f"{id},{row}\n" for id, row in zip(splits[split], rows, strict=True))
         (tmp_path / "data" / f"{split}_concepts.csv").write_text("ID,CUIs\n" + text)
     make_store(tmp_path / "s.h5", splits, unreadable={"valid_003": "damaged"})
@@ -31,7 +31,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def test_each_pair_scores_as_a_run_of_its_own(place: Path) -> None:
-    with reported() as told:
+    with reported() as lines:
         table = choose(place / "s.h5", place / "data", heads=["logistic", "prior"], decoders=["fixed:0.5", "global"])
     assert [(row["head"], row["decoder"]) for row in table] == [
         ("logistic", "fixed:0.5"), ("logistic", "global"), ("prior", "fixed:0.5"), ("prior", "global"),
@@ -46,7 +46,7 @@ def test_each_pair_scores_as_a_run_of_its_own(place: Path) -> None:
             assert row["folds"] == alone["nested"]["primary"]
     best = max(table, key=lambda row: row["folds"])
     assert [row["chosen"] for row in table] == [row is best for row in table]
-    assert told[-1] == f"folds of train choose {best['head']}, {best['decoder']}"
+    assert lines[-1] == f"folds of train choose {best['head']}, {best['decoder']}"
 
 
 def test_valid_decides_nothing(place: Path) -> None:
@@ -60,7 +60,7 @@ def test_valid_decides_nothing(place: Path) -> None:
     assert [row["primary"] for row in before] != [row["primary"] for row in after]
 
 
-def test_the_table_is_told_to_people_and_programs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_is_printed_for_people_and_programs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["choose", "--store", str(place / "s.h5"), "--data", str(place / "data"), "--heads", "prior"]
     assert main([*words, "--decoders", "top-k", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["table"]
@@ -73,16 +73,16 @@ def test_the_table_is_told_to_people_and_programs(place: Path, capsys: pytest.Ca
 
 def test_the_paper_is_compared_with_where_it_is_in_the_table(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("heads.selection.leaderboard.PAPER", ("prior", "global"))
-    with reported() as told:
+    with reported() as lines:
         table = choose(place / "s.h5", place / "data", heads=["ridge", "prior"], decoders=["global"])
     better = next(row for row in table if row["chosen"])
     assert better["head"] == "ridge"
     low, high = better["over_paper"]["interval"]
     assert low < better["over_paper"]["difference"] < high
-    assert f"on valid {better['over_paper']['difference']:+.4f}" in told[-1]
+    assert f"on valid {better['over_paper']['difference']:+.4f}" in lines[-1]
 
 
 def test_an_unknown_name_is_refused_before_anything_is_fitted(place: Path) -> None:
-    with pytest.raises(UserError, match="no head 'forest'"), reported() as told:
+    with pytest.raises(UserError, match="no head 'forest'"), reported() as lines:
         choose(place / "s.h5", place / "data", heads=["prior", "forest"])
-    assert told == []
+    assert lines == []

@@ -55,8 +55,8 @@ def fit(place: Path, name: str, **given: Any) -> dict[str, Any]:
 
 def join(place: Path, method: str = "mean", **given: Any) -> tuple[dict[str, Any], list[str]]:
     out = place / "both"
-    with reported() as told:
-        return make_ensemble([place / "a", place / "b"], out, method, **given), told
+    with reported() as lines:
+        return make_ensemble([place / "a", place / "b"], out, method, **given), lines
 
 
 def read_rows(path: Path) -> dict[str, set[str]]:
@@ -68,13 +68,13 @@ def test_it_is_scored_officially_and_its_submission_is_checked(place: Path, meth
     metrics, _ = join(place, method)
     scored = score_files(place / "both" / "valid.csv", place / "data" / "valid_concepts.csv", None, find_edition(2026))
     assert metrics["valid"]["primary"] == pytest.approx(scored.primary, abs=1e-12)
-    with reported() as told:
+    with reported() as lines:
         predict_run(place / "both")
-    assert "12 images" in told[-1]
-    assert "passes the check of 2026" in told[-1]
-    with reported() as told:
+    assert "12 images" in lines[-1]
+    assert "passes the check of 2026" in lines[-1]
+    with reported() as lines:
         predict_run(place / "both")
-    assert "up to date" in told[-1]
+    assert "up to date" in lines[-1]
 
 
 @pytest.mark.parametrize("method", ["mean", "weighted", "stack"])
@@ -122,11 +122,11 @@ def test_sets_are_joined_as_their_names_say(place: Path) -> None:
 
 
 def test_a_tuned_decoder_is_fitted_on_held_out_scores(place: Path) -> None:
-    metrics, told = join(place, "mean", decoder="global")
+    metrics, lines = join(place, "mean", decoder="global")
     assert metrics["decoder"] == {"name": "global", "tuned_on": "folds", "report": {}}
-    assert "tuned on folds of train" in told[-1]
+    assert "tuned on folds of train" in lines[-1]
     assert metrics["valid"]["note"] is None
-    metrics, told = join(place, "mean", decoder="global", tune="valid")
+    metrics, lines = join(place, "mean", decoder="global", tune="valid")
     assert "optimistic" in metrics["valid"]["note"]
 
 
@@ -152,9 +152,9 @@ def test_a_run_that_learnt_from_valid_is_scored_as_it_was_before(place: Path) ->
     before = join(place, "mean", decoder="global")[0]["valid"]
     for name in "ab":
         fit(place, name, train="train+valid")
-    after, told = join(place, "mean", decoder="global")
+    after, lines = join(place, "mean", decoder="global")
     assert after["valid"] == before
-    assert "before valid joined train" in told[-1]
+    assert "before valid joined train" in lines[-1]
     assert join(place, "weighted", tune="valid")[0]["valid"]["note"]
     both, alone = Ensemble.load(place / "both"), Ensemble.load(place / "both").members[0]
     assert not np.array_equal(alone.scores("valid"), np.load(place / "a" / "valid_scores.npy"))
@@ -177,13 +177,13 @@ def test_it_is_compared_with_its_runs_like_any_other(place: Path) -> None:
 
 @pytest.mark.parametrize("tune", ["folds", "valid"])
 def test_an_estimate_leaves_out_what_it_is_scored_on(place: Path, tune: str) -> None:
-    metrics, told = join(place, "stack", decoder="per-concept", tune=tune, nested=True)
+    metrics, lines = join(place, "stack", decoder="per-concept", tune=tune, nested=True)
     assert metrics["nested"]["on"] == {"folds": "train", "valid": "valid"}[tune]
     assert metrics["nested"]["n_images"] == {"folds": 399, "valid": 299}[tune]
     low, high = metrics["nested"]["primary_interval"]
     assert low < metrics["nested"]["primary"] < high
     assert metrics["nested"]["primary"] == pytest.approx(metrics["valid"]["primary"], abs=0.05)
-    assert f"by folds of {metrics['nested']['on']}" in told[-1]
+    assert f"by folds of {metrics['nested']['on']}" in lines[-1]
 
 
 def test_joined_sets_take_no_decoder(place: Path) -> None:

@@ -78,13 +78,13 @@ def fit(place: Path, name: str, data: Path | None = None, **given: Any) -> None:
 
 
 def export(place: Path, name: str = "prior", store: str = "s.h5", **options: Any) -> str:
-    with reported() as told:
+    with reported() as lines:
         export_run(place / "runs" / name, place / store, **options)
-    return told[-1]
+    return lines[-1]
 
 
 @pytest.fixture(scope="module")
-def told_bare(template: Path) -> list[str]:
+def bare_output(template: Path) -> list[str]:
     """What is printed where nothing of this project can be found: every model scores the test images, then README's."""
     images = sorted((template / "data" / "test").iterdir())
     np.save(template / "pixels.npy", np.stack([decode(path.read_bytes(), SIZE) for path in images]))
@@ -98,8 +98,8 @@ def told_bare(template: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", EXPORTED_HEADS)
-def test_a_bare_process_gets_the_runs_scores_from_the_images(template: Path, told_bare: list[str], name: str) -> None:
-    assert not {"heads", "featurize", "cache", "eval"} & set(json.loads(told_bare[0]))
+def test_a_bare_process_gets_the_runs_scores_from_the_images(template: Path, bare_output: list[str], name: str) -> None:
+    assert not {"heads", "featurize", "cache", "eval"} & set(json.loads(bare_output[0]))
     stored = StoredRun(template / "runs" / name, template / "s.h5")
     scores = np.load(template / "runs" / name / "model.npy")
     assert scores.dtype == np.float32
@@ -107,13 +107,13 @@ def test_a_bare_process_gets_the_runs_scores_from_the_images(template: Path, tol
     np.testing.assert_allclose(scores, stored.scores("test"), atol=1e-4, rtol=0)
 
 
-def test_the_readme_names_concepts_with_keras_alone(template: Path, told_bare: list[str]) -> None:
+def test_the_documented_code_predicts_concepts_with_keras_alone(template: Path, bare_output: list[str]) -> None:
     pixels = decode((template / "image.png").read_bytes(), SIZE)
     scores = keras.saving.load_model(template / "runs" / "dense" / "model.keras")(pixels[None])[0]
     concepts = StoredRun(template / "runs" / "dense", template / "s.h5").run.vocabulary
-    named = [concept for concept, score in zip(concepts, scores, strict=True) if score >= 0.3]
-    assert named
-    assert told_bare[1] == str(named)
+    predicted = [concept for concept, score in zip(concepts, scores, strict=True) if score >= 0.3]
+    assert predicted
+    assert bare_output[1] == str(predicted)
 
 
 def test_the_description_says_what_the_model_needs(template: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_head_without_a_keras_form_is_refused(place: Path, monkeypatch: pytest
     assert not list((place / "runs" / "prior").glob("*model.keras*"))
 
 
-def test_scores_that_are_not_the_runs_are_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_that_are_not_those_of_the_run_are_warned_about(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = PriorHead.to_keras
 
     def wrong(head: PriorHead) -> Any:
@@ -177,9 +177,9 @@ def test_scores_that_are_not_the_runs_are_told(place: Path, monkeypatch: pytest.
         return made
 
     monkeypatch.setattr(PriorHead, "to_keras", wrong)
-    with warned() as told:
+    with warned() as lines:
         export_run(place / "runs" / "prior", place / "s.h5", place / "other.keras")
-    assert "scores of 6 of 6 images differ by more than 0.0001 from the run's" in told[0]
+    assert "scores of 6 of 6 images differ by more than 0.0001 from the run's" in lines[0]
 
 
 def test_a_second_export_does_nothing(place: Path) -> None:
@@ -194,12 +194,12 @@ def test_a_run_that_is_trained_anew_loses_the_model_of_the_old_one(place: Path, 
 
 
 def test_a_run_knows_its_store(template: Path) -> None:
-    with reported() as told:
+    with reported() as lines:
         export_run(template / "runs" / "prior")
-    assert "up to date" in told[0]
+    assert "up to date" in lines[0]
 
 
-def test_what_rounds_the_stores_features_and_not_the_models_is_told(place: Path) -> None:
+def test_rounding_of_the_store_alone_is_warned_about(place: Path) -> None:
     stored = StoredRun(place / "runs" / "prior", place / "s.h5").store
     rows = {name: dict(zip(split.ids, split.embeddings, strict=True)) for name, split in stored.splits.items()}
     facts = replace(stored.provenance, engine="openvino", precision="bfloat16")
@@ -208,10 +208,10 @@ def test_what_rounds_the_stores_features_and_not_the_models_is_told(place: Path)
     metrics = json.loads((place / "runs" / "prior" / "metrics.json").read_text())
     metrics["store"]["provenance"] = vars(facts)
     (place / "runs" / "prior" / "metrics.json").write_text(json.dumps(metrics))
-    with warned() as told:
+    with warned() as lines:
         export_run(place / "runs" / "prior", place / "b.h5")
-    assert len(told) == 1
-    assert told[0].startswith("the store's features went through bfloat16, the model's do not")
+    assert len(lines) == 1
+    assert lines[0].startswith("the store's features went through bfloat16, the model's do not")
 
 
 def test_a_run_that_cannot_be_exported_says_why(place: Path) -> None:
@@ -229,8 +229,8 @@ def test_a_run_that_cannot_be_exported_says_why(place: Path) -> None:
 
 
 def test_a_head_of_another_length_is_refused(place: Path) -> None:
-    kept = json.loads((place / "runs" / "prior" / "head.json").read_text())
-    (place / "runs" / "prior" / "head.json").write_text(json.dumps(kept | {"n_features": 3}))
+    saved = json.loads((place / "runs" / "prior" / "head.json").read_text())
+    (place / "runs" / "prior" / "head.json").write_text(json.dumps(saved | {"n_features": 3}))
     with pytest.raises(UserError, match=r"prior: a damaged run \(its head takes \(3,\), the store gives \(256,\)\)"):
         export(place, out=place / "m.keras")
 

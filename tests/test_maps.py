@@ -27,7 +27,7 @@ def stored(tmp_path: Path) -> np.memmap:
     [slice(None), slice(5, 9), [3], [7, 3, 4, 5, 49], [2, 2, 0], [], np.arange(N_IMAGES) % 3 == 0],
     ids=["all", "slice", "one", "mixed", "twice", "none", "mask"],
 )
-def test_rows_are_those_of_the_file_in_the_order_asked(stored: np.memmap, rows: object) -> None:
+def test_rows_are_those_of_the_file_in_the_requested_order(stored: np.memmap, rows: object) -> None:
     if isinstance(rows, list):
         rows = np.array(rows, np.int64)
     read = Maps.from_array(stored)[rows].read()

@@ -37,16 +37,16 @@ def test_a_recipe_is_a_request_that_the_stages_understand(name: str) -> None:
     lines = done.stdout.replace("\\\n", " ").replace("nowhere/bin/python", "python").splitlines()
     heads = [line.split("-m heads ")[1] for line in lines if line.startswith("python -m heads")]
     parser = make_parser()
-    asked = [parser.parse_args(words(line)) for line in heads]
-    assert asked[-1].run == Path("runs/mix") / name
-    for fit in (each for each in asked if each.action == "fit"):
+    commands = [parser.parse_args(words(line)) for line in heads]
+    assert commands[-1].run == Path("runs/mix") / name
+    for fit in (each for each in commands if each.action == "fit"):
         make_head(fit.name, parse_settings(fit.set or []))
         make_decoder(fit.decoder)
         assert fit.store.name.startswith("mix.")
         assert fit.out.name.split(".")[0] == name.split(".")[0]
-    joined = [each for each in asked if each.action == "ensemble"]
+    joined = [each for each in commands if each.action == "ensemble"]
     assert all(each.how in METHODS and len(each.runs) > 1 for each in joined)
-    assert len(asked) == 2 or len(asked) == 2 + len(joined[0].runs)
+    assert len(commands) == 2 or len(commands) == 2 + len(joined[0].runs)
 
 
 def words(line: str) -> list[str]:
@@ -87,11 +87,11 @@ def test_what_is_said_on_the_command_line_goes_before_a_recipe() -> None:
 
 
 def test_the_table_has_every_recipe_and_what_cannot_be_reproduced(tmp_path: Path) -> None:
-    with reported() as told:
+    with reported() as lines:
         report_recipes(ROOT / "recipes", tmp_path)
-    assert [line.split(" | ")[0].removeprefix("| ") for line in told[2 : 2 + len(RECIPES)]] == RECIPES
-    assert "| ssn-model2 | 0.600, 0.905 | not run |  |" in told
-    assert "| Kaprov | 0.460, 0.730 | not reproducible: described nowhere that was found | |" in told
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines[2 : 2 + len(RECIPES)]] == RECIPES
+    assert "| ssn-model2 | 0.600, 0.905 | not run |  |" in lines
+    assert "| Kaprov | 0.460, 0.730 | not reproducible: described nowhere that was found | |" in lines
 
 
 def test_a_recipe_without_its_head_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs: what is learnt is scored officially, kept whole, and predicts with the same features alone."""
+"""Runs: what is learnt is scored officially, saved as a whole, and predicts with the same features alone."""
 
 import json
 import re
@@ -40,13 +40,13 @@ def place(tmp_path: Path) -> Path:
     for split, n_images in (("train", 80), ("valid", 20), ("test", 10)):
         X = random.normal(size=(n_images, 4))
         ids = [f"{split}_{number:03d}" for number in range(n_images)]
-        shown = [tuple(np.array(CONCEPTS)[row]) or ("C0040405",) for row in X > 0.5]
+        positive = [tuple(np.array(CONCEPTS)[row]) or ("C0040405",) for row in X > 0.5]
         splits[split] = dict(zip(ids, X, strict=True))
         if split == "test":
             write_labels(tmp_path / "data" / "test_ids.csv", dict.fromkeys(reversed(ids), ()))
         else:
-            write_labels(tmp_path / "data" / f"{split}_concepts.csv", dict(zip(ids, shown, strict=True)))
-            manual = {id: tuple(c for c in each if c != "C7") for id, each in zip(ids, shown, strict=True)}
+            write_labels(tmp_path / "data" / f"{split}_concepts.csv", dict(zip(ids, positive, strict=True)))
+            manual = {id: tuple(c for c in each if c != "C7") for id, each in zip(ids, positive, strict=True)}
             write_labels(tmp_path / "data" / f"{split}_concepts_manual.csv", manual)
     make_store(
         tmp_path / "s.h5", splits, unreadable={"train_001": "empty file", "valid_002": "damaged", "test_003": "damaged"}
@@ -59,17 +59,17 @@ def fit(
 ) -> tuple[dict[str, Any], list[str]]:
     given = {"params": params if decoder else None, "decoder": decoder} | (options or {})
     paths = place / "s.h5", place / "data", place / "run"
-    with reported() as told:
-        return fit_run(name, *paths, **given), told
+    with reported() as lines:
+        return fit_run(name, *paths, **given), lines
 
 
 def predict(place: Path, split: str = "test", year: int = 2026) -> list[str]:
-    with reported() as told:
+    with reported() as lines:
         predict_run(place / "run", place / "s.h5", place / "data", split=split, edition=year)
-    return told
+    return lines
 
 
-def test_the_kept_scores_are_the_official_scores_of_the_kept_submission(place: Path) -> None:
+def test_the_saved_scores_are_the_official_scores_of_the_saved_submission(place: Path) -> None:
     metrics, _ = fit(place)
     truth, manual = place / "data" / "valid_concepts.csv", place / "data" / "valid_concepts_manual.csv"
     scores = score_files(place / "run" / "valid.csv", truth, manual, find_edition(2026))
@@ -109,7 +109,7 @@ def test_a_real_head_beats_the_floor(place: Path) -> None:
     assert fit(place)[0]["valid"]["primary"] > floor + 0.1
 
 
-def test_everything_a_result_needs_is_kept(place: Path) -> None:
+def test_everything_a_result_needs_is_saved(place: Path) -> None:
     metrics, _ = fit(place, C=0.5)
     assert metrics["params"] == {"C": 0.5, "class_weight": None, "n_jobs": None}
     assert metrics["store"]["fingerprint"] == PROVENANCE.fingerprint
@@ -122,22 +122,22 @@ def test_everything_a_result_needs_is_kept(place: Path) -> None:
     assert metrics["valid"]["n_unreadable"] == 1
 
 
-def test_unreadable_training_images_are_left_out_and_told(place: Path) -> None:
+def test_unreadable_training_images_are_left_out_with_a_warning(place: Path) -> None:
     assert "1 training images cannot be read and were left out" in fit(place)[1]
 
 
 def test_a_score_on_the_images_that_tuned_it_says_so(place: Path) -> None:
-    metrics, told = fit(place, decoder="global", options={"tune": "valid"})
+    metrics, lines = fit(place, decoder="global", options={"tune": "valid"})
     assert metrics["valid"]["note"] == "the decoder was tuned on these images: optimistic"
-    assert "tuned on valid, so its valid score is optimistic" in told[-1]
+    assert "tuned on valid, so its valid score is optimistic" in lines[-1]
     assert fit(place)[0]["valid"]["note"] is None
 
 
 def test_a_decoder_is_tuned_on_scores_of_heads_that_did_not_see_the_image(place: Path) -> None:
-    metrics, told = fit(place, decoder="global")
+    metrics, lines = fit(place, decoder="global")
     assert metrics["decoder"]["tuned_on"] == "folds"
     assert metrics["valid"]["note"] is None
-    assert "tuned on folds of train" in told[-1]
+    assert "tuned on folds of train" in lines[-1]
     rows = (place / "data" / "valid_concepts.csv").read_text().splitlines()
     (place / "data" / "valid_concepts.csv").write_text(
         "\n".join([rows[0], *(f"{row.split(',')[0]},C7" for row in rows[1:])])
@@ -169,10 +169,10 @@ def test_groups_may_stand_in_a_table_of_sources(place: Path) -> None:
 
 
 def test_what_is_gained_on_held_out_folds_is_reported(place: Path) -> None:
-    metrics, told = fit(place, decoder="per-concept")
+    metrics, lines = fit(place, decoder="per-concept")
     report = metrics["decoder"]["report"]
     assert 0 < report["held_out_f1"] <= 1
-    assert f"a gain of {report['gain']:.4f} on held-out folds over one threshold" in told[-1]
+    assert f"a gain of {report['gain']:.4f} on held-out folds over one threshold" in lines[-1]
 
 
 def test_a_nested_estimate_sees_nothing_of_what_it_scores(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,11 +193,11 @@ def test_a_nested_estimate_sees_nothing_of_what_it_scores(place: Path, monkeypat
     fit(place, decoder="global")
     monkeypatch.setattr(LogisticHead, "fit", watch_fit)
     monkeypatch.setattr(LogisticHead, "predict_proba", watch_score)
-    metrics, told = fit(place, decoder="global", options={"nested": True}, C=0.5)
+    metrics, lines = fit(place, decoder="global", options={"nested": True}, C=0.5)
     estimate = metrics["nested"]
     assert estimate["n_images"] == 79
-    assert f"nested primary F1 {estimate['primary']:.4f} [" in told[-1]
-    assert f"{metrics['valid']['primary']:.4f}" in told[-1]
+    assert f"nested primary F1 {estimate['primary']:.4f} [" in lines[-1]
+    assert f"{metrics['valid']['primary']:.4f}" in lines[-1]
     # Valid, five folds for the decoder; then for each fold five inner ones and the fold itself.
     assert len(seen) == 1 + 5 + 5 * (5 + 1)
     assert not any(learnt & scored for learnt, scored in seen)
@@ -219,14 +219,14 @@ def test_a_decoder_tuned_on_valid_is_estimated_there_by_folds(place: Path) -> No
     assert metrics["nested"]["primary"] < metrics["valid"]["primary"]
 
 
-def test_an_estimate_is_made_only_where_it_is_asked_for_and_follows_the_run(place: Path) -> None:
+def test_an_estimate_is_made_only_on_request_and_follows_the_run(place: Path) -> None:
     assert fit(place)[0]["nested"] is None
     metrics, _ = fit(place, options={"nested": True})
     assert metrics["nested"]["on"] == "train"
     assert "up to date" in fit(place, decoder=None)[1][-1]
 
 
-def test_another_decoder_uses_the_kept_out_of_fold_scores(place: Path) -> None:
+def test_another_decoder_uses_the_saved_out_of_fold_scores(place: Path) -> None:
     first, _ = fit(place, decoder="global")
     assert "folds" in first["seconds"]
     fit(place, decoder="fixed:0.5")
@@ -237,13 +237,13 @@ def test_another_decoder_uses_the_kept_out_of_fold_scores(place: Path) -> None:
     assert "folds" in other["seconds"]
 
 
-def test_valid_joins_train_once_all_is_settled(place: Path) -> None:
+def test_valid_joins_train_after_everything_else_is_chosen(place: Path) -> None:
     alone, _ = fit(place, decoder="global")
     before = (place / "run" / "decoder.json").read_bytes(), (place / "run" / "valid.csv").read_bytes()
-    both, told = fit(place, decoder="global", options={"train": "train+valid"})
+    both, lines = fit(place, decoder="global", options={"train": "train+valid"})
     assert ((place / "run" / "decoder.json").read_bytes(), (place / "run" / "valid.csv").read_bytes()) == before
     assert both["valid"] == alone["valid"]
-    assert "before valid joined train" in told[-1]
+    assert "before valid joined train" in lines[-1]
     head = Run.load(place / "run").head
     with reported():
         source = LabelledStore.load(place / "s.h5", place / "data")
@@ -296,8 +296,8 @@ def test_a_store_of_maps_is_refused(place: Path) -> None:
 def test_the_same_request_does_nothing_again(place: Path) -> None:
     fit(place)
     before = {path.name: path.stat().st_mtime_ns for path in (place / "run").iterdir()}
-    _, told = fit(place)
-    assert ["up to date" in line for line in told] == [True]
+    _, lines = fit(place)
+    assert ["up to date" in line for line in lines] == [True]
     assert {path.name: path.stat().st_mtime_ns for path in (place / "run").iterdir()} == before
 
 
@@ -313,13 +313,13 @@ def test_any_other_request_trains_again_and_says_what_it_replaces(place: Path, c
             place / "s.h5", {split: {id: np.arange(4) + n for n, id in enumerate(ids)} for split, ids in ids_of(place)}
         )
     name = "prior" if change == "head" else "logistic"
-    _, told = fit(
+    _, lines = fit(
         place,
         name,
         decoder="global" if change == "decoder" else "fixed:0.3",
         **({"C": 2.0} if change == "params" else {}),
     )
-    assert any(("decodes again" if change == "decoder" else "replaces") + " an earlier run" in line for line in told)
+    assert any(("decodes again" if change == "decoder" else "replaces") + " an earlier run" in line for line in lines)
     # The earlier head's submission must not be handed in as the new one's.
     assert not (place / "run" / "submission.csv").exists()
     assert not (place / "run" / "submission.zip").exists()
@@ -333,11 +333,11 @@ def ids_of(place: Path) -> list[tuple[str, list[str]]]:
 
 def test_a_submission_has_the_official_ids_in_their_order(place: Path) -> None:
     fit(place)
-    told = predict(place)
+    lines = predict(place)
     rows = (place / "run" / "submission.csv").read_text().splitlines()
     assert rows[0] == "ID,CUIs"
     assert [row.split(",")[0] for row in rows[1:]] == [f"test_{number:03d}" for number in reversed(range(10))]
-    assert "passes the check of 2026; hand in" in told[-1]
+    assert "passes the check of 2026; hand in" in lines[-1]
     assert predict(place) == [f"{place / 'run' / 'submission.zip'}: up to date (10 images, passed the check of 2026)"]
     assert "passes the check of 2024" in predict(place, year=2024)[-1]
 
@@ -354,10 +354,10 @@ def test_a_submission_that_was_changed_by_hand_is_written_again(place: Path) -> 
 
 def test_an_unreadable_image_gets_the_set_that_scores_best_on_train(place: Path) -> None:
     fit(place)
-    told = predict(place)
+    lines = predict(place)
     assert any(
         "test: 1 images cannot be read (test_003); they get the most frequent concepts of train" in line
-        for line in told
+        for line in lines
     )
     fallback = Run.load(place / "run").fallback
     assert f"test_003,{';'.join(fallback)}" in (place / "run" / "submission.csv").read_text().splitlines()
@@ -379,12 +379,12 @@ def test_the_fallback_set_is_the_best_of_all_sets_of_frequent_concepts() -> None
     assert len(fallback_set(sparse.csr_matrix(Y), names, 1)) == 1
 
 
-def test_ids_without_image_and_images_without_id_are_told_and_the_rows_are_there(place: Path) -> None:
+def test_ids_without_image_and_images_without_id_are_warned_about_and_every_id_has_a_row(place: Path) -> None:
     fit(place)
     write_labels(place / "data" / "test_ids.csv", {"test_000": (), "test_999": ()})
-    told = predict(place)
-    assert any("1 ids have no image (test_999)" in line for line in told)
-    assert any("9 images are not in" in line for line in told)
+    lines = predict(place)
+    assert any("1 ids have no image (test_999)" in line for line in lines)
+    assert any("9 images are not in" in line for line in lines)
     assert len((place / "run" / "submission.csv").read_text().splitlines()) == 3
 
 
@@ -403,22 +403,22 @@ def test_other_features_than_those_trained_on_are_refused(place: Path) -> None:
         predict(place)
 
 
-def test_labels_without_image_and_images_without_labels_are_told(place: Path) -> None:
+def test_labels_without_image_and_images_without_labels_are_warned_about(place: Path) -> None:
     rows = (place / "data" / "train_concepts.csv").read_text().splitlines()
     (place / "data" / "train_concepts.csv").write_text("\n".join([*rows[:-2], "nobody,C7"]))
-    metrics, told = fit(place)
-    assert any("1 labels without an image are left out (nobody)" in line for line in told)
-    assert any("train: 2 images without labels are left out (train_078, train_079)" in line for line in told)
+    metrics, lines = fit(place)
+    assert any("1 labels without an image are left out (nobody)" in line for line in lines)
+    assert any("train: 2 images without labels are left out (train_078, train_079)" in line for line in lines)
     assert metrics["train"]["n_images"] == 77
 
 
-def test_concepts_that_train_never_shows_count_as_missed_and_are_told(place: Path) -> None:
+def test_concepts_that_are_never_in_train_count_as_missed_with_a_warning(place: Path) -> None:
     before = fit(place)[0]["valid"]["primary"]
     text = (place / "data" / "valid_concepts.csv").read_text()
     (place / "data" / "valid_concepts.csv").write_text(text.replace("\n", ";C99\n").replace("CUIs;C99", "CUIs"))
-    metrics, told = fit(place)
+    metrics, lines = fit(place)
     assert metrics["train"]["valid_concepts_unseen"] == 1
-    assert any("1 concepts of valid are never in train; they count as missed" in line for line in told)
+    assert any("1 concepts of valid are never in train; they count as missed" in line for line in lines)
     assert metrics["valid"]["primary"] < before
 
 
@@ -430,7 +430,7 @@ def test_labels_of_other_images_are_refused_with_an_example_of_both(place: Path)
         fit(place)
 
 
-def test_missing_labels_are_named(place: Path) -> None:
+def test_missing_labels_are_refused(place: Path) -> None:
     (place / "data" / "train_concepts.csv").unlink()
     with pytest.raises(UserError, match=r"no labels for split 'train'; expected train_concepts\.csv"):
         fit(place)
@@ -438,9 +438,9 @@ def test_missing_labels_are_named(place: Path) -> None:
 
 def test_without_valid_a_fixed_decoder_works_and_a_tuned_one_is_refused(place: Path) -> None:
     make_store(place / "s.h5", {"train": {f"train_{n:03d}": np.arange(4) + n for n in range(80)}})
-    metrics, told = fit(place)
+    metrics, lines = fit(place)
     assert metrics["valid"] is None
-    assert "no image of valid to score on" in told[-1]
+    assert "no image of valid to score on" in lines[-1]
     assert fit(place, decoder="global")[0]["decoder"]["tuned_on"] == "folds"
     with pytest.raises(UserError, match="tuned on valid, which has no image that can be read; tune by folds"):
         fit(place, decoder="global", options={"tune": "valid"})
@@ -493,25 +493,25 @@ def test_a_killed_run_is_made_again(place: Path) -> None:
     fit(place)
     (place / "run" / "metrics.json").unlink()
     (place / "run" / ".head.h5.4711.tmp").write_text("half")
-    metrics, told = fit(place)
+    metrics, lines = fit(place)
     assert metrics["valid"]["primary"] > 0.5
-    assert not any("up to date" in line for line in told)
+    assert not any("up to date" in line for line in lines)
 
 
 def test_what_is_left_open_follows_the_run_that_is_there(place: Path) -> None:
     first, _ = fit(place, decoder="global", C=0.5)
-    again, told = fit(place, decoder=None)
+    again, lines = fit(place, decoder=None)
     assert again == first
-    assert "up to date" in told[0]
+    assert "up to date" in lines[0]
     other, _ = fit(place, "prior", decoder=None)
     assert other["decoder"]["name"] == DEFAULTS["decoder"]
 
 
 def test_another_decoder_does_not_train_the_head_again(place: Path) -> None:
     fit(place)
-    metrics, told = fit(place, decoder="global")
+    metrics, lines = fit(place, decoder="global")
     assert "fit" not in metrics["seconds"]
-    assert "decodes again" in told[0]
+    assert "decodes again" in lines[0]
     alone, _ = fit_run_elsewhere(place, "global")
     assert alone["valid"] == metrics["valid"]
 
@@ -586,12 +586,12 @@ def test_a_manual_file_that_cannot_be_scored_costs_the_secondary_score_alone(
 ) -> None:
     (place / "data" / "valid_concepts_manual.csv").write_text(manual)
     (place / "data" / "train_concepts_manual.csv").write_text("not read")
-    metrics, told = fit(place)
+    metrics, lines = fit(place)
     assert metrics["valid"]["secondary"] is None
-    assert any(re.search(message, line) for line in told)
+    assert any(re.search(message, line) for line in lines)
 
 
-def test_images_that_the_evaluator_passes_over_are_passed_over_and_told(place: Path) -> None:
+def test_images_that_the_evaluator_skips_are_not_counted_with_a_warning(place: Path) -> None:
     ids = [f"PID_{number}" for number in range(4)] + ["valid_b"]
     random = np.random.default_rng(1)
     make_store(
@@ -604,15 +604,15 @@ def test_images_that_the_evaluator_passes_over_are_passed_over_and_told(place: P
     rows = dict.fromkeys(ids, ("C0040405",))
     for kind in ("concepts", "concepts_manual"):
         write_labels(place / "data" / f"valid_{kind}.csv", rows)
-    metrics, told = fit(place)
+    metrics, lines = fit(place)
     assert metrics["valid"]["n_images"] == 1
-    assert any("4 images of valid have the letters ID in their id" in line for line in told)
+    assert any("4 images of valid have the letters ID in their id" in line for line in lines)
     truth = place / "data" / "valid_concepts.csv"
     scores = score_files(place / "run" / "valid.csv", truth, truth, find_edition(2026))
     assert metrics["valid"]["primary"] == scores.primary
 
 
-def test_odd_concepts_are_told_before_training(place: Path) -> None:
+def test_odd_concepts_are_warned_about_before_training(place: Path) -> None:
     rows = (place / "data" / "train_concepts.csv").read_text()
     (place / "data" / "train_concepts.csv").write_text(rows.replace("C7", "nodule"))
     assert any("1 concepts are not 'C' and digits (NODULE)" in line for line in fit(place)[1])
@@ -640,13 +640,13 @@ def test_a_parameter_that_does_not_fit_the_data_is_one_line(place: Path) -> None
         fit(place, C=[1.0, 2.0])
 
 
-def test_a_run_learns_the_concepts_that_are_named_and_tells_of_one_that_no_image_shows(place: Path) -> None:
+def test_a_run_learns_the_given_concepts_and_warns_about_one_that_is_in_no_image(place: Path) -> None:
     with reported():
-        shown = LabelledStore.load(place / "s.h5", place / "data").vocabulary[0]
-    metrics, told = fit(place, decoder="fixed:0.5,empty", options={"concepts": [shown, "C9999999"]})
+        concept = LabelledStore.load(place / "s.h5", place / "data").vocabulary[0]
+    metrics, lines = fit(place, decoder="fixed:0.5,empty", options={"concepts": [concept, "C9999999"]})
     assert metrics["train"]["n_concepts"] == 2
-    assert Run.load(place / "run").vocabulary == sorted([shown, "C9999999"])
-    assert any("1 of the concepts to learn are in no training image (C9999999)" in line for line in told)
-    metrics, told = fit(place, decoder="fixed:0.5,empty", options={"concepts": [shown]})
+    assert Run.load(place / "run").vocabulary == sorted([concept, "C9999999"])
+    assert any("1 of the concepts to learn are in no training image (C9999999)" in line for line in lines)
+    metrics, lines = fit(place, decoder="fixed:0.5,empty", options={"concepts": [concept]})
     assert metrics["train"]["n_concepts"] == 1
-    assert not any("concepts to learn" in line for line in told)
+    assert not any("concepts to learn" in line for line in lines)

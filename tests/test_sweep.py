@@ -22,12 +22,12 @@ def place(tmp_path: Path) -> Path:
     splits = {}
     for split, n_images in (("train", 90), ("valid", 30)):
         X = random.normal(size=(n_images, 12))
-        shown = X[:, :3] + random.normal(size=(n_images, 3)) > 0.3
+        positive = X[:, :3] + random.normal(size=(n_images, 3)) > 0.3
         ids = [f"{split}_{number:03d}" for number in range(n_images)]
         splits[split] = dict(zip(ids, X, strict=True))
         rows = [
             f"{id},{';'.join(f'C{n}' for n in np.flatnonzero(row)) or 'C9'}\n"
-            for id, row in zip(ids, shown, strict=True)
+            for id, row in zip(ids, positive, strict=True)
         ]
         (tmp_path / "data" / f"{split}_concepts.csv").write_text("ID,CUIs\n" + "".join(rows))
     make_store(tmp_path / "s.h5", splits)
@@ -36,8 +36,8 @@ def place(tmp_path: Path) -> Path:
 
 def sweep(place: Path, grid: dict[str, list[Any]], by: str = "valid", **given: Any) -> tuple[list[dict], list[str]]:
     paths = place / "s.h5", place / "data", place / "run"
-    with reported() as told:
-        return sweep_runs("logistic", *paths, grid, by=by, **given), told
+    with reported() as lines:
+        return sweep_runs("logistic", *paths, grid, by=by, **given), lines
 
 
 GRID: dict[str, list[Any]] = {"C": [1e-5, 0.05, 100.0]}
@@ -55,12 +55,12 @@ def test_each_trial_scores_as_a_run_of_its_own(place: Path) -> None:
     assert table[0]["valid"] > table[-1]["valid"]
 
 
-def test_the_best_run_is_kept_and_followed(place: Path) -> None:
-    table, told = sweep(place, GRID)
+def test_the_best_run_is_saved_and_followed(place: Path) -> None:
+    table, lines = sweep(place, GRID)
     metrics = json.loads((place / "run" / "metrics.json").read_text())
     assert metrics["params"]["C"] == table[0]["params"]["C"]
     assert metrics["valid"]["primary"] == table[0]["valid"]
-    assert "chosen on valid, so the best one's score there is optimistic" in told[-4]
+    assert "chosen on valid, so the best one's score there is optimistic" in lines[-4]
     paths = place / "s.h5", place / "data", place / "run"
     with reported() as again:
         fit_run("logistic", *paths)
@@ -74,9 +74,9 @@ def test_a_finished_trial_is_not_done_again(place: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         RunBuilder, "build", lambda self, *rest: fitted.append(self.request.params) or build(self, *rest)
     )
-    table, told = sweep(place, GRID)
+    table, lines = sweep(place, GRID)
     assert fitted == [{"C": 100.0}]
-    assert "2 of 3 trials are done already" in told[0]
+    assert "2 of 3 trials are done already" in lines[0]
     assert all(row in table for row in first)
 
 
@@ -103,11 +103,11 @@ def test_a_killed_sweep_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_folds_of_train_may_decide(place: Path) -> None:
-    table, told = sweep(place, GRID, by="folds", decoder="global")
+    table, lines = sweep(place, GRID, by="folds", decoder="global")
     assert [row["folds"] for row in table] == sorted((row["folds"] for row in table), reverse=True)
     assert json.loads((place / "run" / "metrics.json").read_text())["params"]["C"] == table[0]["params"]["C"]
-    assert "chosen on folds of train" in told[-4]
-    assert re.search(r"out-of-fold F1 \d\.\d{4} \[\d\.\d{4}, \d\.\d{4}\], valid primary F1 .*\]", told[-3])
+    assert "chosen on folds of train" in lines[-4]
+    assert re.search(r"out-of-fold F1 \d\.\d{4} \[\d\.\d{4}, \d\.\d{4}\], valid primary F1 .*\]", lines[-3])
 
 
 def test_a_run_that_took_the_best_ones_place_is_replaced(place: Path) -> None:

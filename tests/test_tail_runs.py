@@ -69,9 +69,9 @@ def test_a_run_of_the_tail_is_a_run_like_any_other(template: Path) -> None:
 
 def test_the_second_time_nothing_is_trained(template: Path) -> None:
     given = {"params": QUICK, "decoder": "fixed:0.3"}
-    with reported() as told:
+    with reported() as lines:
         fit_run("tail", template / "s.h5", template / "data", template / "run", **given)
-    assert "up to date" in told[0]
+    assert "up to date" in lines[0]
 
 
 def test_the_exported_model_gives_the_runs_scores_from_images(template: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_tail_that_is_missing_says_what_brings_it_back(place: Path) -> None:
         fit(place, out="other")
 
 
-def test_the_layer_that_was_asked_for_decides_the_run(place: Path) -> None:
+def test_the_requested_layer_decides_the_run(place: Path) -> None:
     """The store's maps are the same; what is frozen after the cut is not."""
     before = FeatureStore(place / "s.h5")
     given = FEATURES | {"layer": "block_13_project_BN"}
@@ -130,9 +130,9 @@ def test_the_layer_that_was_asked_for_decides_the_run(place: Path) -> None:
         make_features(place / "data", place / "s.h5", **given)
     assert FeatureStore(place / "s.h5").provenance == before.provenance
     given = {"params": QUICK, "decoder": "fixed:0.3"}
-    with reported() as told:
+    with reported() as lines:
         fit_run("tail", place / "s.h5", place / "data", place / "run", **given)
-    assert "replaces an earlier run" in told[0]
+    assert "replaces an earlier run" in lines[0]
 
 
 def test_an_ensemble_tunes_with_a_tail_trained_on_folds(place: Path) -> None:

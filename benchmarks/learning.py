@@ -17,7 +17,7 @@ from full_size import N_IMAGES, N_TEST, draw
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import StandardScaler, normalize
 
 from heads.estimators.kernel import KernelHead
 from heads.estimators.logistic import LogisticHead
@@ -46,9 +46,9 @@ def peer_ridge(X: np.ndarray, Y: Labels, queries: np.ndarray) -> tuple[str, floa
 
 
 def peer_knn(X: np.ndarray, Y: Labels, queries: np.ndarray) -> tuple[str, float]:
-    """scikit-learn's brute-force search, without the votes."""
-    search = NearestNeighbors(n_neighbors=33, metric="cosine", algorithm="brute", n_jobs=2).fit(X)
-    search.kneighbors(queries[:PEER_QUERIES])
+    """scikit-learn's brute-force search, without the votes: on unit vectors, where it is faster than by cosine."""
+    search = NearestNeighbors(n_neighbors=33, algorithm="brute").fit(normalize(X))
+    search.kneighbors(normalize(queries[:PEER_QUERIES]))
     return f"scikit-learn's NearestNeighbors, {PEER_QUERIES:,} queries, no votes", PEER_QUERIES / len(queries)
 
 

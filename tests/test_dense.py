@@ -1,4 +1,4 @@
-"""The dense head: the recipes of the task's systems by its parameters, one seed one result, stopped by what is scored."""
+"""The dense head reproduces published recipes, gives one result per seed, and stops by the official score."""
 
 import json
 import random
@@ -26,7 +26,7 @@ from heads.settings import parse_settings
 
 @pytest.fixture
 def data() -> tuple[np.ndarray, scipy.sparse.csr_matrix]:
-    """Embeddings and the five concepts that they decide."""
+    """Embeddings, and five concepts that depend on them."""
     random = np.random.default_rng(0)
     X = random.normal(size=(120, 8)).astype(np.float32)
     return X, scipy.sparse.csr_matrix((X @ random.normal(size=(8, 5)) > 0.5).astype(int))
@@ -34,7 +34,7 @@ def data() -> tuple[np.ndarray, scipy.sparse.csr_matrix]:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[DenseHead, Any]]:
-    """Fit a dense head and give it with its Keras model."""
+    """Fits a dense head; returns it with its Keras model."""
     models, compile_ = [], DenseHead._compile
 
     def spy(self: DenseHead, model: Any, n_steps: int) -> None:
@@ -93,7 +93,7 @@ def test_untrained_outputs_are_the_training_frequencies(
     np.testing.assert_allclose(head.predict_proba(data[0][:1])[0], np.asarray(data[1].mean(axis=0))[0], rtol=1e-5)
 
 
-def test_the_epoch_of_the_best_held_out_f1_is_kept_and_training_stops_after_patience(data: tuple) -> None:
+def test_training_stops_after_patience_with_the_weights_of_the_best_epoch(data: tuple) -> None:
     random = np.random.default_rng(0)
     X, Y = random.normal(size=(200, 30)), random.integers(0, 2, (200, 3))  # nothing to learn but noise
     settings = {"decay": 1.0, "learning_rate": 0.01, "held_out": 0.3, "random_state": 4}
@@ -104,7 +104,7 @@ def test_the_epoch_of_the_best_held_out_f1_is_kept_and_training_stops_after_pati
     np.testing.assert_array_equal(head.predict_proba(X), until.predict_proba(X))
 
 
-def test_one_seed_gives_one_head_whatever_was_drawn_before(data: tuple) -> None:
+def test_one_seed_gives_one_head_whatever_the_global_generators_did(data: tuple) -> None:
     settings = {"hidden": 8, "dropout": 0.3, "epochs": 3}
     first = DenseHead(**settings).fit(*data).predict_proba(data[0])
     state = random.getstate(), np.random.get_state()[1].copy()
@@ -114,7 +114,7 @@ def test_one_seed_gives_one_head_whatever_was_drawn_before(data: tuple) -> None:
     assert not np.array_equal(DenseHead(**settings, random_state=1).fit(*data).predict_proba(data[0]), first)
 
 
-def test_one_seed_gives_one_metrics_file_but_for_its_seconds(tmp_path: Path) -> None:
+def test_one_seed_gives_one_metrics_file_except_for_its_seconds(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     splits, draw = {}, np.random.default_rng(0)
     for split in ("train", "valid"):
@@ -135,7 +135,7 @@ def test_one_seed_gives_one_metrics_file_but_for_its_seconds(tmp_path: Path) -> 
     assert (tmp_path / "one" / "valid.csv").read_bytes() == (tmp_path / "two" / "valid.csv").read_bytes()
 
 
-def test_large_trainings_are_compiled_and_end_where_others_end(
+def test_long_trainings_are_compiled_and_give_the_same_result(
     trained: Callable[..., Any], data: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, model = trained(*data, epochs=3)
@@ -155,7 +155,7 @@ def test_dense_learns_from_embeddings_too_small_to_square_in_float32(data: tuple
     np.testing.assert_allclose(DenseHead(**settings).fit(X * 1e-24, Y).predict_proba(X * 1e-24), plain, atol=1e-3)
 
 
-def test_training_that_diverges_is_told(data: tuple) -> None:
+def test_training_that_diverges_is_reported(data: tuple) -> None:
     head = DenseHead(epochs=3, learning_rate=1e38, hidden=8).fit(*data)
     assert set(head.held_out_f1_) == {-1.0}
     with pytest.raises(ValueError, match="training has diverged; choose a lower learning rate"):
@@ -177,7 +177,7 @@ def test_weights_of_another_shape_are_refused(data: tuple, tmp_path: Path) -> No
         load_head(tmp_path)
 
 
-def test_a_kept_head_scores_without_tensorflow(data: tuple, tmp_path: Path) -> None:
+def test_a_saved_head_scores_without_tensorflow(data: tuple, tmp_path: Path) -> None:
     save_head(DenseHead(hidden=3, epochs=1).fit(*data), "dense", tmp_path)
     code = (
         "import sys, pathlib, numpy as np; from heads.estimators.storage import load_head\n"
@@ -194,7 +194,7 @@ def test_a_kept_head_scores_without_tensorflow(data: tuple, tmp_path: Path) -> N
         {"gamma": -1}, {"gamma_pos": "much"}, {"gamma_neg": True}, {"clip": 1.0}, {"label_smoothing": 1.0},
     ],
 )  # fmt: skip
-def test_a_parameter_out_of_range_is_named(params: dict[str, Any]) -> None:
+def test_a_parameter_out_of_range_is_refused_by_its_name(params: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"head 'dense': {next(iter(params))}"):
         make_head("dense", params)
 

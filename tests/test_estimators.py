@@ -1,4 +1,4 @@
-"""Every head against scikit-learn's own checks, as far as they are for classifiers of several labels at once."""
+"""Every head passes scikit-learn's own checks of estimators, except those that do not apply to several labels."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ NOT_AN_INDICATOR = "its labels are 1 and 2, those of an indicator 0 and 1"
 EXCEPTIONS = {
     "check_classifiers_classes": ONE_LABEL,
     "check_classifiers_one_label": ONE_LABEL,
-    "check_classifiers_train": "it expects a row of two scores an image, not a score a concept",
+    "check_classifiers_train": "it expects two scores per image, not one per concept",
     "check_classifier_data_not_an_array": NOT_AN_INDICATOR,
     "check_estimators_dtypes": NOT_AN_INDICATOR,
     "check_fit2d_1feature": NOT_AN_INDICATOR,
@@ -21,11 +21,15 @@ EXCEPTIONS = {
 }
 """Checks that do not apply to any head, and why."""
 
-CUT = {"check_classifiers_multilabel_output_format_predict_proba": "least squares reach 0 and 1, where they are cut"}
+CLIPPED = {
+    "check_classifiers_multilabel_output_format_predict_proba": "least squares reach 0 and 1, where they are clipped"
+}
 PARTICULAR = {
-    "kernel": CUT,
-    "logistic": {"check_class_weight_classifiers": "weights go by concept and label, not by class: balanced or none"},
-    "ridge": CUT,
+    "kernel": CLIPPED,
+    "logistic": {
+        "check_class_weight_classifiers": "weights depend on concept and label, not on a class: balanced or none"
+    },
+    "ridge": CLIPPED,
 }
 """Checks that do not apply to one head, and why."""
 
@@ -44,9 +48,9 @@ def without_tracing() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("without_tracing")
-@pytest.mark.filterwarnings("ignore:Even though the `tf.config")  # tf.data is told nothing by the fixture above
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config")  # the fixture above does not change tf.data
 @pytest.mark.parametrize("name", EMBEDDING_HEADS)
-def test_a_head_is_a_scikit_learn_estimator_but_for_what_is_named(name: str) -> None:
+def test_a_head_is_a_scikit_learn_estimator_with_the_listed_exceptions(name: str) -> None:
     reasons = EXCEPTIONS | PARTICULAR.get(name, {})
     head = make_head(name, quick_params(name, epochs=1))
     results = check_estimator(head, expected_failed_checks=reasons, on_skip=None, on_fail=None)

@@ -1,6 +1,7 @@
 """One contract for every head."""
 
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from heads.registry import HEADS, make_head
 
 @pytest.fixture
 def data() -> tuple[np.ndarray, scipy.sparse.csr_matrix]:
-    """Embeddings and the five concepts that they decide; the fourth is in no image, the fifth in all."""
+    """Embeddings, and five concepts that depend on them; the fourth is in no image, the fifth in all."""
     random = np.random.default_rng(0)
     X = random.normal(size=(120, 8)).astype(np.float32)
     Y = (X @ random.normal(size=(8, 5)) > 0.5).astype(int)
@@ -42,7 +43,7 @@ def test_scores_are_probabilities_one_per_concept(head: Head, data: tuple) -> No
     assert scores.max() <= 1
 
 
-def test_absent_and_ever_present_concepts_are_learnt_as_such(head: Head, data: tuple) -> None:
+def test_a_concept_in_no_image_or_in_all_gets_such_scores(head: Head, data: tuple) -> None:
     scores = head.fit(*data).predict_proba(data[0])
     assert scores[:, 3].max() < 0.05
     assert scores[:, 4].min() > 0.95
@@ -157,6 +158,23 @@ def test_scores_that_are_not_finite_are_refused(data: tuple) -> None:
     head.frequency_[:] = np.nan  # type: ignore[attr-defined]
     with pytest.raises(ParameterError, match="PriorHead: scores are not finite: training has diverged"):
         head.predict_proba(data[0])
+
+
+def test_the_guides_head_is_one_file_and_one_line(data: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guide = (ROOT / "docs" / "your-own-head.md").read_text()
+    code = re.findall(r"^```python\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)[0]
+    (tmp_path / "centroid.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(HEADS, "centroid", "centroid:CentroidHead")
+    head = make_head("centroid", {"sharpness": 2.0}).fit(*data)
+    scores = head.predict_proba(data[0])
+    assert scores[:, 3].max() < 0.05
+    assert scores[:, 4].min() > 0.95
+    assert ((scores[:, :3] >= 0.5) == data[1].toarray()[:, :3]).mean() > 0.8
+    save_head(head, "centroid", tmp_path / "run")
+    np.testing.assert_array_equal(load_head(tmp_path / "run").predict_proba(data[0]), scores)
+    with pytest.raises(ParameterError, match="head 'centroid': sharpness is 0, expected a number above 0"):
+        make_head("centroid", {"sharpness": 0})
 
 
 def test_a_bug_in_a_head_stays_a_bug(data: tuple, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Kernel ridge regression is the exact one, and close to it where there are more images than landmarks."""
+"""Kernel ridge regression is exact, and close to that if there are more images than landmarks."""
 
 import numpy as np
 import pytest
@@ -13,14 +13,14 @@ from heads.registry import make_head
 
 
 def draw(n_images: int, seed: int = 0) -> tuple[np.ndarray, scipy.sparse.csr_matrix]:
-    """Features of unlike sizes, and three concepts that none of them shows by itself."""
+    """Features of different sizes, and three concepts, two of which are not linear in them."""
     Z = np.random.default_rng(seed).standard_normal((n_images, 4))
     Y = np.stack([Z[:, 0] * Z[:, 1] > 0, np.abs(Z[:, 2]) > 1, Z[:, 3] > 0.5], axis=1)
     return (Z * [1, 1e-3, 1e3, 7] + 5).astype(np.float32), scipy.sparse.csr_matrix(Y.astype(np.int8))
 
 
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.2, 0.5), (3.0, 2.0)])
-def test_scores_are_those_of_scikit_learns_kernel_ridge_cut_to_probabilities(alpha: float, gamma: float) -> None:
+def test_scores_are_those_of_scikit_learns_kernel_ridge_clipped_to_probabilities(alpha: float, gamma: float) -> None:
     X, Y = draw(150)
     Z, rate = StandardScaler().fit_transform(X.astype(np.float64)), Y.toarray().mean(axis=0)
     peer = KernelRidge(alpha=alpha, kernel="rbf", gamma=gamma / 4).fit(Z, Y.toarray() - rate).predict(Z) + rate
@@ -38,7 +38,7 @@ def test_it_learns_what_no_linear_head_can() -> None:
     assert right[1][0] < 0.65
 
 
-def test_landmarks_come_near_to_all_images() -> None:
+def test_landmarks_approximate_the_exact_solution() -> None:
     X, Y = draw(900)
     fresh, _ = draw(200, seed=1)
     exact = KernelHead().fit(X, Y).predict_proba(fresh)
@@ -69,7 +69,7 @@ def test_another_seed_draws_other_landmarks() -> None:
     assert not np.array_equal(*chosen)
 
 
-def test_an_image_like_no_other_gets_the_frequencies() -> None:
+def test_an_image_unlike_all_others_gets_the_training_frequencies() -> None:
     X, Y = draw(60)
     np.testing.assert_allclose(
         KernelHead().fit(X, Y).predict_proba(X[:1] * 1e6)[0], Y.toarray().mean(axis=0), atol=1e-6
@@ -79,6 +79,6 @@ def test_an_image_like_no_other_gets_the_frequencies() -> None:
 @pytest.mark.parametrize(
     "params", [{"alpha": 0}, {"alpha": "small"}, {"gamma": -1.0}, {"landmarks": 0}, {"landmarks": 1.5}]
 )
-def test_a_parameter_out_of_range_is_named(params: dict[str, object]) -> None:
+def test_a_parameter_out_of_range_is_refused_by_its_name(params: dict[str, object]) -> None:
     with pytest.raises(UserError, match=f"head 'kernel': {next(iter(params))}"):
         make_head("kernel", params)

@@ -1,4 +1,4 @@
-"""The search is exact, the votes are the ones that the definition gives, and a stranger's labels stay in their matrix."""
+"""The search is exact, votes follow their definition, and labels from a stranger's file stay in their matrix."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from heads.registry import make_head
 
 @pytest.fixture
 def data() -> tuple[np.ndarray, scipy.sparse.csr_matrix]:
-    """Embeddings, most of them alike as a network's are, and concepts."""
+    """Embeddings that are all similar, as those of a network, and concepts."""
     random = np.random.default_rng(0)
     X = random.random((500, 6)).astype(np.float32)
     return X, scipy.sparse.csr_matrix(random.random((500, 4)) < 0.3).astype(np.int8)
@@ -38,7 +38,7 @@ def test_equal_similarities_are_each_counted_once() -> None:
 
 @pytest.mark.parametrize("k", [1, 7, 500, 9000])
 def test_scores_are_shares_of_similarity(data: tuple, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(knn, "BLOCK_VALUES", 5000)  # ten images a block
+    monkeypatch.setattr(knn, "BLOCK_VALUES", 5000)  # ten images per block
     X, Y = data
     queries = np.random.default_rng(1).random((37, 6)).astype(np.float32) - np.float32(0.2)
     cosine = (queries / np.linalg.norm(queries, axis=1)[:, None]) @ (X / np.linalg.norm(X, axis=1)[:, None]).T
@@ -90,6 +90,6 @@ def test_a_strangers_labels_outside_the_matrix_are_refused(data: tuple, tmp_path
 
 
 @pytest.mark.parametrize("k", [0, -3, 1.5, "many", True])
-def test_a_number_of_neighbours_out_of_range_is_named(k: object) -> None:
+def test_a_number_of_neighbours_out_of_range_is_refused_by_its_name(k: object) -> None:
     with pytest.raises(UserError, match="head 'knn': k"):
         make_head("knn", {"k": k})

@@ -21,11 +21,11 @@ from heads.solvers import gpu, lbfgs, objective
 from heads.solvers import one_vs_rest as solver
 
 RATES = (0.5, 0.9, 0.1, 0.02, 0.0, 0.3)
-"""Shares of images that show each concept; 0 stands for one image."""
+"""Share of positive images of each concept; 0 stands for one image."""
 
 
 def draw(n_images: int, n_features: int, kind: str) -> tuple[np.ndarray, scipy.sparse.csr_matrix]:
-    """Embeddings of a kind, and concepts that they decide but for some noise."""
+    """Embeddings of a kind, and concepts that depend on them, with some noise."""
     random = np.random.default_rng(0)
     X = random.standard_normal((n_images, n_features), np.float32)
     if kind == "correlated":
@@ -61,7 +61,7 @@ def assert_is_the_optimum(head: LogisticHead, X: np.ndarray, Y: scipy.sparse.csr
             weight = np.where(y, len(y) / 2 / y.sum(), len(y) / 2 / (len(y) - y.sum()))
         method = "newton-cholesky" if X.shape[1] <= len(X) else "lbfgs"
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # scikit-learn warns where it cannot come nearer
+            warnings.simplefilter("ignore")  # scikit-learn warns where it does not reach its tolerance
             peer = LogisticRegression(C=C, class_weight=head.class_weight, solver=method, tol=1e-9, max_iter=20_000)
             peer.fit(Z, y)
         best = loss(Z, y, peer.coef_[0], peer.intercept_[0], C, weight)
@@ -99,7 +99,7 @@ def test_each_concept_may_have_its_own_penalty() -> None:
 
 
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
-def test_large_data_in_float32_by_way_of_a_sample_reach_the_optimum_too(
+def test_large_data_in_float32_reach_the_optimum_through_a_sample(
     class_weight: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(solver, "FLOAT64_SIZE", 0)
@@ -116,7 +116,7 @@ def test_through_tensorflow_it_is_the_same_optimum(class_weight: str | None, mon
     monkeypatch.setattr(objective, "SAMPLE", 500)
     monkeypatch.setattr(gpu, "BLOCK_ROWS", 1500)
     monkeypatch.setattr(solver, "find_gpu", lambda: "/CPU:0")
-    monkeypatch.setattr(objective.Problem, "_sum_strip", None)  # NumPy's way is not taken
+    monkeypatch.setattr(objective.Problem, "_sum_strip", None)  # so that NumPy cannot evaluate
     X, Y = draw(5000, 24, "correlated")
     assert_is_the_optimum(LogisticHead(C=0.1, class_weight=class_weight).fit(X, Y), X, Y)
 
@@ -127,7 +127,7 @@ def test_tensorflow_evaluates_as_numpy_does(dtype: type, monkeypatch: pytest.Mon
     random = np.random.default_rng(0)
     Z, weight = random.standard_normal((2000, 9)).astype(dtype), random.integers(1, 4, 2000).astype(dtype)
     Y = scipy.sparse.csr_matrix(random.random((2000, 3)) < 0.2, dtype=np.float32)
-    W = (30 * random.standard_normal((3, 9))).astype(dtype)  # beyond what an exponential holds
+    W = (30 * random.standard_normal((3, 9))).astype(dtype)  # whose exponential overflows
     with ThreadPoolExecutor(2) as pool:
         plain = replace(objective.Problem.from_arrays(Z, np.ones(9), Y, np.ones(3), "balanced", pool), weight=weight)
         found = []
@@ -164,13 +164,13 @@ def test_the_number_of_threads_changes_no_bit(small: int, monkeypatch: pytest.Mo
     np.testing.assert_array_equal(one.intercept_, three.intercept_)
 
 
-def test_what_does_not_converge_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_warning_counts_the_concepts_that_did_not_converge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lbfgs, "MAX_ITER", 2)
     with pytest.warns(ConvergenceWarning, match=r"6 of 6 concepts did not converge; a smaller C converges sooner"):
         LogisticHead(C=100.0).fit(*draw(400, 20, "plain"))
 
 
-def test_what_float32_cannot_settle_is_settled_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concepts_that_do_not_converge_in_float32_converge_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solver, "FLOAT64_SIZE", 0)
     monkeypatch.setattr(solver, "FLOAT32_TOLERANCE", 1e-9)
     X, Y = draw(3000, 16, "correlated")
@@ -182,7 +182,7 @@ def test_what_float32_cannot_settle_is_settled_in_float64(monkeypatch: pytest.Mo
     assert np.abs(slope).max() < 0.02
 
 
-def test_rounding_is_not_climbed_about_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_within_rounding_error_end_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solver, "FLOAT64_SIZE", 0)
     evaluate, random, calls = objective.Problem.evaluate, np.random.default_rng(0), []
 
@@ -201,7 +201,7 @@ def test_rounding_is_not_climbed_about_in(monkeypatch: pytest.MonkeyPatch) -> No
     assert_is_the_optimum(head, X, Y)
 
 
-def test_steps_on_a_sample_spare_steps_on_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_on_a_sample_save_steps_on_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solver, "FLOAT64_SIZE", 0)
     monkeypatch.setattr(solver, "MIN_SAMPLED_ROWS", 0)
     monkeypatch.setattr(objective, "SAMPLE", 500)
@@ -231,7 +231,7 @@ def test_a_path_gives_what_each_fit_gives() -> None:
         np.testing.assert_allclose(head.predict_proba(X), alone.predict_proba(X), atol=1e-4)
 
 
-def test_a_penalty_for_another_number_of_concepts_is_refused() -> None:
+def test_penalties_for_another_number_of_concepts_are_refused() -> None:
     with pytest.raises(ValueError, match=r"C has 2 values, expected one, or one per concept \(6\)"):
         LogisticHead(C=[1.0, 2.0]).fit(*draw(50, 4, "plain"))
 

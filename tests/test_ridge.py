@@ -1,4 +1,4 @@
-"""Ridge regression is the exact one, and its cross-validation the one that the definition gives."""
+"""Ridge regression is exact, and its cross-validation follows the definition."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from heads.registry import make_head
 
 
 def draw(n_images: int, n_features: int, n_concepts: int = 4) -> tuple[np.ndarray, scipy.sparse.csr_matrix]:
-    """Correlated features of unlike sizes, far from zero, and concepts that go with them."""
+    """Correlated features of different sizes, far from zero, and concepts that depend on them."""
     random = np.random.default_rng(0)
     Z = random.standard_normal((n_images, n_features)) @ random.standard_normal((n_features, n_features))
     Y = Z @ random.standard_normal((n_features, n_concepts)) + 3 * random.standard_normal((n_images, n_concepts)) > 2
@@ -22,7 +22,7 @@ def draw(n_images: int, n_features: int, n_concepts: int = 4) -> tuple[np.ndarra
 
 @pytest.mark.parametrize("alpha", [0.01, 3.0, 1000.0])
 @pytest.mark.parametrize("shape", [(200, 12), (30, 50), (BLOCK_IMAGES + 7, 3)])
-def test_scores_are_those_of_scikit_learns_ridge_cut_to_probabilities(shape: tuple[int, int], alpha: float) -> None:
+def test_scores_are_those_of_scikit_learns_ridge_clipped_to_probabilities(shape: tuple[int, int], alpha: float) -> None:
     X, Y = draw(*shape)
     Z = StandardScaler().fit_transform(X.astype(np.float64))
     peer = Ridge(alpha=alpha, solver="svd").fit(Z, Y.toarray()).predict(Z).clip(0, 1)
@@ -30,7 +30,7 @@ def test_scores_are_those_of_scikit_learns_ridge_cut_to_probabilities(shape: tup
 
 
 @pytest.mark.parametrize("shape", [(80, 6), (30, 50)])
-def test_cross_validation_is_by_the_definition(shape: tuple[int, int]) -> None:
+def test_cross_validation_follows_the_definition(shape: tuple[int, int]) -> None:
     X, Y = draw(*shape)
     mean, scale = standardisation(X)
     Z, T = ((X - mean) / scale).astype(np.float64), Y.toarray() - Y.toarray().mean(axis=0)
@@ -46,7 +46,7 @@ def test_cross_validation_is_by_the_definition(shape: tuple[int, int]) -> None:
     assert head.alpha_ == alphas[int(np.argmin(expected))]
 
 
-def test_cross_validation_finds_nearly_the_least_error_on_images_not_seen() -> None:
+def test_cross_validation_finds_nearly_the_smallest_error_on_other_images() -> None:
     X, Y = draw(600, 40)
     seen, unseen = slice(0, 60), slice(60, None)
     errors = [
@@ -56,7 +56,7 @@ def test_cross_validation_finds_nearly_the_least_error_on_images_not_seen() -> N
     chosen = RidgeHead().fit(X[seen], Y[seen])
     error = np.square(chosen.predict_proba(X[unseen]) - Y[unseen].toarray()).mean()
     assert error < 1.05 * min(errors)
-    assert error < 0.9 * errors[0]  # a choice that matters
+    assert error < 0.9 * errors[0]  # the choice matters
 
 
 def test_labels_of_noise_get_a_large_penalty_and_their_frequency() -> None:
@@ -67,7 +67,7 @@ def test_labels_of_noise_get_a_large_penalty_and_their_frequency() -> None:
     np.testing.assert_allclose(head.predict_proba(X), np.tile(Y.toarray().mean(axis=0), (2000, 1)), atol=0.1)
 
 
-def test_a_constant_feature_says_nothing_however_large() -> None:
+def test_a_constant_feature_has_no_effect_however_large() -> None:
     X, Y = draw(100, 5)
     with_constant = np.hstack([X, np.full((100, 1), 7.1e6, np.float32)])
     plain, other = RidgeHead(1.0).fit(X, Y), RidgeHead(1.0).fit(with_constant, Y)
@@ -76,12 +76,12 @@ def test_a_constant_feature_says_nothing_however_large() -> None:
 
 
 @pytest.mark.parametrize("alpha", [-1, "large", True, [], [1, -1], [None], float("nan")])
-def test_a_penalty_out_of_range_is_named(alpha: object) -> None:
+def test_a_penalty_out_of_range_is_refused_by_its_name(alpha: object) -> None:
     with pytest.raises(UserError, match="head 'ridge': alpha"):
         make_head("ridge", {"alpha": alpha})
 
 
-def test_penalties_tried_together_are_those_tried_alone() -> None:
+def test_penalties_tried_together_give_what_each_gives_alone() -> None:
     X, Y = draw(60, 5)
     trials = [{"alpha": 7.0}, {"alpha": [0.1, 1.0]}, {"alpha": None}]
     for trial, head in RidgeHead().fit_each(X, Y, trials):

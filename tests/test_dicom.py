@@ -536,6 +536,14 @@ def test_the_photometric_interpretation_is_found_in_any_spelling(spelling: str) 
     check(make(RGB, PhotometricInterpretation=("CS", spelling)), RGB, within=0)
 
 
+@pytest.mark.parametrize("kind", ["LO", "OB"])
+def test_a_code_of_another_type_is_a_code(kind: str) -> None:
+    white, sigmoid = ("MONOCHROME1 ", "SIGMOID ") if kind == "LO" else (b"MONOCHROME1 ", b"SIGMOID ")
+    check(make(levels(), PhotometricInterpretation=(kind, white), **WINDOW, **STORED), 255 - SHOWN)
+    curve = make(levels(), VOILUTFunction=(kind, sigmoid), WindowCenter="2048", WindowWidth="1000", **STORED)
+    check(curve, 255 / (1 + np.exp(-4 * (levels() - 2048.0) / 1000)))
+
+
 def test_samples_above_or_between_other_bits_are_found() -> None:
     signed = levels().astype(np.int16) - 2048
     centered = {"WindowCenter": "0", "WindowWidth": "4096"}

@@ -37,7 +37,10 @@ def find_integer(dataset: Any, name: str) -> int | None:
 
 def find_code(dataset: Any, name: str) -> str:
     """Find the first text of an attribute, in capitals and without padding; empty if there is none."""
-    return next((" ".join(str(value).replace("\0", " ").split()).upper() for value in find_values(dataset, name)), "")
+    for value in find_values(dataset, name):
+        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        return " ".join(text.replace("\0", " ").split()).upper()
+    return ""
 
 
 def find_items(dataset: Any, name: str) -> list[Any]:

@@ -29,7 +29,7 @@ _N_PLAUSIBLE = 3
 _FIRST_GROUPS = (0x0008, 0x0010, 0x0018, 0x0020, 0x0028)
 _LONG_TYPES = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 _UNDEFINED = 0xFFFFFFFF
-_SYNTAX = re.compile(rb"\x02\x00\x10\x00(?:UI..|..\x00\x00)([0-9.]{1,64})", re.DOTALL)
+_SYNTAX = re.compile(rb"\x02\x00\x10\x00(?:UI..|..\x00\x00)([0-9]+(?:\.[0-9]+)+)", re.DOTALL)
 
 
 class Encoding(NamedTuple):

@@ -47,8 +47,9 @@ class LookupTable:
 
     def find_places(self, values: NDArray[Any]) -> NDArray[np.intp]:
         """Find the places of values among the entries."""
-        rounded = np.round(np.nan_to_num(values)).astype(np.float64)
-        places: NDArray[np.intp] = np.clip(rounded - self.first, 0, len(self.entries) - 1).astype(np.intp)
+        is_whole = values.dtype.kind in "iu"
+        whole = values.astype(np.int64) if is_whole else np.round(np.nan_to_num(values.astype(np.float64)))
+        places: NDArray[np.intp] = np.clip(whole - self.first, 0, len(self.entries) - 1).astype(np.intp)
         return places
 
 

@@ -1,6 +1,6 @@
 """The frozen network: any Keras application, cut at a layer, with its own preprocessing inside.
 
-Keras is imported inside the functions: a run with nothing to do must not pay for it.
+Keras is imported inside the functions, because it takes seconds and a command with nothing to do does not need it.
 """
 
 import inspect
@@ -10,36 +10,37 @@ from types import ModuleType
 from typing import Any
 
 from cache.provenance import NO_POOLING
+from cache.support.command import muted_imports
 from cache.support.devices import POLICIES
-from cache.support.errors import UserError
+from cache.support.errors import ParameterError
 from featurize.weights import digest_weights, load_weights
 
 POOLINGS = ("avg", "max", "gem")
-"""How an output map becomes one vector. Several stand side by side in one embedding: ``avg,gem``."""
+"""Ways in which an output map becomes one vector. With several, as in ``avg,gem``, their vectors are joined."""
 
-GEM_POWER, GEM_LEAST = 3.0, 1e-6
-"""Exponent of the generalised mean, and what smaller values are raised to: Radenović et al., Fine-tuning CNN Image
+GEM_POWER, GEM_EPSILON = 3.0, 1e-6
+"""Exponent of the generalised mean (GeM), and its lower bound of values: Radenović et al., Fine-tuning CNN Image
 Retrieval with No Human Annotation, 2019."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What is known of a front once it has been built.
+    """The facts of a front that are known once it is built.
 
     Parameters
     ----------
     weights : str
-        Digest of the weights' values.
+        Digest of the weights, from `featurize.weights.digest_weights`.
     layer : str
         Name of the layer whose output is pooled.
     preprocessing : str
-        Name of the Keras module whose ``preprocess_input`` stands before the network.
+        Name of the Keras module whose ``preprocess_input`` comes before the network.
     shape : tuple of int
-        Of an embedding: ``(n_features,)``, or ``(height, width, n_features)`` where it stays a map.
+        Shape of an embedding, ``(n_features,)``, or of a map, ``(height, width, n_features)``.
     n_weights : int
-        How many numbers the network's weights are.
+        Number of weights.
     moved_from : str
-        Name of the layer that was asked for, if a cut there would not separate front from tail.
+        Name of the requested layer, if a cut there would not separate front and tail; else empty.
     """
 
     weights: str
@@ -57,11 +58,12 @@ class Front:
     Parameters
     ----------
     model : keras.Model
-        From uint8 images ``(n, size, size, 3)`` to float32 embeddings ``(n, n_features)``, or to maps.
+        From uint8 images, shape (n_images, size, size, 3), to float32 embeddings, shape (n_images, n_features), or to
+        float32 maps, shape (n_images, height, width, n_features).
     cut : Cut
     tail : keras.Model or None
-        Where embeddings are maps: from them to the network's last output. Its layers up to the one that was
-        asked for are frozen.
+        From maps to the last output of the network; None where there are no maps. Its layers up to the requested one
+        are frozen.
     """
 
     model: Any
@@ -71,7 +73,7 @@ class Front:
 
 @dataclass(frozen=True)
 class Backbone:
-    """What to build.
+    """A Keras application to be cut after a layer.
 
     Parameters
     ----------
@@ -82,9 +84,15 @@ class Backbone:
     size : int
         Side of the input image, in pixels.
     layer : str
-        Name or index of the layer to cut after; the last one if empty.
+        Name or index of the layer to cut after; the last layer if empty.
     pooling : str
-        One or several of `POOLINGS`, joined by commas; ``none`` for maps, from which the tail can be trained.
+        One or several of `POOLINGS`, joined by commas; ``none`` for maps, which the tail can be trained on.
+
+    Examples
+    --------
+    >>> front = Backbone("mobilenet", weights="random:0", size=32).build()  # doctest: +SKIP
+    >>> front.model(images).shape  # doctest: +SKIP
+    TensorShape([2, 1024])
     """
 
     name: str = "densenet121"
@@ -99,14 +107,22 @@ class Backbone:
         Parameters
         ----------
         precision : str
-            The arithmetic of its layers, one of `cache.support.devices.POLICIES`; weights are the same in each.
+            The arithmetic of its layers, one of `cache.support.devices.POLICIES`; the weights are the same in each.
+
+        Returns
+        -------
+        Front
 
         Raises
         ------
-        UserError
-            The name, layer or pooling is unknown (the known ones are listed), or the weights cannot be had.
+        ParameterError
+            The name, layer or pooling is unknown (the message lists the known ones), the network takes no image of
+            this size, or the weights cannot be found or do not fit.
+        NotInstalledError
+            Keras or TensorFlow is not installed.
         """
-        import keras
+        with muted_imports():
+            import keras
 
         poolings = [] if self.pooling == NO_POOLING else split_poolings(self.pooling)
         module, application = find_application(self.name)
@@ -115,83 +131,95 @@ class Backbone:
         if precision != "float32":
             network = _compute_in(POLICIES[precision], application, network)
         network.trainable = False
-        asked = _find_layer(network, self.layer)
-        cut = asked if poolings else _find_clean_cut(network, asked)
+        requested = _find_layer(network, self.layer)
+        cut = requested if poolings else _find_clean_cut(network, requested)
         images = keras.Input((self.size, self.size, 3), dtype="uint8")
-        # A cast makes a new array: preprocess_input may change a float array in place.
+        # The cast makes a new array, because preprocess_input may change a float array in place.
         pixels = module.preprocess_input(keras.ops.cast(images, "float32"))
         maps = keras.Model(network.input, _as_map(cut))(pixels, training=False)
         maps = keras.ops.cast(maps, "float32")
         vectors = [_pool(maps, pooling) for pooling in poolings]
         model = keras.Model(images, keras.ops.concatenate(vectors, axis=1) if len(vectors) > 1 else (*vectors, maps)[0])
         preprocessing = module.__name__.rpartition(".")[2]
-        n_weights, moved_from = int(model.count_params()), asked.name if cut is not asked else ""
+        n_weights, moved_from = int(model.count_params()), requested.name if cut is not requested else ""
         facts = Cut(weights, cut.name, preprocessing, model.output_shape[1:], n_weights, moved_from)
-        return Front(model, facts, None if poolings else _build_tail(network, cut, asked))
+        return Front(model, facts, None if poolings else _build_tail(network, cut, requested))
 
 
 def split_poolings(text: str) -> list[str]:
-    """Read ``avg`` or ``avg,gem``, in the order of `POOLINGS` whatever order they are given in.
+    """Split ``avg,gem`` into its poolings, in the order of `POOLINGS`.
 
     Raises
     ------
-    UserError
-        One is unknown, or there is none.
+    ParameterError
+        A pooling is unknown, or there is none.
 
     Examples
     --------
     >>> split_poolings("gem,avg")
     ['avg', 'gem']
     """
-    asked = [name.strip() for name in text.split(",")]
-    unknown = [name for name in asked if name not in POOLINGS]
+    given = [name.strip() for name in text.split(",")]
+    unknown = [name for name in given if name not in POOLINGS]
     if unknown:
-        raise UserError(
+        raise ParameterError(
             f"pooling '{unknown[0]}': expected one of {', '.join(POOLINGS)}, several as in avg,gem, or none for maps"
         )
-    return [name for name in POOLINGS if name in asked]
+    return [name for name in POOLINGS if name in given]
 
 
 def find_application(name: str) -> tuple[ModuleType, Any]:
-    """Find a Keras application by its name in any case, and the module that holds its ``preprocess_input``.
+    """Find a Keras application by its name.
+
+    Parameters
+    ----------
+    name : str
+        In any case.
+
+    Returns
+    -------
+    module : module
+        The module with the application's ``preprocess_input``.
+    application : callable
 
     Raises
     ------
-    UserError
+    ParameterError
         There is no such application; the message lists all of them.
     """
-    import keras
+    with muted_imports():
+        import keras
 
     functions = inspect.getmembers(keras.applications, inspect.isfunction)
     found = {title.lower(): function for title, function in functions if title[0].isupper()}
     if name.lower() not in found:
-        raise UserError(f"no backbone '{name}'; Keras has {', '.join(sorted(found))}")
+        raise ParameterError(f"no backbone '{name}'; Keras has {', '.join(sorted(found))}")
     application = found[name.lower()]
     # The module that defines a network has the preprocess_input that its weights were trained with.
     return sys.modules[application.__module__], application
 
 
 def _compute_in(policy: str, application: Any, network: Any) -> Any:
-    """The same network, whose layers compute in another precision."""
+    """The same network, with layers that compute in another precision."""
     import keras
 
-    usual = keras.config.dtype_policy()
+    before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
         same = application(include_top=False, weights=None, input_shape=network.input_shape[1:])
     finally:
-        keras.config.set_dtype_policy(usual)
+        keras.config.set_dtype_policy(before)
     same.set_weights(network.get_weights())
     return same
 
 
 def _as_map(cut: Any) -> Any:
-    """A layer's output as a map; where it is one vector already, such as within squeeze and excitation, of one pixel.
+    """A layer's output as a map. One vector, as within squeeze and excitation, becomes a map of one pixel.
 
     Raises
     ------
-    UserError
-        It is neither.
+    ParameterError
+        The output is neither a map nor a vector.
     """
     import keras
 
@@ -199,42 +227,44 @@ def _as_map(cut: Any) -> Any:
     if getattr(output, "shape", None) is not None and len(output.shape) == 2:
         return keras.layers.Reshape((1, 1, output.shape[-1]))(output)
     if getattr(output, "shape", None) is None or len(output.shape) != 4:
-        raise UserError(f"layer '{cut.name}' gives neither a map nor a vector of numbers; choose another")
+        raise ParameterError(f"layer '{cut.name}' gives neither a map nor a vector of numbers; choose another")
     return output
 
 
 def _pool(maps: Any, pooling: str) -> Any:
-    """Pool maps ``(n, height, width, n_features)`` to vectors ``(n, n_features)``."""
+    """Pool maps, shape (n_images, height, width, n_features), to vectors, shape (n_images, n_features)."""
     import keras
 
     if pooling == "avg":
         return keras.layers.GlobalAveragePooling2D()(maps)
     if pooling == "max":
         return keras.layers.GlobalMaxPooling2D()(maps)
-    powers = keras.ops.power(keras.ops.maximum(maps, GEM_LEAST), GEM_POWER)
+    powers = keras.ops.power(keras.ops.maximum(maps, GEM_EPSILON), GEM_POWER)
     return keras.ops.power(keras.ops.mean(powers, axis=(1, 2)), 1 / GEM_POWER)
 
 
-def _find_clean_cut(network: Any, asked: Any) -> Any:
-    """The last layer, up to the one asked for, through which alone everything after it sees the image.
+def _find_clean_cut(network: Any, requested: Any) -> Any:
+    """The last layer, up to the requested one, whose output determines everything after it.
 
-    Where a path leads around a layer, its output does not determine what follows: so inside a DenseNet block.
+    Inside a DenseNet block there is no such layer: other paths lead around each of its layers. Layers are numbered so
+    that every layer comes after its inputs. `reach` is the last layer that uses an output of those before the present
+    one; where it is not beyond the present layer, all paths meet there.
     """
     place = {id(layer): number for number, layer in enumerate(network.layers)}
     clean, reach = network.layers[0], 0
-    for number, layer in enumerate(network.layers[: place[id(asked)] + 1]):
-        if reach <= number:  # nothing before this layer is used after it
+    for number, layer in enumerate(network.layers[: place[id(requested)] + 1]):
+        if reach <= number:
             clean = layer
         users = [node.operation for node in layer._outbound_nodes if id(node.operation) in place]
         reach = max([reach, *(place[id(user)] for user in users)])
     return clean
 
 
-def _build_tail(network: Any, cut: Any, asked: Any) -> Any:
-    """The network after the cut, frozen up to the layer that was asked for."""
+def _build_tail(network: Any, cut: Any, requested: Any) -> Any:
+    """The network after the cut, frozen up to the requested layer."""
     import keras
 
-    for layer in network.layers[network.layers.index(asked) + 1 :]:
+    for layer in network.layers[network.layers.index(requested) + 1 :]:
         layer.trainable = True
     if cut is network.layers[-1]:
         maps = keras.Input(cut.output.shape[1:])
@@ -243,6 +273,7 @@ def _build_tail(network: Any, cut: Any, asked: Any) -> Any:
 
 
 def _find_layer(network: Any, layer: str) -> Any:
+    """A layer by its name or index; the last if empty."""
     names = [each.name for each in network.layers]
     if not layer:
         return network.layers[-1]
@@ -250,4 +281,4 @@ def _find_layer(network: Any, layer: str) -> Any:
         return network.get_layer(layer)
     if layer.lstrip("-").isdecimal() and -len(names) <= int(layer) < len(names):
         return network.layers[int(layer)]
-    raise UserError(f"no layer '{layer}' in {network.name}; it has 0 to {len(names) - 1}: {', '.join(names)}")
+    raise ParameterError(f"no layer '{layer}' in {network.name}; it has 0 to {len(names) - 1}: {', '.join(names)}")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cache.network_files import FRONT, TAIL, NetworkFiles, find_folder
 from cache.support.command import muted_imports
-from cache.support.errors import NotInstalledError, StoreError
+from cache.support.errors import StoreError
 from cache.support.files import writing
 from cache.support.reporting import report
 from featurize.backbone import Backbone, Cut
@@ -112,12 +112,8 @@ def _to_network(files: NetworkFiles, engine: Engine) -> Network:
 
 def _build(backbone: Backbone, engine: Engine, folder: Path, wanted: dict[str, Any]) -> NetworkFiles:
     """Build the network and write its files; the facts come last, so that they are never ahead of the files."""
-    try:
-        with muted_imports():
-            import tensorflow  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise NotInstalledError("TensorFlow, which builds the network, is not installed: pip install tensorflow-cpu") \
-            from error  # fmt: skip
+    with muted_imports():
+        import tensorflow  # noqa: F401
     front = backbone.build(engine.layer_precision)
     with writing(folder):
         shutil.rmtree(folder, ignore_errors=True)

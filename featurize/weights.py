@@ -1,6 +1,6 @@
-"""Where a backbone's weights come from: Keras' ImageNet files, a file of one's own, or a seed.
+"""The weights of a backbone: Keras' ImageNet files, a file of the user, or random numbers from a seed.
 
-Keras is imported inside the functions: a run with nothing to do must not pay for it.
+Keras is imported inside the functions, because it takes seconds and a command with nothing to do does not need it.
 """
 
 import contextlib
@@ -12,14 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cache.support.errors import UserError
+from cache.support.errors import ParameterError
 from cache.support.files import digest_file
 
-WAYS_OUT = (
+REMEDY = (
     "name a file (--weights PATH.h5, .weights.h5 or .keras), use seeded random weights (--weights random:0), "
     "or run once where Keras can download them (--weights imagenet) and copy ~/.keras/models here"
 )
+"""Where weights can come from, as the last part of a message."""
+
 ENDINGS = (".h5", ".hdf5", ".keras")
+"""Endings of a file of weights."""
 
 
 def describe_weights(weights: str) -> str:
@@ -33,12 +36,12 @@ def describe_weights(weights: str) -> str:
     Returns
     -------
     str
-        ``imagenet``, ``random:SEED``, or ``sha256:`` and the digest of the file's bytes, so that a renamed file
-        is the same weights and a changed one is not.
+        ``imagenet``, ``random:SEED``, or ``sha256:`` and the digest of the file's bytes: a renamed file has the same
+        weights, a changed file has other ones.
 
     Raises
     ------
-    UserError
+    ParameterError
         It is none of the three, or the file is missing.
     """
     if weights == "imagenet":
@@ -47,9 +50,11 @@ def describe_weights(weights: str) -> str:
         return f"random:{_seed(weights)}"
     path = Path(weights)
     if not weights.endswith(ENDINGS):
-        raise UserError(f"weights '{weights}': expected imagenet, random:SEED or a path ending in {', '.join(ENDINGS)}")
+        raise ParameterError(
+            f"weights '{weights}': expected imagenet, random:SEED or a path ending in {', '.join(ENDINGS)}"
+        )
     if not path.is_file():
-        raise UserError(f"weights '{weights}': no such file; {WAYS_OUT}")
+        raise ParameterError(f"weights '{weights}': no such file; {REMEDY}")
     return f"sha256:{digest_file(path).hex()}"
 
 
@@ -63,7 +68,7 @@ def load_weights(application: Callable[..., Any], weights: str, size: int) -> An
     weights : str
         ``imagenet``, ``random:SEED`` or a path to a ``.h5`` file in Keras' legacy layout (how the official
         ImageNet and the RadImageNet files come), a ``.weights.h5`` or a ``.keras`` file. Only arrays are read
-        from a file, so a stranger's file executes nothing.
+        from a file: nothing in it is executed.
     size : int
         Side of the input image, in pixels.
 
@@ -73,8 +78,8 @@ def load_weights(application: Callable[..., Any], weights: str, size: int) -> An
 
     Raises
     ------
-    UserError
-        There are no weights to be had, they do not fit, or the network takes no image of that size.
+    ParameterError
+        The weights cannot be found or do not fit, or the network takes no image of that size.
     """
     describe_weights(weights)
     if weights == "imagenet":
@@ -82,8 +87,7 @@ def load_weights(application: Callable[..., Any], weights: str, size: int) -> An
     import keras
 
     if weights.startswith("random:"):
-        # Keras draws its initial weights from this seed alone; the side effect on NumPy's and Python's own
-        # generators is that of the command line's process.
+        # This also seeds the global generators of NumPy and Python.
         keras.utils.set_random_seed(_seed(weights))
     model = _build(application, size)
     if not weights.startswith("random:"):
@@ -92,7 +96,7 @@ def load_weights(application: Callable[..., Any], weights: str, size: int) -> An
 
 
 def digest_weights(model: Any) -> str:
-    """SHA-256 over a model's weights, shapes and values in Keras' order, as hexadecimal digits."""
+    """SHA-256 of a model's weights, as hexadecimal digits: shapes and float32 values, in Keras' order."""
     digest = hashlib.sha256()
     for array in model.get_weights():
         digest.update(repr(array.shape).encode() + array.astype("<f4").tobytes())
@@ -102,7 +106,9 @@ def digest_weights(model: Any) -> str:
 def _seed(weights: str) -> int:
     text = weights.removeprefix("random:")
     if not text.isdecimal() or int(text) >= 2**32:
-        raise UserError(f"weights '{weights}': expected random:SEED with a whole number below 2**32, such as random:0")
+        raise ParameterError(
+            f"weights '{weights}': expected random:SEED with a whole number below 2**32, such as random:0"
+        )
     return int(text)
 
 
@@ -110,28 +116,28 @@ def _build(application: Callable[..., Any], size: int) -> Any:
     try:
         return application(include_top=False, weights=None, input_shape=(size, size, 3))
     except ValueError as error:
-        raise UserError(f"{application.__name__} takes no image of {size} pixels: {error}") from error
+        raise ParameterError(f"{application.__name__} takes no image of {size} pixels: {error}") from error
 
 
 def _imagenet(application: Callable[..., Any], size: int) -> Any:
-    _build(application, size)  # so that a size that does not fit is told as that
+    _build(application, size)  # a size that does not fit has its own message
     try:
-        # Keras prints its download's progress to standard output, which is for results.
+        # Keras prints the progress of its download to standard output, which is for results.
         with contextlib.redirect_stdout(sys.stderr):
             return application(include_top=False, weights="imagenet", input_shape=(size, size, 3))
-    # Keras raises a bare Exception when a download fails, ValueError when its hash is wrong.
+    # Keras raises a bare Exception when a download fails, and ValueError when its hash is wrong.
     except Exception as error:
-        raise UserError(f"no ImageNet weights for {application.__name__} ({error}); {WAYS_OUT}") from error
+        raise ParameterError(f"no ImageNet weights for {application.__name__} ({error}); {REMEDY}") from error
 
 
 def _read_file(model: Any, path: str, name: str) -> None:
     try:
         with warnings.catch_warnings():
-            # Keras warns, and leaves layers at random, where a file holds another structure.
+            # If a file has another structure, Keras only warns and leaves layers at random.
             warnings.simplefilter("error", UserWarning)
             model.load_weights(path)
     except (ValueError, OSError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, UserWarning) as error:
-        raise UserError(
+        raise ParameterError(
             f"weights '{path}' do not fit {name} without its top ({str(error).strip().splitlines()[0]}); "
             "expected the weights of this very network: name another BACKBONE or file"
         ) from error

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from cache.support.errors import UserError
+from cache.support.errors import ParameterError
 from featurize.backbone import Backbone, find_application
 from featurize.weights import describe_weights, load_weights
 
@@ -155,7 +155,7 @@ def test_weights_are_read_from_the_legacy_layout_of_the_official_files(network: 
 def test_weights_of_another_network_are_refused(network: keras.Model, tmp_path: Path) -> None:
     network.save_weights(tmp_path / "mine.weights.h5")
     with pytest.raises(
-        UserError, match=r"do not fit DenseNet121 without its top \(.*\); expected the weights of this very"
+        ParameterError, match=r"do not fit DenseNet121 without its top \(.*\); expected the weights of this very"
     ):
         Backbone("densenet121", str(tmp_path / "mine.weights.h5"), 32).build()
 
@@ -163,7 +163,7 @@ def test_weights_of_another_network_are_refused(network: keras.Model, tmp_path: 
 def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
     for name in ("a.h5", "a.weights.h5", "a.keras"):
         (tmp_path / name).write_text("not weights")
-        with pytest.raises(UserError, match="do not fit MobileNet"):
+        with pytest.raises(ParameterError, match="do not fit MobileNet"):
             Backbone("mobilenet", str(tmp_path / name), 32).build()
 
 
@@ -173,7 +173,7 @@ def test_no_weights_to_be_had_names_the_three_ways_out(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("keras.src.applications.mobilenet.file_utils.get_file", no_network)
     with pytest.raises(
-        UserError, match=r"(?s)no ImageNet weights.*--weights PATH.*--weights random:0.*--weights imagenet"
+        ParameterError, match=r"(?s)no ImageNet weights.*--weights PATH.*--weights random:0.*--weights imagenet"
     ):
         Backbone("mobilenet", "imagenet", 224).build()
 
@@ -189,7 +189,7 @@ def test_no_weights_to_be_had_names_the_three_ways_out(monkeypatch: pytest.Monke
     ],
 )
 def test_an_unknown_choice_lists_the_right_ones(change: dict[str, object], message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ParameterError, match=message):
         Backbone(**{**SMALL, **change}).build()  # type: ignore[arg-type]
 
 
@@ -203,7 +203,7 @@ def test_an_unknown_choice_lists_the_right_ones(change: dict[str, object], messa
     ],
 )
 def test_weights_that_cannot_be_meant_are_refused(weights: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ParameterError, match=message):
         describe_weights(weights)
 
 

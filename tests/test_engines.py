@@ -1,12 +1,13 @@
 """Engines give the same numbers, and an embedding depends on its image alone."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,13 +18,18 @@ import pytest
 from conftest import ROOT
 from joblib import cpu_count
 
-from cache.support.errors import UserError
+from cache.network_files import NetworkFiles
+from cache.support.errors import NotInstalledError, ParameterError, UserError
 from featurize.backbone import Backbone
+from featurize.decoding.image import decode
 from featurize.engines import tensorflow as tensorflow_engine
+from featurize.engines.base import Engine, FrontFiles
 from featurize.engines.gpu_lock import lock_gpu
-from featurize.engines.openvino import import_openvino
+from featurize.engines.openvino import OpenVINOEngine, import_openvino
 from featurize.engines.registry import ENGINES, choose_engine, find_engine
+from featurize.engines.tensorflow import TensorFlowEngine
 from featurize.isolated_process import call_isolated
+from featurize.pipeline import make_features
 from featurize.prepared_network import Network, prepare_network
 from featurize.request import Request
 from featurize.units import embed_unit
@@ -266,7 +272,70 @@ def test_what_another_process_raises_is_raised_here() -> None:
         call_isolated(int, "no number", task="reads a number")
 
 
-def test_auto_is_settled_and_explained() -> None:
+@dataclass(frozen=True)
+class ToyEngine(Engine):
+    """An engine that the project does not know: some pixels, times a number from a file of its own."""
+
+    name = "toy"
+    package = "numpy"
+    pip_line = "pip install numpy"
+    distributions = ("numpy",)
+    files = ("toy.npy",)
+    batch = 3
+    layer_precision = "float32"
+
+    @classmethod
+    def find_native_precision(cls) -> str:
+        return "bfloat16"
+
+    def prepare(self, model: Any, folder: Path) -> None:
+        np.save(folder / "toy.npy", np.float32(model.output_shape[-1]))
+
+    def infer(self, images: np.ndarray, files: FrontFiles) -> np.ndarray:
+        assert len(images) == self.batch
+        return images.reshape(self.batch, -1)[:, :1024] / np.load(files.folder / "toy.npy")
+
+
+def test_an_engine_is_one_class_and_one_line_in_the_registry(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENGINES, "toy", f"{__name__}:ToyEngine")
+    small = {"backbone": "mobilenet", "weights": "random:0", "size": 32}
+    store = make_features(phantoms, tmp_path / "s.h5", engine="toy", **small)
+    assert (store.provenance.engine, store.provenance.precision) == ("toy", "bfloat16")
+    paths = sorted((phantoms / "valid").iterdir())
+    expected = [decode(path.read_bytes(), 32).reshape(-1)[:1024] / np.float32(1024) for path in paths]
+    np.testing.assert_array_equal(store.split("valid").embeddings, expected)
+    files = NetworkFiles.read(store.path)
+    assert set(files.files) == {"front.keras", "toy.npy"}
+    assert files.rounds_beyond_layers(store.provenance)
+    (tmp_path / "s.h5.network" / "toy.npy").write_bytes(b"damaged")
+    shutil.copytree(phantoms / "valid", tmp_path / "data" / "valid")
+    (tmp_path / "data" / "valid" / "zz_new.jpg").write_bytes(paths[0].read_bytes() + b"new")
+    again = make_features(tmp_path / "data", tmp_path / "s.h5", rebuild=True)
+    np.testing.assert_array_equal(again.split("valid").embeddings, [*expected, expected[0]])
+
+
+def test_a_missing_engine_gives_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpenVINOEngine, "is_installed", lambda: False)
+    with pytest.raises(NotInstalledError, match="'openvino' is not installed: pip install openvino, or choose tensor"):
+        choose_engine("openvino")
+    choice = choose_engine("auto", "float32")
+    assert (choice.engine.name, choice.why) == ("tensorflow", "openvino is not installed")
+    monkeypatch.setattr(TensorFlowEngine, "is_installed", lambda: False)
+    with pytest.raises(
+        NotInstalledError, match=r"no engine is installed; .* openvino: pip .*; tensorflow: pip install t"
+    ):
+        choose_engine()
+
+
+def test_without_keras_a_backbone_gives_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "keras", None)
+    with pytest.raises(NotInstalledError, match="keras is not installed: pip install tensorflow-cpu"):
+        REQUEST.backbone.build()
+
+
+def test_auto_is_chosen_and_explained() -> None:
     choice = choose_engine("auto", "auto")
     assert choice.engine.name in ENGINES
     assert choice.engine.precision in ("float32", choice.engine.find_native_precision())
@@ -286,5 +355,5 @@ def test_auto_is_settled_and_explained() -> None:
     ],
 )
 def test_an_unknown_choice_lists_the_right_ones(engine: str, precision: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ParameterError, match=message):
         choose_engine(engine, precision)

@@ -10,11 +10,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from cache.support.errors import UserError
+from cache.support.errors import NotInstalledError, UserError
 from cache.support.messages import describe_error, one_line
 from cache.support.reporting import DataWarning, logger
 
 TRACEBACK = "--traceback"
+
+TENSORFLOW_PIP_LINE = "pip install tensorflow-cpu, or for GPUs: pip install 'tensorflow[and-cuda]'"
+"""The command that installs TensorFlow and Keras."""
 
 _interrupted = threading.Event()
 
@@ -159,10 +162,20 @@ def muted_imports() -> Iterator[None]:
 
     TensorFlow prints start-up messages before it reads its own log level (tensorflow/tensorflow#100442). Errors are
     not lost: they are raised.
+
+    Raises
+    ------
+    NotInstalledError
+        TensorFlow, or Keras, which comes with it, is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with muted():
-        yield
+    try:
+        with muted():
+            yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("keras", "tensorflow"):
+            raise
+        raise NotInstalledError(f"{error.name} is not installed: {TENSORFLOW_PIP_LINE}") from error
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""Attributes of a DICOM data set, of which any may be absent, empty or odd.
+"""Attributes of a DICOM data set, any of which may be absent, empty or of another type than the standard says.
 
-What the standard lets be absent may also be empty, of the wrong type or no number. It is then treated as absent.
+An attribute that may be absent is treated as absent if it is empty, of another type, or not a number.
 """
 
 import math

@@ -1,7 +1,7 @@
 """DICOM: from a file's bytes to the grey levels or colours that a radiologist's screen would show.
 
-Rules and numbers of sections are those of the standard, DICOM PS3.3. pydicom reads the file; compressed pixels are read
-by its own plugins and those it finds.
+Section numbers are those of the standard, DICOM PS3.3. pydicom reads the file; compressed pixels are read by its own
+plugins and by those that are installed.
 """
 
 import math
@@ -25,19 +25,19 @@ LINEAR, LINEAR_EXACT, SIGMOID = "LINEAR", "LINEAR_EXACT", "SIGMOID"
 def read_dicom(data: bytes, max_pixels: int, percentiles: tuple[float, float]) -> NDArray[np.uint8]:
     """Read the middle frame of a DICOM file as 8 bits.
 
-    Grey goes through rescaling (C.11.1), then the first lookup table or window of the file (C.11.2), or a stretch
-    between percentiles where there is none and grey has more than 8 bits; MONOCHROME1 is inverted, so that air is
-    black. Padding (C.7.5.1.1.2) is black. Palettes and YBR become RGB. What the standard lets be absent and is empty
-    or odd is treated as absent.
+    Grey levels are rescaled (C.11.1) and mapped by the first lookup table or window of the file (C.11.2). Without
+    either, grey of more than 8 bits is stretched between percentiles. MONOCHROME1 is inverted, so that air is black.
+    Padding (C.7.5.1.1.2) is black. Palettes and YBR become RGB. An attribute that may be absent is treated as absent if
+    it is empty or of another type than the standard says.
 
     Parameters
     ----------
     data : bytes
-        The file's content.
+        The content of the file.
     max_pixels : int
-        Pixels that a frame may have; a larger one is refused before it is unpacked.
+        Most pixels that a frame may have; a larger one is refused before it is unpacked.
     percentiles : tuple of float
-        What grey without a window is stretched between, in percent.
+        Percentiles that become black and white where there is no window.
 
     Returns
     -------
@@ -46,9 +46,9 @@ def read_dicom(data: bytes, max_pixels: int, percentiles: tuple[float, float]) -
     Raises
     ------
     Unsupported
-        It shows no image, too large a one, or one that needs a package that is not installed.
+        There is no image, it is too large, or it needs a package that is not installed.
     Exception
-        Anything that pydicom raises on a damaged file.
+        Whatever pydicom raises on a damaged file.
     """
     file = open_dicom(data)
     frame = read_middle_frame(file, max_pixels)
@@ -100,7 +100,7 @@ def _is_usable(center: float, width: float, function: str) -> bool:
 
 @dataclass(frozen=True)
 class _Grey:
-    """Grey levels in the units of the modality, such as Hounsfield's, and the least and the greatest possible one."""
+    """Grey levels in the units of the modality, such as Hounsfield units, and the lowest and highest possible one."""
 
     values: NDArray[Any]
     low: float
@@ -108,7 +108,7 @@ class _Grey:
 
 
 def _show(frame: Frame, dataset: Any, percentiles: tuple[float, float]) -> NDArray[np.uint8]:
-    """Grey as a screen would show it."""
+    """Grey levels as a screen would show them, from 0 to 255."""
     grey = _rescale(frame, dataset)
     padding = _find_padding(frame, dataset)
     shown = _apply_window(grey, frame, dataset)
@@ -126,7 +126,7 @@ def _show(frame: Frame, dataset: Any, percentiles: tuple[float, float]) -> NDArr
 
 
 def _rescale(frame: Frame, dataset: Any) -> _Grey:
-    """Apply the lookup table of the modality, or else slope and intercept, of which an odd one changes nothing."""
+    """Apply the modality's lookup table, or else slope and intercept; one of them that is no number is ignored."""
     low, high = frame.format.range
     for item in find_items(dataset, "ModalityLUTSequence"):
         if table := read_table(item, low, high):
@@ -192,7 +192,7 @@ def _to_stored(number: float, frame: Frame) -> int:
 
 
 def _find_groups(dataset: Any, frame: int, name: str) -> Iterator[Any]:
-    """Find where a frame's values can stand: the file itself, its groups for this frame, and those for all."""
+    """Find the places that may hold a frame's values: the file itself, its groups for this frame, and those for all."""
     yield dataset
     for sequence, number in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
         for group in find_items(dataset, sequence)[number : number + 1]:
@@ -200,6 +200,6 @@ def _find_groups(dataset: Any, frame: int, name: str) -> Iterator[Any]:
 
 
 def _to_8_bits(colours: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    """Scale colours of so many bits."""
+    """Scale colours of a number of bits to 8."""
     scaled = np.round(colours * (255 / (2**bits - 1))) if bits < 8 else colours >> (bits - 8)
     return scaled.astype(np.uint8)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from featurize.decoding.packages import Unsupported, load_pydicom
 
 MAX_INFLATED = 2**28
-"""Bytes that a deflated file may unpack to: no image of the allowed size needs more."""
+"""Most bytes that a deflated file may unpack to: no image of the allowed size needs more."""
 
 IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -73,7 +73,7 @@ def open_dicom(data: bytes) -> DicomFile:
     Parameters
     ----------
     data : bytes
-        The file's content.
+        The content of the file.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def open_dicom(data: bytes) -> DicomFile:
     Unsupported
         A deflated file unpacks to too many bytes, or pydicom is not installed.
     Exception
-        Anything that pydicom raises on a damaged file.
+        Whatever pydicom raises on a damaged file.
     """
     syntax = find_transfer_syntax(data[:HEADER_BYTES])
     prefix = _find_prefix(data)

@@ -1,6 +1,6 @@
-"""One decoder from a file's bytes to the pixels that the network sees.
+"""From a file's bytes to the pixels that the network sees.
 
-It serves the store and prediction alike, so that both see the same pixels.
+Stores and predictions use the same function, so that both see the same pixels.
 """
 
 import io
@@ -15,56 +15,59 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 
 from cache.support.command import muted
+from cache.support.errors import DataError
 from featurize.decoding.dicom import read_dicom
 from featurize.decoding.dicom_file import is_dicom
 from featurize.decoding.packages import Unsupported
 
 WINDOW_PERCENTILES = (0.5, 99.5)
-"""What grey of more than 8 bits is stretched between, in percent: the extremes of a radiograph are markers and air."""
+"""Percentiles of grey levels of more than 8 bits that become black and white: beyond them are markers and air."""
 
 DECODING = "4: JPEG scaled in its transform; deep grey between {} and {} percent".format(*WINDOW_PERCENTILES)
-"""What `decode` does, part of a store's provenance: raise the number whenever pixels change."""
+"""Version of `decode`, a fact of every store's provenance. Raise the number whenever pixels change."""
 
 RESIZING = "bilinear antialiased"
-"""How `decode` resizes, part of a store's provenance."""
+"""How `decode` resizes, a fact of every store's provenance."""
 
 MIN_SIDE = 2
-"""An image of one pixel in either direction shows nothing."""
+"""Least width and height, in pixels: a line of pixels shows nothing."""
 
 MAX_PIXELS = 89_478_485
-"""Limit on width × height (Pillow's own, a quarter of a GiB as RGB): above it lies damage or malice."""
+"""Greatest width × height, Pillow's own limit (a quarter of a GiB as RGB). More is damage or an attack."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP")
-"""What is looked for in a file, whatever its ending; others Pillow would hand to programs of the system."""
+"""Formats that a file may have, whatever its ending. Pillow would pass some others to external programs."""
 
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
-"""A TIFF's tag that tells what its numbers mean, and one of its values (TIFF 6.0, section 8)."""
+"""The tag of a TIFF file that says what its numbers mean, and one of its values (TIFF 6.0, section 8)."""
 
 TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""How a TIFF file begins."""
 
 MAX_REASON = 300
-"""Letters of what a decoder says of a damaged file; some quote the file."""
+"""Most characters of a decoder's message about a damaged file; some messages quote the file."""
 
-_one_is_quiet = threading.Lock()
-
-
-class Unreadable(Exception):
-    """These bytes do not give an image; the message says why."""
+_muting = threading.Lock()
 
 
-def decode(data: bytes, size: int) -> NDArray[np.uint8]:
-    """Decode an image and resize it.
+class Unreadable(DataError):
+    """The bytes are not an image that can be read; the message says why."""
 
-    A DICOM file gives its middle frame, as `featurize.decoding.dicom` says. Any other picture is turned as its EXIF
-    orientation says, 16-bit grey is windowed to 8 bits, transparent parts become black, grey becomes RGB. The whole is
-    resized to a square by antialiased bilinear interpolation. A JPEG of at least twice the size is decoded at the
-    smallest half, quarter or eighth that is not below it: libjpeg-turbo scales in the cosine transform, at half the
-    cost.
+
+def decode(data: bytes, size: int = 224) -> NDArray[np.uint8]:
+    """Decode an image and resize it to a square.
+
+    From a DICOM file the middle frame is read; see `featurize.decoding.dicom`. Any other image is rotated by its EXIF
+    orientation, grey of more than 8 bits is stretched to 8, transparent parts become black, and grey becomes RGB. The
+    whole image is resized by antialiased bilinear interpolation.
+
+    A JPEG of at least twice the size is decoded at a half, a quarter or an eighth, the smallest that is not below the
+    size: libjpeg-turbo scales within the cosine transform, which halves the cost.
 
     Parameters
     ----------
     data : bytes
-        The file's content.
+        The content of the file.
     size : int
         Side of the square, in pixels.
 
@@ -75,7 +78,7 @@ def decode(data: bytes, size: int) -> NDArray[np.uint8]:
     Raises
     ------
     Unreadable
-        The bytes are empty, truncated or no image, or the image is too small or too large.
+        The bytes are empty, truncated or not an image, or the image is too small or too large.
     """
     if not data:
         raise Unreadable("empty file")
@@ -106,7 +109,7 @@ def decode(data: bytes, size: int) -> NDArray[np.uint8]:
 
 
 def _turn(image: PIL.Image.Image) -> PIL.Image.Image:
-    """As its EXIF orientation says; without one Pillow would copy the picture for nothing."""
+    """Rotate by the EXIF orientation, in place: Pillow would copy an image without one for nothing."""
     PIL.ImageOps.exif_transpose(image, in_place=True)
     return image
 
@@ -118,11 +121,11 @@ def _to_square(image: PIL.Image.Image, size: int) -> NDArray[np.uint8]:
 
 @contextmanager
 def _quiet(data: bytes) -> Iterator[None]:
-    """Keep libtiff from writing what it thinks of a file to standard error; one at a time, as that is the process's."""
+    """Silence libtiff's own messages. Standard error belongs to the whole process, so one thread at a time does it."""
     if data[:4] not in TIFF_MARKS:
         yield
         return
-    with _one_is_quiet, muted():
+    with _muting, muted():
         yield
 
 
@@ -135,7 +138,7 @@ def _check_size(image: PIL.Image.Image) -> None:
 
 
 def _to_plain(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Grey of 8 bits as it is, which costs a third, and everything else as RGB."""
+    """Leave 8-bit grey as it is, which costs a third, and convert everything else to RGB."""
     if image.mode == "L" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
@@ -148,16 +151,16 @@ def _to_plain(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _window(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Stretch deep grey to 8 bits; a TIFF may say that white is zero, which Pillow minds in 8 bits alone."""
+    """Stretch grey of more than 8 bits to 8. In a TIFF zero may mean white, which Pillow handles for 8 bits only."""
     values = np.asarray(image)
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     if not finite.size:
         raise Unreadable("no grey level in it is a number")
     low, high = np.percentile(finite, WINDOW_PERCENTILES).astype(np.float32)
-    # Of 16 bits, the levels are fewer than the pixels of a radiograph: 89 megapixels in float32 would take gigabytes.
+    # 16 bits have fewer levels than a radiograph has pixels; 89 megapixels in float32 would take gigabytes.
     levels = np.arange(2**16) if values.dtype.itemsize == 2 else values
-    shown = (np.nan_to_num(levels.astype(np.float32), nan=low) - low) / (high - low if high > low else 1.0) * 255.0
-    grey = np.clip(shown, 0, 255).astype(np.uint8)
+    stretched = (np.nan_to_num(levels.astype(np.float32), nan=low) - low) / (high - low if high > low else 1.0) * 255.0
+    grey = np.clip(stretched, 0, 255).astype(np.uint8)
     if levels is not values:
         grey = grey[values]
     is_inverted = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO

@@ -17,11 +17,11 @@ do, and JPEG of 12 bits, which GDCM cannot read."""
 
 
 class Unsupported(ValueError):
-    """A DICOM file that shows no image, or one that nothing installed can read."""
+    """A DICOM file without an image, or with one that no installed package can read."""
 
 
 def is_installed() -> bool:
-    """Whether the `dicom` extra is there."""
+    """Whether pydicom, of the extra `dicom`, is installed."""
     return importlib.util.find_spec("pydicom") is not None
 
 

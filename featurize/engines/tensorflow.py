@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.network_files import FRONT
-from cache.support.command import muted_imports
+from cache.support.command import TENSORFLOW_PIP_LINE, muted_imports
 from cache.support.devices import find_fastest_precision, has_nvidia_device
 from featurize.engines.base import Engine, FrontFiles
 from featurize.engines.gpu_lock import lock_gpu
@@ -24,7 +24,7 @@ class TensorFlowEngine(Engine):
 
     name = "tensorflow"
     package = "tensorflow"
-    pip_line = "pip install tensorflow-cpu (for GPUs: pip install 'tensorflow[and-cuda]')"
+    pip_line = TENSORFLOW_PIP_LINE
     distributions = ("tensorflow", "tensorflow-cpu")
     files = (FRONT,)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.support.command import run_command
-from cache.support.messages import count, describe_shape
+from cache.support.messages import count, describe_shape, one_line
 
 MAX_PRINTED = 10
 """How many images of a kind are printed; ``--json`` has all."""
@@ -65,12 +65,12 @@ def _status(args: argparse.Namespace) -> None:
             print(f"  {kind:<10} {len(ids):>8,}")
             _print_some(ids)
     for name, value in {**described.get("provenance", {}), **described.get("record", {})}.items():
-        print(f"  {name:<14} {value}")
+        print(one_line(f"  {name:<14} {value}"))
     for each in described["unfinished"]:
         if each["fingerprint"] != described.get("fingerprint"):
             folder = f"{args.store}.parts/{each['fingerprint'][:16]}"
             print(f"  unfinished     {count(each['images'], 'image')} with other features, in {folder}")
-    print(described["next"])
+    print(one_line(described["next"]))
 
 
 def _verify(args: argparse.Namespace) -> None:
@@ -118,7 +118,7 @@ def _duplicates(args: argparse.Namespace) -> None:
 
 def _print_some(lines: list[str], limit: int = MAX_PRINTED, n_lines: int | None = None) -> None:
     for line in lines[:limit]:
-        print(f"           {line}")
+        print(one_line(f"           {line}"))
     rest = (len(lines) if n_lines is None else n_lines) - limit
     if rest > 0:
         print(f"           and {rest:,} more (--json lists {len(lines):,})")

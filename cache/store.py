@@ -20,10 +20,8 @@ from cache.provenance import NO_POOLING, SCHEMA, Provenance
 from cache.rows import DIGEST_BYTES, OK, Embeddings, Rows, row_blocks, unpack_reasons
 from cache.safe_hdf5 import UnsafeFileError, open_dataset, open_group, read_array, read_text
 from cache.support.errors import ParameterError, StoreError
+from cache.support.image_ids import MAX_ID_BYTES, find_id_fault
 from cache.support.messages import count, describe_error, describe_shape, some
-
-MAX_ID_BYTES = 512
-"""Longest id that is read. File names are shorter on every file system."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -180,8 +178,11 @@ class FeatureStore:
         if names.dtype.itemsize > MAX_ID_BYTES:
             raise UnsafeFileError(f"ids of {group.name} are longer than {MAX_ID_BYTES} bytes")
         ids = [id.decode("utf-8") for id in names[...].tolist()]
-        if len(set(ids)) != n_rows or not all(id.isprintable() for id in ids):
-            raise UnsafeFileError(f"ids of {group.name} are not unique, or not printable")
+        if len(set(ids)) != n_rows:
+            raise UnsafeFileError(f"ids of {group.name} are not unique")
+        fault = next(filter(None, map(find_id_fault, ids)), "")
+        if fault:
+            raise UnsafeFileError(f"an id of {group.name} {fault}")
         if stored.dtype != self.provenance.dtype:
             raise UnsafeFileError(
                 f"embeddings of {group.name} are {stored.dtype}, the provenance says {self.provenance.dtype}"

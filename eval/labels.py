@@ -3,43 +3,47 @@
 This reader is for training data and accepts harmless oddities. Scores use `eval.evaluator_files` instead.
 """
 
-import csv
-import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.support.errors import DataError
-from cache.support.messages import quote, some
-from eval.csv_rows import is_header
-from eval.files import read_file
+from cache.support.image_ids import strip_ending
+from cache.support.messages import count, quote, some
+from cache.support.reporting import warn
+from cache.support.split_names import SPLIT_PATTERNS, find_split
+from eval.concept_cells import split_cell
+from eval.label_rows import read_label_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DELIMITERS = ",\t|"
-_IMAGE_ENDING = re.compile(r"\.(jpe?g|png|bmp|gif|tiff?|webp|dcm)$", re.IGNORECASE)
-
-_PATTERNS = {
-    "concepts": r"(?:(?:.*_)?{split}_concepts|.*concept_detection_{split}(?:_labels)?)\.csv",
-    "manual": r"(?:.*_)?{split}_concepts_manual\.csv",
-    "ids": r"(?:.*_)?{split}_ids\.csv",
+_NAMES = {
+    "concepts": r"(?:(?:.*[_ -])?{split}[_ -]concepts|.*concept_detection_{split}(?:_labels)?)",
+    "manual": r"(?:.*[_ -])?{split}[_ -]concepts[_ -]manual",
+    "ids": r"(?:.*[_ -])?{split}[_ -]ids",
 }
-_IN_SPLIT_FOLDER = {"concepts": "concepts.csv", "manual": "concepts_manual.csv", "ids": "ids.csv"}
+_PLAIN_NAMES = {"concepts": "concepts", "manual": "concepts_manual", "ids": "ids"}
+"""Names without that of a split, in the split's folder or for every split."""
+
+_ENDINGS = (".csv", ".tsv", ".txt")
+"""Those after are read only if there are none before."""
 
 
-def read_concepts(path: str | Path) -> "pd.Series":
+def read_concepts(path: str | Path, *, spelled: bool = False) -> "pd.Series":
     """Read the concepts of each image.
 
-    Id and concepts may be separated by comma, TAB or ``|``. There may be a header in any edition's spelling, CRLF line
-    ends, a byte order mark, and quotes. The file extension of an image is removed from its id. An empty cell means no
-    concept.
+    Id and concepts may be separated by comma, TAB, ``|`` or ``;``. There may be a header in any edition's spelling or
+    another one whose columns can be recognised, CRLF line ends, a byte order mark, UTF-16 with one, and quotes. The
+    concepts of a cell may be written as a list of Python or JSON, and an image may have one row per concept. The file
+    extension of an image is removed from its id. An empty cell means no concept.
 
     Parameters
     ----------
     path : str or Path
         A label file, or a list of ids alone.
+    spelled : bool
+        Whether ids stay as they are spelled, with their file extensions.
 
     Returns
     -------
@@ -50,6 +54,11 @@ def read_concepts(path: str | Path) -> "pd.Series":
     ------
     DataError
         The file does not exist, is empty or of another kind, or gives an image two different sets of concepts.
+
+    Warns
+    -----
+    DataWarning
+        The file has one row per concept.
 
     Examples
     --------
@@ -62,17 +71,37 @@ def read_concepts(path: str | Path) -> "pd.Series":
     import pandas as pd  # takes half a second, which reading ids need not
 
     path = Path(path)
-    concepts: dict[str, tuple[str, ...]] = {}
-    for line, cells in _read_rows(path):
-        id, found = _read_row(path, line, cells)
-        if concepts.setdefault(id, found) != found:
-            raise DataError(
-                f"{path}: line {line}: image {quote(id)} has an earlier row with other concepts; keep one of them"
-            )
-    if not concepts:
+    rows: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
+    for line, id, cell in read_label_rows(path):
+        try:
+            concepts = split_cell(cell)
+        except ValueError as error:
+            raise DataError(f"{path}: line {line}: {error}") from None
+        rows.setdefault(id if spelled else image_id(id), []).append((line, concepts))
+    if not rows:
         raise DataError(f"{path}: no image in it; expected an id and its concepts per row")
-    index = pd.Index(list(concepts), name="ID", dtype=object)
-    return pd.Series(list(concepts.values()), index=index, name="CUIs", dtype=object)
+    sets = _join_rows(path, rows)
+    index = pd.Index(list(sets), name="ID", dtype=object)
+    return pd.Series(list(sets.values()), index=index, name="CUIs", dtype=object)
+
+
+def _join_rows(path: Path, rows: dict[str, list[tuple[int, tuple[str, ...]]]]) -> dict[str, tuple[str, ...]]:
+    """The concepts of each image: of one row, of several equal ones, or of one row per concept."""
+    # A single image with two rows is rather a contradiction.
+    has_row_per_concept = len(rows) > 1 and all(len(concepts) < 2 for found in rows.values() for _, concepts in found)
+    n_joined = 0
+    for id, found in rows.items():
+        odd = next((line for line, concepts in found if concepts != found[0][1]), None)
+        if odd is None:
+            continue
+        if not has_row_per_concept or any(not concepts for _, concepts in found):
+            raise DataError(
+                f"{path}: line {odd}: image {quote(id)} has an earlier row with other concepts; keep one of them"
+            )
+        n_joined += 1
+    if n_joined:
+        warn(f"{path}: {count(n_joined, 'image')} with one row per concept; their rows are joined")
+    return {id: tuple(dict.fromkeys(each for _, concepts in found for each in concepts)) for id, found in rows.items()}
 
 
 def read_ids(path: str | Path) -> list[str]:
@@ -99,7 +128,7 @@ def read_ids(path: str | Path) -> list[str]:
     ['a2', 'a1']
     """
     path = Path(path)
-    ids = dict.fromkeys(cells[0].strip() for _, cells in _read_rows(path))
+    ids = dict.fromkeys(row.id for row in read_label_rows(path, None))
     if not ids:
         raise DataError(f"{path}: no id in it; expected one id per row")
     return list(ids)
@@ -111,7 +140,7 @@ def image_id(text: str) -> str:
     >>> image_id("img_1.jpg")
     'img_1'
     """
-    return _IMAGE_ENDING.sub("", text.strip())
+    return strip_ending(text.strip())
 
 
 def find_label_file(data: str | Path, split: str, kind: str = "concepts") -> Path | None:
@@ -137,63 +166,30 @@ def find_label_file(data: str | Path, split: str, kind: str = "concepts") -> Pat
         There are several; the message lists them.
     """
     data = Path(data)
-    pattern = re.compile(_PATTERNS[kind].format(split=split), re.IGNORECASE)
-    found = sorted(path for path in data.glob("*.csv") if pattern.fullmatch(path.name))
-    plain = _IN_SPLIT_FOLDER[kind]
-    folders = [data / split, data / f"{split}_images"]
-    found += [path for path in (folder / plain for folder in folders) if path.is_file()]
-    shared = data / plain
+    for ending in _ENDINGS:
+        found = _find_files(data, split, kind, ending)
+        if len(found) > 1:
+            differ = len({path.name for path in found}) == len(found)
+            names = [path.name if differ else str(path.relative_to(data)) for path in found]
+            raise DataError(f"{data}: {some(names)} are all {kind} of {split}; keep one of them")
+        if found:
+            return found[0]
+    return None
+
+
+def _find_files(data: Path, split: str, kind: str, ending: str) -> list[Path]:
+    named = re.compile(_NAMES[kind].format(split=f"(?:{SPLIT_PATTERNS[split]})"), re.IGNORECASE)
+    folders = [path for path in _list(data) if path.is_dir() and find_split(path.name) == split]
+    tables = [path for path in _list(data) if path.suffix.lower() == ending and path.is_file()]
+    within = [path for folder in folders for path in _list(folder) if path.suffix.lower() == ending and path.is_file()]
+    found = [path for path in tables + within if named.fullmatch(path.stem)]
+    found += [path for path in within if path.stem.lower() == _PLAIN_NAMES[kind]]
     # A file without a split's name is for every split that has no file of its own. A list of ids is for test alone.
-    if not found and shared.is_file() and (kind != "ids" or split == "test"):
-        found = [shared]
-    if len(found) > 1:
-        raise DataError(f"{data}: {some([path.name for path in found])} are all {kind} of {split}; keep one of them")
-    return found[0] if found else None
+    if not found and (kind != "ids" or split == "test"):
+        found = [path for path in tables if path.stem.lower() == _PLAIN_NAMES[kind]]
+    return found
 
 
-def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Read the rows of a file in any dialect, with their lines, without header and blank lines."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; expected a label file such as train_concepts.csv")
-    data = read_file(path)
-    try:
-        data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text file in UTF-8 (byte {error.start:,}); save it as UTF-8") from None
-    lines = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
-    first = next((line for line in lines if line.strip()), "")
-    lines.seek(0)
-    reader, is_first = csv.reader(lines, delimiter=_find_delimiter(first)), True
-    try:
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if not (is_first and _is_header(cells)):
-                yield reader.line_num, cells
-            is_first = False
-    except csv.Error as error:
-        raise DataError(
-            f"{path}: line {reader.line_num}: {error}; expected a label file with an id and its concepts per row"
-        ) from None
-
-
-def _read_row(path: Path, line: int, cells: list[str]) -> tuple[str, tuple[str, ...]]:
-    if len(cells) > 2 or not cells[0].strip():
-        raise DataError(
-            f"{path}: line {line}: {quote(','.join(cells))} is not an id and its concepts; "
-            "expected a row such as 'ID,C0040405;C0817096'"
-        )
-    id = image_id(cells[0])
-    parts = cells[1].split(";") if len(cells) == 2 else []
-    # A concept that is listed twice is one concept; the order stays.
-    return id, tuple(dict.fromkeys(part.strip().upper() for part in parts if part.strip()))
-
-
-def _find_delimiter(first: str) -> str:
-    unquoted = re.sub(r'"[^"]*"', "", first)
-    return next((each for each in unquoted if each in DELIMITERS), ",")
-
-
-def _is_header(cells: list[str]) -> bool:
-    """Whether a first row is a header: the name of an id column, alone or followed by `cuis` in any case."""
-    return is_header(cells[0]) and [cell.strip().casefold() for cell in cells[1:]] in ([], ["cuis"])
+def _list(folder: Path) -> list[Path]:
+    """What is in a folder, but for hidden files, which file managers and archive tools leave behind."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []

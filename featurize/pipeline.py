@@ -17,7 +17,7 @@ import numpy as np
 
 from cache.changes import find_changes, find_missing
 from cache.digest_memo import DigestMemo
-from cache.images import DICOM_SUFFIXES, Image, Listing, find_images, identify
+from cache.images import Image, Listing, find_images, identify, is_dicom
 from cache.lock import locked
 from cache.parts import Parts
 from cache.provenance import Provenance
@@ -299,8 +299,8 @@ def _find_shape(store: FeatureStore) -> tuple[int, ...]:
 
 def _require_dicom(images: Mapping[str, list[Image]]) -> None:
     """Refuse DICOM files before anything is made, where nothing can read them."""
-    files = _select_dicom(image.path for split in images.values() for image in split)
-    if files and not is_installed():
+    files = [] if is_installed() else _select_dicom(image.path for split in images.values() for image in split)
+    if files:
         raise NotInstalledError(f"{count(len(files), 'DICOM image')} ({files[0]}), which pydicom reads: {PIP_LINE}")
 
 
@@ -318,7 +318,7 @@ def _require_codecs(pending: list[Path], data: Path) -> None:
 
 
 def _select_dicom(paths: Iterable[Path]) -> list[Path]:
-    return [path for path in paths if path.suffix.lower() in DICOM_SUFFIXES]
+    return [path for path in paths if is_dicom(path)]
 
 
 def _prepare(request: Request, path: Path) -> Network:

@@ -94,7 +94,7 @@ class _Printer(logging.Handler):
     """Print each message. Unlike the handlers of `logging` it raises errors, such as that of a closed pipe."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(record.getMessage(), flush=True)
+        print(one_line(record.getMessage()), flush=True)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """One GPU per process: a lock that the system releases when its holder ends."""
 
-import fcntl
 import os
 from pathlib import Path
+
+from cache.lock import lock_until_exit
 
 
 def lock_gpu(folder: Path, n_gpus: int) -> int:
@@ -19,12 +20,5 @@ def lock_gpu(folder: Path, n_gpus: int) -> int:
     int
         Number of the GPU; any, where all are taken.
     """
-    for number in range(n_gpus):
-        lock = os.open(folder / f".gpu{number}.lock", os.O_CREAT | os.O_RDWR)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-        else:
-            return number  # the descriptor stays open on purpose: the lock ends with it
-    return os.getpid() % n_gpus
+    free = (number for number in range(n_gpus) if lock_until_exit(folder / f".gpu{number}.lock"))
+    return next(free, os.getpid() % n_gpus)

@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.support.errors import DataError
-from eval.labels import image_id, read_concepts
+from cache.support.image_ids import IdIndex
+from cache.support.messages import quote
+from eval.label_rows import GROUP_COLUMNS, read_label_rows
+from eval.labels import image_id
 
 GROUPS, SOURCES = "groups.csv", "sources.csv"
 """A file with the rows ``ID,group``, or a larger table with these two columns. Both are optional."""
@@ -42,24 +45,48 @@ def find_groups(
         Some training images have a group, and others have none.
     """
     path = next((data / name for name in (GROUPS, SOURCES) if (data / name).is_file()), None)
-    groups = _read_groups(path) if path else {}
-    if not groups:
+    spelled = _read_groups(path) if path else {}
+    if path is None or not spelled:
         return None, None
+    groups = _join_groups(path, spelled, [*train, *valid])
     ungrouped = [id for id in train if id not in groups]
     if ungrouped:
         raise DataError(f"{path}: {len(ungrouped):,} training images have no group, such as '{ungrouped[0]}'; add them")
     return _number(groups, train), _number(groups, valid) if all(id in groups for id in valid) else None
 
 
+def _join_groups(path: Path, groups: Mapping[str, str], ids: Sequence[str]) -> dict[str, str]:
+    """The group of each image that has one; the file may spell ids in another way."""
+    try:
+        rows = IdIndex(ids).find_rows(list(groups))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    found: dict[str, str] = {}
+    for (id, group), row in zip(groups.items(), rows, strict=True):
+        if row >= 0 and found.setdefault(ids[row], group) != group:
+            raise DataError(f"{path}: {quote(id)} is image {quote(ids[row])}, which has another group, too; keep one")
+    return found
+
+
 def _read_groups(path: Path) -> dict[str, str]:
-    """The group of each image. An image with an empty cell is a group by itself. Empty without such a column."""
+    """The group of each id. An image with an empty cell is a group by itself. Empty without such a column."""
     if path.name == GROUPS:
-        return {str(id): ";".join(names) or str(id) for id, names in read_concepts(path).items()}
+        groups: dict[str, str] = {}
+        for line, id, cell in read_label_rows(path, GROUP_COLUMNS):
+            names = dict.fromkeys(part.strip().upper() for part in cell.split(";") if part.strip())
+            group = ";".join(names) or image_id(id)
+            if groups.setdefault(id, group) != group:
+                raise DataError(
+                    f"{path}: line {line}: image {quote(id)} has an earlier row with another group; keep one"
+                )
+        if not groups:
+            raise DataError(f"{path}: no image in it; expected an id and its group per row")
+        return groups
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         rows = csv.DictReader(file)
         if not {"ID", "group"} <= set(rows.fieldnames or ()):
             return {}
-        return {image_id(row["ID"]): row["group"] or row["ID"] for row in rows if row["ID"]}
+        return {row["ID"].strip(): row["group"] or row["ID"] for row in rows if row["ID"]}
 
 
 def _number(groups: Mapping[str, str], ids: Sequence[str]) -> NDArray[np.int64]:

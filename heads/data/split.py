@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
+from cache.packed_files import describe_packed
 from cache.rows import Embeddings, row_blocks
 from cache.store import FeatureStore
 from cache.support.errors import DataError, ParameterError, StoreError, UserError
 from cache.support.files import digest_file
-from cache.support.messages import some
+from cache.support.image_ids import IdIndex
+from cache.support.messages import quote, some
 from cache.support.reporting import warn
 from eval.editions import MAX_CONCEPTS
 from eval.form_check import CUI
-from eval.labels import find_label_file, read_concepts
+from eval.labels import find_label_file, image_id, read_concepts
 from heads.data.maps import Maps
 from heads.data.official_score import OfficialScore, score_concepts
 from heads.data.types import Groups
@@ -173,18 +174,20 @@ def load_split(store: FeatureStore, data: Path, name: str, pooling: str = "") ->
     """
     path = find_label_file(data, name)
     if path is None:
-        raise DataError(f"{data}: no labels for split '{name}'; expected {name}_concepts.csv in it")
-    labels = read_concepts(path)
+        raise DataError(
+            f"{data}: no labels for split '{name}'; expected {name}_concepts.csv in it{_describe_others(data)}"
+        )
     rows = store.split(name)
-    known = pd.Index(rows.ids).isin(labels.index)
+    labels = _join_labels(path, rows.ids)
+    known = np.array([id in labels.of_image for id in rows.ids])
     if not known.any():
         raise DataError(
-            f"{path}: none of its {len(labels):,} ids is an image of split '{name}'; "
-            f"it has '{labels.index[0]}', the images have '{rows.ids[0]}'"
+            f"{path}: none of its {len(labels.without_image):,} ids is an image of split '{name}'; "
+            f"it has {quote(labels.without_image[0])}, the images have {quote(rows.ids[0])}"
         )
     # A file for all splits has the images of the others, too.
-    shared = path.name == "concepts.csv" and path.parent == data
-    without_image = [] if shared else labels.index[~labels.index.isin(rows.ids)].tolist()
+    shared = path.stem.lower() == "concepts" and path.parent == data
+    without_image = [] if shared else labels.without_image
     if without_image:
         warn(f"{path}: {len(without_image):,} labels without an image are left out ({some(without_image)})")
     if not known.all():
@@ -196,7 +199,7 @@ def load_split(store: FeatureStore, data: Path, name: str, pooling: str = "") ->
     readable = rows.readable[known]
     if not store.has_maps:  # maps are checked when they are read
         _refuse_unfinite(store, name, ids, features, readable)
-    concepts = labels.loc[ids].tolist()
+    concepts = [labels.of_image[id] for id in ids]
     _warn_of_odd_concepts(path, {concept for each in concepts for concept in each})
     manual_path = find_label_file(data, name, "manual") if name == "valid" else None
     return LabelledSplit(
@@ -205,7 +208,7 @@ def load_split(store: FeatureStore, data: Path, name: str, pooling: str = "") ->
         features=features,
         readable=readable,
         concepts=concepts,
-        manual=None if manual_path is None else _read_manual(manual_path),
+        manual=None if manual_path is None else _read_manual(manual_path, rows.ids),
         files={each.name: digest_file(each).hex() for each in (path, manual_path) if each is not None},
         vocabulary=find_vocabulary([each for each, can_read in zip(concepts, readable, strict=True) if can_read]),
     )
@@ -244,12 +247,45 @@ def join_features(parts: Sequence[Any]) -> Any:
     return np.concatenate([np.asarray(part, np.float32) for part in parts])
 
 
-def _read_manual(path: Path) -> dict[str, Concepts] | None:
+@dataclass(frozen=True)
+class _Labels:
+    """The concepts of images by their ids in the store, and the ids in the label file that are those of no image."""
+
+    of_image: dict[str, Concepts]
+    without_image: list[str]
+
+
+def _join_labels(path: Path, ids: Sequence[str]) -> _Labels:
+    """Read labels, and find the image of each id, which the file may spell in another way."""
+    concepts = {str(id): found for id, found in read_concepts(path, spelled=True).items()}
     try:
-        return {str(id): concepts for id, concepts in read_concepts(path).items()}
+        rows = dict(zip(concepts, IdIndex(ids).find_rows(list(concepts)), strict=True))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    of_image: dict[str, Concepts] = {}
+    for id, row in rows.items():
+        if row >= 0 and of_image.setdefault(ids[row], concepts[id]) != concepts[id]:
+            raise DataError(
+                f"{path}: {quote(id)} is image {quote(ids[row])}, which has an earlier row with other concepts; "
+                "keep one of them"
+            )
+    return _Labels(of_image, list(dict.fromkeys(image_id(id) for id, row in rows.items() if row < 0)))
+
+
+def _read_manual(path: Path, ids: Sequence[str]) -> dict[str, Concepts] | None:
+    try:
+        return _join_labels(path, ids).of_image
     except UserError as error:
         warn(f"no secondary score: {error}")
         return None
+
+
+def _describe_others(data: Path) -> str:
+    """What a data folder without labels has instead, as the end of a message."""
+    tables = sorted(
+        path.name for path in data.glob("[!.]*") if path.suffix.lower() in (".csv", ".tsv", ".txt", ".json")
+    )
+    return (f"; it has {some(tables)}" if tables else "") + describe_packed(data, labels=True)
 
 
 def _warn_of_odd_concepts(path: Path, concepts: set[str]) -> None:

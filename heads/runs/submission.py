@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from cache.lock import locked
 from cache.support.errors import DataError, RunError
 from cache.support.files import digest_file, write_text
+from cache.support.image_ids import IdIndex, require_one_id_per_image
 from cache.support.messages import some
 from cache.support.reporting import report, warn
 from eval.editions import Edition
 from eval.evaluator_files import is_skipped
-from eval.labels import find_label_file, image_id, read_ids
+from eval.labels import find_label_file, read_ids
 from eval.submission import render_submission, write_submission
 from heads.runs.folder import SUBMISSION, SUBMISSION_RECORD, SUBMISSION_ZIP, is_up_to_date, read_metrics
 from heads.runs.predictor import Predictor
@@ -102,9 +103,12 @@ def _find_rows(
     edition: Edition,
 ) -> NDArray[np.int64]:
     """The row of each id among the stored images, -1 if it has none. Warns about what is odd."""
-    places = {id: row for row, id in enumerate(stored)}
-    names = [image_id(id) for id in ids]
-    row_of = np.array([places.get(name, -1) for name in names], dtype=np.int64)
+    try:
+        rows = IdIndex(stored).find_rows(ids)
+        require_one_id_per_image(ids, rows, stored)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from None
+    row_of = np.array(rows, dtype=np.int64)
     missing = [id for id, row in zip(ids, row_of, strict=True) if row < 0]
     if len(missing) == len(ids):
         raise DataError(f"{place}: none of its ids is an image of split '{split}', such as '{stored[0]}'; check it")
@@ -112,7 +116,7 @@ def _find_rows(
     if missing:
         header = "; is its first row a header? Write ID,CUIs" if missing == ids[:1] else ""
         warn(f"{place}: {len(missing):,} ids have no image ({some(missing)}); {fallback}{header}")
-    extra = sorted(set(places) - set(names))
+    extra = sorted(set(stored) - {stored[row] for row in rows if row >= 0})
     if extra:
         warn(f"{split}: {len(extra):,} images are not in {place} ({some(extra)}); they are left out")
     unreadable = [id for id, row in zip(ids, row_of, strict=True) if row >= 0 and not readable[row]]

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.support.files import replacing
-
-Arrays = dict[str, NDArray[Any]]
+from heads.data.types import Arrays
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -16,3 +16,6 @@ None means the row sums of the indicator matrix.
 
 Groups = NDArray[Any] | None
 """The group of each image, such as its patient, shape (n_images,). Images of one group stay in one fold."""
+
+Arrays = dict[str, NDArray[Any]]
+"""Named arrays, such as what a head has learnt."""

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cache.support.errors import ParameterError, UserError
-from heads.data.arrays import Arrays
+from heads.data.types import Arrays
 from heads.data.validation import check_indicator
 
 Trial = Mapping[str, Any]
@@ -49,8 +49,8 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
 
     Examples
     --------
-    A complete head. Adding the logit of the training frequency gives a concept that no training image or every one has
-    a score of 0 or 1.
+    A complete head. The logit of the training frequency is infinite for a concept that is in no training image, or in
+    all: its score is then 0 or 1.
 
     >>> from scipy.special import expit, logit
     >>> from sklearn.preprocessing import normalize

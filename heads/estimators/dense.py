@@ -10,9 +10,10 @@ import scipy.sparse
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from heads.data.arrays import Arrays, list_arrays, number_arrays
+from heads.data.arrays import list_arrays, number_arrays
 from heads.data.blocks import split_rows
 from heads.data.standardization import standardisation, standardise
+from heads.data.types import Arrays
 from heads.data.validation import check_number, positive_rate
 from heads.estimators.base import Head
 from heads.networks.backend import import_keras, seeded, start_as_prior

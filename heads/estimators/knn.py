@@ -10,8 +10,8 @@ from joblib import cpu_count
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
-from heads.data.arrays import Arrays
 from heads.data.blocks import split_rows
+from heads.data.types import Arrays
 from heads.data.validation import check_number, positive_rate
 from heads.estimators.base import Head
 from heads.networks.backend import import_keras

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from cache.support.devices import POLICIES
 from cache.support.errors import ParameterError
-from heads.data.arrays import Arrays, list_arrays, number_arrays
+from heads.data.arrays import list_arrays, number_arrays
 from heads.data.maps import Maps
 from heads.data.standardization import standardisation
+from heads.data.types import Arrays
 from heads.data.validation import check_number, positive_rate
 from heads.estimators.base import Trial
 from heads.estimators.dense import DenseHead

@@ -7,7 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from heads.data.arrays import Arrays, read_arrays, write_arrays
+from heads.data.arrays import read_arrays, write_arrays
+from heads.data.types import Arrays
 
 
 @dataclass(frozen=True)

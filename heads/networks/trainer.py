@@ -8,9 +8,9 @@ import numpy as np
 import scipy.sparse
 
 from cache.support.command import check_interrupted
-from heads.data.arrays import Arrays, list_arrays, number_arrays
+from heads.data.arrays import list_arrays, number_arrays
 from heads.data.maps import Batch, Maps, shuffled
-from heads.data.types import Scores
+from heads.data.types import Arrays, Scores
 from heads.networks.backend import import_keras, import_tensorflow
 from heads.networks.checkpoint import Checkpoint
 from heads.networks.early_stopping import BestEpoch, stop_early

@@ -102,7 +102,7 @@ def make_features(
     DataError
         The data folder is at fault.
     ParameterError
-        An option has an unknown value, or the weights cannot be had.
+        An option has an unknown value, or the weights cannot be found or do not fit.
     StoreError
         The store holds other features, is damaged, or another process writes it.
     NotInstalledError
@@ -191,7 +191,7 @@ class _Update:
         return store
 
     def run(self, is_retry: bool = False) -> FeatureStore:
-        """Embed what is missing and write the store; the lock is held."""
+        """Embed what is missing and write the store. The caller holds the lock."""
         store = self._open()
         request = Request.resolve(self.options, store, self.rebuild)
         if self._is_damaged(store):

@@ -1,4 +1,4 @@
-"""The network beside a store: built once, in a process that ends, and run by others from its files.
+"""The network beside a store: built once, in a process of its own, and run by others from its files.
 
 `cache.network_files` describes the folder. Adding images later needs neither the weights file nor, with OpenVINO,
 TensorFlow: they do not wait for a network to be built.
@@ -71,8 +71,12 @@ def prepare_network(request: Request, engine: Engine, store: Path) -> Network:
 
     Raises
     ------
+    ParameterError
+        The request has an unknown value, or the weights cannot be found or do not fit.
+    NotInstalledError
+        TensorFlow, which builds the network, is not installed.
     UserError
-        The request is at fault, the weights cannot be had, or the folder cannot be written.
+        The folder cannot be written.
     """
     wanted = vars(request.backbone) | {"weights": request.weights_source} | engine.wanted
     network = _find(store, wanted, engine)

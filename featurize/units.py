@@ -44,9 +44,9 @@ def divide(paths: list[Path], processes: int, batch: int, step: int) -> list[lis
     [4, 4, 32, 32, 32, 24, 20, 16, 12, 8, 4, 4, 4, 4]
     """
     units: list[list[Path]] = []
-    start, least = 0, max(1, step // 8 // batch)
+    start, smallest = 0, max(1, step // 8 // batch)
     while start < len(paths):
-        share = max(least, -(-(len(paths) - start) // (2 * processes * batch)))
+        share = max(smallest, -(-(len(paths) - start) // (2 * processes * batch)))
         size = batch if len(units) < processes else min(step, share * batch)
         units.append(paths[start : start + size])
         start += size
@@ -82,16 +82,16 @@ def embed_unit(network: Network, paths: list[Path], size: int, dtype: str, threa
         One row per path, in the same order, with the digest of the bytes that were read. An image that cannot be
         decoded has a row too, with the reason. A file that has vanished has none, because its bytes are unknown.
     """
-    begun = time.perf_counter()
+    start = time.perf_counter()
     images: list[_Image] = []
     shape, inferring = network.cut.shape, 0.0
     outputs = [np.empty((0, *shape), np.float32)]
     for batch in _in_batches(_load_all(paths, size, threads), network.engine.batch):
         pictures = [image.pixels for image in batch if image.pixels is not None]
-        had = time.perf_counter()
+        inferring -= time.perf_counter()
         if pictures:
             outputs.append(network.embed(np.stack(pictures)))
-        inferring += time.perf_counter() - had
+        inferring += time.perf_counter()
         images.extend(replace(image, pixels=None) for image in batch)
     readable = np.array([not image.reason for image in images], dtype=bool)
     embeddings = np.full((len(images), *shape), np.nan, np.float32)
@@ -102,7 +102,7 @@ def embed_unit(network: Network, paths: list[Path], size: int, dtype: str, threa
         reasons=[image.reason for image in images],
         embeddings=embeddings,
     )
-    return Unit(rows.astype(dtype), _share(time.perf_counter() - begun - inferring, images) | {"infer": inferring})
+    return Unit(rows.astype(dtype), _share(time.perf_counter() - start - inferring, images) | {"infer": inferring})
 
 
 @dataclass(frozen=True)
@@ -127,17 +127,17 @@ def _load_all(paths: list[Path], size: int, threads: int) -> Iterator[_Image]:
 
 
 def _load(path: Path, size: int) -> _Image | None:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     try:
         data = path.read_bytes()
     except OSError:
         return None
-    digest, had = hashlib.sha256(data).digest(), time.perf_counter()
+    digest, middle = hashlib.sha256(data).digest(), time.perf_counter()
     try:
         pixels, reason = decode(data, size), ""
     except Unreadable as error:
         pixels, reason = None, str(error)
-    return _Image(digest, pixels, reason, had - begun, time.perf_counter() - had)
+    return _Image(digest, pixels, reason, middle - start, time.perf_counter() - middle)
 
 
 def _in_batches(images: Iterator[_Image], batch_size: int) -> Iterator[list[_Image]]:

@@ -50,9 +50,9 @@ def embed_images(paths: list[Path], network: Network, request: Request, parts: P
     with _closing(finished):
         for unit in finished:
             check_interrupted()
-            begun = time.perf_counter()
+            start = time.perf_counter()
             parts.add(unit.rows)
-            took = unit.seconds | {"write": time.perf_counter() - begun}
+            took = unit.seconds | {"write": time.perf_counter() - start}
             spent = {stage: spent[stage] + took[stage] for stage in STAGES}
             progress.add(len(unit.rows.digests), _shares(spent))
         check_interrupted()

@@ -1,6 +1,6 @@
 """Making features with a network that costs nothing, so that a test can afford to kill it many times.
 
-Run as a program, it makes a store and can be told to die, or to meet trouble, at a given moment.
+Run as a program, it makes a store. Options make it die, or meet trouble, at a given moment.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def _die_at(call: str, number: int, when: str) -> None:
 
 
 def main() -> int:
-    """Make a store, as told."""
+    """Make a store with the options of the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
     parser.add_argument("store", type=Path)

@@ -79,7 +79,7 @@ def test_a_layer_is_named_or_numbered() -> None:
     assert named.model.output_shape == (None, 128)
 
 
-def test_a_layer_that_gives_one_vector_is_taken_as_it_is() -> None:
+def test_a_layer_that_gives_one_vector_stays_as_it_is() -> None:
     # Squeeze and excitation; whatever the pooling, of a map of one pixel it is the pixel.
     front = Backbone("efficientnetb0", "random:0", 32, "block2a_se_squeeze", "avg,max").build()
     assert front.cut.shape == (2 * 96,)
@@ -115,11 +115,14 @@ def test_a_cut_at_the_end_leaves_a_tail_that_changes_nothing() -> None:
     np.testing.assert_array_equal(run(front.tail, maps), maps)
 
 
-def test_max_pooling_takes_the_greatest_of_the_map() -> None:
-    average, greatest = (
-        Backbone(**SMALL, pooling=pooling, layer="conv_pw_3_relu").build().model for pooling in ("avg", "max")
+def test_max_pooling_is_the_maximum_of_the_map() -> None:
+    maps, average, greatest = (
+        run(Backbone(**SMALL, pooling=pooling, layer="conv_pw_3_relu").build().model, images(2))
+        for pooling in ("none", "avg", "max")
     )
-    assert (run(greatest, images(1)) >= run(average, images(1))).all()
+    np.testing.assert_allclose(greatest, maps.max(axis=(1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(average, maps.mean(axis=(1, 2)), rtol=1e-5)
+    assert (greatest > average).any()
 
 
 def test_gem_is_the_cubic_mean_of_the_map() -> None:
@@ -167,7 +170,7 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
             Backbone("mobilenet", str(tmp_path / name), 32).build()
 
 
-def test_no_weights_to_be_had_names_the_three_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_cannot_be_found_list_the_three_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_network(*args: object, **kwargs: object) -> None:
         raise Exception("URL fetch failure on https://example.org/weights.h5: None -- Name or service not known")
 
@@ -202,7 +205,7 @@ def test_an_unknown_choice_lists_the_right_ones(change: dict[str, object], messa
         ("nowhere.h5", "no such file; name a file"),
     ],
 )
-def test_weights_that_cannot_be_meant_are_refused(weights: str, message: str) -> None:
+def test_weights_of_no_known_kind_are_refused(weights: str, message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         describe_weights(weights)
 

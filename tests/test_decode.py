@@ -25,7 +25,7 @@ def gradient(width: int = 40, height: int = 30) -> PIL.Image.Image:
     return PIL.Image.fromarray(np.tile(np.linspace(0, 255, width).astype(np.uint8), (height, 1)))
 
 
-def test_grey_becomes_rgb_of_the_asked_size() -> None:
+def test_grey_becomes_rgb_of_the_requested_size() -> None:
     pixels = decode(encode(gradient()), 16)
     assert pixels.shape == (16, 16, 3)
     assert pixels.dtype == np.uint8

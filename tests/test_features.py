@@ -112,11 +112,11 @@ def test_a_changed_image_is_embedded_again_and_a_removed_one_leaves(place: Path,
     paths = sorted((place / "data" / "train").iterdir())
     paths[0].write_bytes(paths[1].read_bytes() + b"changed")
     paths[2].unlink()
-    with warned() as told:
+    with warned() as lines:
         split = make(place).split("train")
     assert embedded == [1]
     assert len(split.ids) == 27
-    assert "1 of the store's images are not in" in told[0]
+    assert "1 of the store's images are not in" in lines[0]
 
 
 def test_finding_what_is_missing_reads_no_embedding_of_the_store(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,16 +185,16 @@ def test_finished_units_of_a_stopped_run_are_not_embedded_again(place: Path, emb
     assert not parts.root.exists()
 
 
-def test_unreadable_images_keep_their_rows_and_are_told(place: Path) -> None:
+def test_unreadable_images_keep_their_rows_and_are_reported(place: Path) -> None:
     paths = sorted((place / "data" / "train").iterdir())
     paths[3].write_bytes(b"not an image")
     paths[5].write_bytes(paths[5].read_bytes()[:300])
-    with warned() as told:
+    with warned() as lines:
         split = make(place).split("train")
     assert np.flatnonzero(~split.readable).tolist() == [3, 5]
     assert split.ids == [path.stem for path in paths]
-    assert "train: 2 images cannot be read; they keep their rows" in told[0]
-    assert f"{paths[3].stem}: not an image of a known format" in told[0]
+    assert "train: 2 images cannot be read; they keep their rows" in lines[0]
+    assert f"{paths[3].stem}: not an image of a known format" in lines[0]
 
 
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])
@@ -224,21 +224,21 @@ def test_a_damaged_file_of_any_kind_stops_nothing(tmp_path: Path, monkeypatch: p
         )
         path.with_name(path.name.replace("whole", "torn")).write_bytes(left)
     cheap.install(monkeypatch.setattr)
-    with warned() as told:
+    with warned() as lines:
         store = make_features(tmp_path / "data", tmp_path / "s.h5", **cheap.GIVEN)
     split = store.split("train")
     assert len(split.ids) == 2 * len(list(folder.glob("whole_*")))
     assert [id.startswith("whole") for id in split.ids] == split.readable.tolist()
-    assert len(told) == 1
+    assert len(lines) == 1
 
 
 def test_an_image_that_never_had_bytes_does_not_make_a_store_stale(place: Path, embedded: list[int]) -> None:
     (place / "data" / "train" / "zz.jpg").symlink_to("nowhere.jpg")
-    with warned() as told:
+    with warned() as lines:
         make(place)
     make(place)
     assert embedded == []
-    assert len(told) == 1
+    assert len(lines) == 1
 
 
 @pytest.mark.parametrize(
@@ -285,19 +285,19 @@ def test_another_backend_of_joblib_gives_the_same_store(place: Path) -> None:
     assert other.content == FeatureStore(place / "s.h5").content
 
 
-def test_progress_tells_rate_time_left_and_where_the_time_goes(
+def test_progress_reports_rate_time_left_and_where_the_time_goes(
     phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("cache.support.progress.LINE_SECONDS", 0)
     cheap.install(monkeypatch.setattr)
-    with reported() as told:
+    with reported() as lines:
         make_features(phantoms, tmp_path / "s.h5", **cheap.GIVEN, workers=1)
     shares = r"read \d+%, decode \d+%, infer \d+%, write \d+%"
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("embedding")]
-    assert len(lines) == 10
-    assert re.fullmatch(rf"embedding: 4 of 40, [\d.,]+ images/s, 0:00:\d\d left; {shares}", lines[0])
-    assert re.fullmatch(rf"embedding: 40 of 40, [\d.,]+ images/s, 0:00:00 left; {shares}", lines[-1])
-    assert re.fullmatch(rf"40 images embedded in \d+ s \([\d.]+ images/s; {shares}\)", told[-2])
+    progress = [line for line in capsys.readouterr().err.splitlines() if line.startswith("embedding")]
+    assert len(progress) == 10
+    assert re.fullmatch(rf"embedding: 4 of 40, [\d.,]+ images/s, 0:00:\d\d left; {shares}", progress[0])
+    assert re.fullmatch(rf"embedding: 40 of 40, [\d.,]+ images/s, 0:00:00 left; {shares}", progress[-1])
+    assert re.fullmatch(rf"40 images embedded in \d+ s \([\d.]+ images/s; {shares}\)", lines[-2])
 
 
 def test_an_option_that_differs_is_refused_before_anything_is_built(
@@ -381,7 +381,7 @@ def test_several_poolings_stand_side_by_side_from_one_run(place: Path, embedded:
         np.testing.assert_allclose(split.pooled(pooling), expected, atol=1e-5 * np.abs(expected).max(), rtol=0)
     with pytest.raises(UserError, match="no embeddings of pooling 'max'; there are avg, gem"):
         split.pooled("max")
-    # A store that has more than is asked for has what is asked for.
+    # A store that has more poolings than requested has the requested ones.
     make_features(place / "data", place / "both.h5", pooling="avg")
     with pytest.raises(UserError, match="it has pooling avg,gem, not avg,max"):
         make_features(place / "data", place / "both.h5", pooling="avg,max")
@@ -420,7 +420,7 @@ def test_maps_that_the_disk_cannot_hold_are_refused_with_the_number(
     assert not (place / "maps.h5").exists()
 
 
-def test_float16_is_stored_as_asked(place: Path) -> None:
+def test_float16_is_stored_as_requested(place: Path) -> None:
     # Of an early layer: a random MobileNet's last features are too small for float16.
     given = {**SMALL, "layer": "conv_pw_1_relu", "dtype": "float16"}
     half = make_features(place / "data", place / "half.h5", **given)
@@ -466,13 +466,13 @@ def test_a_missing_disk_does_not_empty_a_store(place: Path, tmp_path: Path) -> N
     assert (place / "s.h5").read_bytes() == before
 
 
-def test_a_few_images_that_cannot_be_read_any_more_are_told(place: Path) -> None:
+def test_a_few_images_that_cannot_be_read_any_more_are_reported(place: Path) -> None:
     paths = sorted((place / "data" / "train").iterdir())
     paths[-1].unlink()
     paths[-1].symlink_to("nowhere.jpg")
-    with warned() as told:
+    with warned() as lines:
         make(place)
-    assert "their embeddings leave the store" in told[0]
+    assert "their embeddings leave the store" in lines[0]
 
 
 def test_damage_is_not_copied_under_a_fresh_digest(place: Path, embedded: list[int]) -> None:
@@ -539,10 +539,10 @@ def test_a_split_whose_images_are_all_replaced_is_brought_up_to_date(place: Path
     for number, path in enumerate(sorted((place / "data" / "test").iterdir())):
         path.write_bytes(path.read_bytes() + b"other")
         path.rename(path.with_name(f"other_{number}.jpg"))
-    with warned() as told:
+    with warned() as lines:
         make(place)
     assert embedded == [6]
-    assert "6 of the store's images are not in" in told[0]
+    assert "6 of the store's images are not in" in lines[0]
 
 
 def test_public_names_are_those_that_a_notebook_imports() -> None:

@@ -18,7 +18,7 @@ def lock_gpu(folder: Path, n_gpus: int) -> int:
     Returns
     -------
     int
-        Number of the GPU; any, where all are taken.
+        Number of the GPU. If all are taken, processes share them.
     """
     free = (number for number in range(n_gpus) if lock_until_exit(folder / f".gpu{number}.lock"))
     return next(free, os.getpid() % n_gpus)

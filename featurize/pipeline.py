@@ -24,6 +24,7 @@ from cache.provenance import Provenance
 from cache.store import FeatureStore
 from cache.support.errors import NotInstalledError, StoreError, UserError
 from cache.support.files import require_room
+from cache.support.image_ids import PICTURE_ENDINGS
 from cache.support.messages import count, some
 from cache.support.reporting import report, warn
 from cache.support.versions import installed_versions
@@ -299,14 +300,16 @@ def _find_shape(store: FeatureStore) -> tuple[int, ...]:
 
 def _require_dicom(images: Mapping[str, list[Image]]) -> None:
     """Refuse DICOM files before anything is made, where nothing can read them."""
-    files = [] if is_installed() else _select_dicom(image.path for split in images.values() for image in split)
+    paths = [] if is_installed() else [image.path for split in images.values() for image in split]
+    files = [path for path in paths if is_dicom(path)]
     if files:
         raise NotInstalledError(f"{count(len(files), 'DICOM image')} ({files[0]}), which pydicom reads: {PIP_LINE}")
 
 
 def _require_codecs(pending: list[Path], data: Path) -> None:
     """Refuse DICOM files before anything is built, where a package that unpacks their pixels is missing."""
-    syntaxes = {path: read_transfer_syntax(path) for path in _select_dicom(pending)}
+    files = [path for path in pending if path.suffix.lower() not in PICTURE_ENDINGS] if is_installed() else []
+    syntaxes = {path: read_transfer_syntax(path) for path in files}
     remedies = {syntax: find_remedy(syntax) for syntax in set(syntaxes.values())}
     lacking = {path: syntax for path, syntax in syntaxes.items() if remedies[syntax]}
     if lacking:
@@ -315,10 +318,6 @@ def _require_codecs(pending: list[Path], data: Path) -> None:
             f"{count(len(lacking), 'DICOM image')} that no installed package unpacks, such as {path} "
             f"({name_syntax(syntax)}): {remedies[syntax]}; or move the files out of {data}"
         )
-
-
-def _select_dicom(paths: Iterable[Path]) -> list[Path]:
-    return [path for path in paths if is_dicom(path)]
 
 
 def _prepare(request: Request, path: Path) -> Network:

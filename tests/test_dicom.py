@@ -1,6 +1,7 @@
 """DICOM: what a screen would show of the middle frame, or a reason."""
 
 import contextlib
+import hashlib
 import io
 import zlib
 from collections.abc import Callable
@@ -11,8 +12,12 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from conftest import PROVENANCE, RECORD
 
+from cache.images import Listing
+from cache.rows import UNREADABLE, Rows
 from cache.support.errors import NotInstalledError
+from cache.writer import write_store
 from featurize import pipeline as features
 from featurize.decoding import dicom, dicom_file
 from featurize.decoding.image import Unreadable, decode
@@ -737,6 +742,34 @@ def test_a_missing_package_is_reported_before_anything_is_built(
         make_features(lossless, lossless.parent / "s.h5")
     assert not (lossless.parent / "s.h5").exists()
     assert not (lossless.parent / "s.h5.parts").exists()
+
+
+def test_files_without_ending_or_preamble_are_looked_at_too(lossless: Path) -> None:
+    path = lossless / "train" / "a"
+    path.write_bytes((lossless / "train" / "a.dcm").read_bytes()[132:])
+    with pytest.raises(NotInstalledError, match="1 DICOM image that no installed package unpacks"):
+        features._require_codecs([path], lossless)
+
+
+def test_files_whose_rows_are_in_the_store_are_not_refused(lossless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Built(Exception):
+        pass
+
+    def prepare(*args: object) -> None:
+        raise Built
+
+    monkeypatch.setattr(features, "_prepare", prepare)
+    digests = np.frombuffer(hashlib.sha256((lossless / "train" / "a.dcm").read_bytes()).digest(), np.uint8)
+    rows = Rows(digests[None], np.array([UNREADABLE], np.uint8), ["compressed"], np.full((1, 4), np.nan, np.float32))
+    listings = {"train": Listing(["a"], [digests.tobytes()], [""])}
+    write_store(lossless.parent / "s.h5", PROVENANCE, RECORD, listings, [rows], (4,))
+    with pytest.raises(Built):
+        make_features(lossless, lossless.parent / "s.h5")
+    with pytest.raises(NotInstalledError):
+        make_features(lossless, lossless.parent / "s.h5", rebuild=True)
+    (lossless / "train" / "b.dcm").write_bytes((lossless / "train" / "a.dcm").read_bytes() + bytes(2))
+    with pytest.raises(NotInstalledError, match=r"1 DICOM image .* such as \S+b\.dcm"):
+        make_features(lossless, lossless.parent / "s.h5")
 
 
 def test_only_what_a_package_would_unpack_is_refused(lossless: Path) -> None:

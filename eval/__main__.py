@@ -114,7 +114,7 @@ def _warn(scored: "ScoredFile", submission: Path, train: Path | None) -> list[st
     if faults:
         rest = f" (and {len(faults) - 1:,} more, see `check`)" if len(faults) > 1 else ""
         warnings.append(f"the form check of {scored.edition.year} would refuse it: {faults[0]}{rest}")
-    warnings = [f"{submission}: {line}" for line in warnings]
+    warnings = [*scored.oddities, *(f"{submission}: {line}" for line in warnings)]
     for line in warnings:
         warn(line)
     return warnings

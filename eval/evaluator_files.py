@@ -6,15 +6,17 @@ without concepts scores 1 only if the submission has the second cell and leaves 
 ``ID`` in its first cell is taken for a header, wherever it is.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cache.support.errors import DataError
 from cache.support.messages import count, quote
+from eval.concept_cells import describe_dialect, has_cui
 from eval.csv_rows import Fault, concept_set, describe_cells, is_header, read_rows, row_faults
 from eval.editions import Edition
 from eval.files import read_file
+from eval.label_rows import looks_like_header, names_ids
 
 ConceptSets = Mapping[str, frozenset[str]]
 """Upper-case concepts of each image id, in the file's order."""
@@ -30,10 +32,16 @@ class ConceptFile:
         The images that it counts.
     skipped : ConceptSets
         Images that it takes for headers, because their id contains ``ID``.
+    oddities : list of str
+        Rows that it reads by a rule that few expect, one line each.
+    dialects : list of str
+        Cells that it takes for one concept, and that cannot be meant so, one line each.
     """
 
     sets: ConceptSets
     skipped: ConceptSets
+    oddities: list[str] = field(default_factory=list)
+    dialects: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:
         return f"ConceptFile({count(len(self.sets), 'image')}, {len(self.skipped):,} skipped)"
@@ -60,6 +68,9 @@ def read_truth(path: Path, edition: Edition) -> ConceptFile:
     delimiter = "\t" if tabbed else edition.delimiter
     truth: dict[str, frozenset[str]] = {}
     skipped: dict[str, frozenset[str]] = {}
+    headers: list[str] = []
+    replaced: list[str] = []
+    shortened: list[str] = []
     for line, cells in read_rows(data, edition, str(path), delimiter):
         if cells and is_skipped(cells[0], edition):
             if len(cells) > 1 and not is_header(cells[0]):
@@ -72,7 +83,15 @@ def read_truth(path: Path, edition: Edition) -> ConceptFile:
                 f"{path}: line {line}: {describe_cells(cells)}, expected an id and its concepts "
                 f"({delimiter!r} between them); correct the truth file, or give its edition"
             )
-        truth[cells[0]] = concept_set(cells[1])
+        id, concepts = cells[0], concept_set(cells[1])
+        if not truth and not skipped and looks_like_header(cells):
+            headers.append(f"line {line}: {quote(','.join(cells))} looks like a header, but the evaluator counts it as "
+                           "an image; write ID,CUIs")  # fmt: skip
+        if truth.get(id, concepts) != concepts:
+            replaced.append(id)
+        if any(map(has_cui, cells[2:])):
+            shortened.append(id)
+        truth[id] = concepts
     if not truth and skipped:
         raise DataError(
             f"{path}: every id contains the letters ID, such as {quote(next(iter(skipped)))}, so the evaluator "
@@ -80,7 +99,16 @@ def read_truth(path: Path, edition: Edition) -> ConceptFile:
         )
     if not truth:
         raise DataError(f"{path}: no image in it; expected one row per image")
-    return ConceptFile(truth, skipped)
+    oddities = [
+        *headers,
+        *_describe_rows(replaced, "that replaces an earlier one of its image", "the evaluator counts the last one"),
+        *_describe_rows(shortened, "with concepts after the second cell", "the evaluator ignores them"),
+    ]
+    dialects = list(_find_dialects(truth))
+    names = {name for each in truth.values() for name in each if name}
+    if names and not dialects and not any(map(has_cui, names)):
+        dialects.append(f"no concept is 'C' and digits, such as {quote(min(names))}; expected CUIs in the second cell")
+    return ConceptFile(truth, skipped, oddities, dialects)
 
 
 def read_submission(data: bytes, edition: Edition, ids: Mapping[str, object], name: str) -> ConceptFile:
@@ -113,7 +141,30 @@ def read_submission(data: bytes, edition: Edition, ids: Mapping[str, object], na
         found[cells[0]] = concept_set(cells[1]) if len(cells) > 1 else frozenset()
     if len(found) < len(ids):
         missing = [id for id in ids if id not in found]
+        if names_ids(missing[0]):
+            raise DataError(
+                f"the truth's header is {quote(missing[0])}, which the evaluator counts as an image without a row in "
+                f"{name}; write ID,CUIs in the truth"
+            )
         raise DataError(
             f"{name}: {len(missing):,} of {len(ids):,} images have no row, such as {quote(missing[0])}; add them"
         )
-    return ConceptFile(found, skipped)
+    return ConceptFile(found, skipped, dialects=list(_find_dialects(found)))
+
+
+def _find_dialects(sets: ConceptSets) -> Iterator[str]:
+    """Find cells in which the evaluator takes several concepts for one."""
+    kinds = {concept: kind for concept in frozenset().union(*sets.values()) if (kind := describe_dialect(concept))}
+    for kind in dict.fromkeys(kinds.values()) if kinds else ():
+        ids = [id for id, concepts in sets.items() if any(kinds.get(each) == kind for each in concepts)]
+        first = next(each for each in sets[ids[0]] if kinds.get(each) == kind)
+        yield (
+            f"{count(len(ids), 'row')} with {kind}, such as {quote(first)}: the evaluator takes it for one concept; "
+            "expected a list such as C0040405;C0817096"
+        )
+
+
+def _describe_rows(ids: list[str], what: str, rule: str) -> Iterator[str]:
+    if ids:
+        found = f"{count(len(ids), 'row')} {what}, such as that of {quote(ids[0])}"
+        yield f"{found}: {rule}; write all concepts into the second cell of one row"

@@ -96,15 +96,21 @@ def read_label_rows(path: Path, names: Sequence[str] | None = CONCEPT_COLUMNS) -
 def looks_like_header(cells: Sequence[str]) -> bool:
     """Whether the first row of a table of ids and concepts is a header, whatever its columns are called.
 
-    >>> looks_like_header(["image_id", "cui"]), looks_like_header(["a1", "C0040405"]), looks_like_header(["a1"])
-    (True, False, False)
+    >>> looks_like_header(["image_id", "cui"]), looks_like_header(["a1", "C0040405"])
+    (True, False)
     """
     plain = [_plain(cell) for cell in cells]
-    if any(has_cui(cell) for cell in cells):
-        return False
-    if len(plain) < 2:
-        return any(_ID_COLUMN_ALONE.fullmatch(name) for name in plain)
-    return bool(_find_named(plain, CONCEPT_COLUMNS) or re.fullmatch(_ID_COLUMNS[0], plain[0]))
+    is_named = bool(_find_named(plain, CONCEPT_COLUMNS) or re.fullmatch(_ID_COLUMNS[0], plain[0]))
+    return is_named and not any(has_cui(cell) for cell in cells)
+
+
+def names_ids(column: str) -> bool:
+    """Whether a text is a name for a column of ids.
+
+    >>> names_ids("image_id"), names_ids("File Name"), names_ids("a1")
+    (True, True, False)
+    """
+    return bool(_find_named([_plain(column)], _ID_COLUMNS)) or is_header(column)
 
 
 def _decode(data: bytes, path: Path) -> io.TextIOWrapper:
@@ -148,12 +154,12 @@ def _find_columns(header: list[str], names: Sequence[str] | None, place: str) ->
     if len(plain) == 1:
         is_name = _ID_COLUMN_ALONE.fullmatch(plain[0]) or is_header(header[0])
         return _Columns(0, 1, 2) if is_name else None
-    ids, values = _find_ids(header, plain), _find_named(plain, names or ())
+    ids, values = _find_ids(header, plain), _find_named(plain, names or CONCEPT_COLUMNS)
     if not ids and not values:
         return None
     what = "groups" if names is GROUP_COLUMNS else "concepts"
     if names is None:
-        value = None
+        value = values[0] if values else None
     elif values:
         value = _only(values, header, place, what)
     elif names is GROUP_COLUMNS and len(plain) == 2:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cache.support.errors import DataError
 from cache.support.messages import count
+from cache.support.reporting import warn
 from eval.csv_rows import Fault
 from eval.editions import LATEST, Edition, find_edition
 from eval.evaluator_files import ConceptFile, read_submission, read_truth
@@ -31,6 +32,8 @@ class ScoredFile:
         F1 per image that the secondary score counts. None if that needs a manual truth and none was given.
     form_faults : list of Fault
         Why the form check would refuse the submission, in an edition that has one.
+    oddities : list of str
+        What the evaluator reads in another way than it was probably meant, one line each, with the file.
     """
 
     edition: Edition
@@ -39,6 +42,7 @@ class ScoredFile:
     primary_f1: ImageF1
     secondary_f1: ImageF1 | None
     form_faults: list[Fault]
+    oddities: list[str]
 
     @property
     def primary(self) -> float:
@@ -88,6 +92,11 @@ def score_files(
     ParameterError
         There was no such edition.
 
+    Warns
+    -----
+    DataWarning
+        The evaluator takes for one concept what cannot be meant so, such as a list in brackets.
+
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
@@ -105,12 +114,16 @@ def score_files(
     data = read_submission_bytes(submission)
     expected = read_truth(truth, edition)
     # An edition without a secondary score does not read the manual truth.
-    manual_sets = read_truth(manual, edition).sets if manual and edition.allowed is not None else {}
+    manual_file = read_truth(manual, edition) if manual and edition.allowed is not None else ConceptFile({}, {})
     predicted = read_submission(data, edition, expected.sets, str(submission))
+    files = {truth: expected, submission: predicted} | ({manual: manual_file} if manual else {})
+    dialects = [f"{path}: {line}" for path, file in files.items() for line in file.dialects]
+    for line in dialects:
+        warn(line)
     secondary = None
     if manual or edition.allowed is None:
         try:
-            secondary = secondary_f1(manual_sets, predicted.sets, edition)
+            secondary = secondary_f1(manual_file.sets, predicted.sets, edition)
         except DataError as error:
             raise DataError(f"{manual}: {error}") from None
     form_faults = []
@@ -124,4 +137,5 @@ def score_files(
         primary_f1=primary_f1(expected.sets, predicted.sets),
         secondary_f1=secondary,
         form_faults=form_faults,
+        oddities=dialects + [f"{path}: {line}" for path, file in files.items() for line in file.oddities],
     )

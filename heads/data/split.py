@@ -1,5 +1,6 @@
 """One split of a store joined with its labels, by image id."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -175,7 +176,7 @@ def load_split(store: FeatureStore, data: Path, name: str, pooling: str = "") ->
     path = find_label_file(data, name)
     if path is None:
         raise DataError(
-            f"{data}: no labels for split '{name}'; expected {name}_concepts.csv in it{_describe_others(data)}"
+            f"{data}: no labels for split '{name}'; expected {name}_concepts.csv in it{_describe_others(data, name)}"
         )
     rows = store.split(name)
     labels = _join_labels(path, rows.ids)
@@ -280,11 +281,10 @@ def _read_manual(path: Path, ids: Sequence[str]) -> dict[str, Concepts] | None:
         return None
 
 
-def _describe_others(data: Path) -> str:
-    """What a data folder without labels has instead, as the end of a message."""
-    tables = sorted(
-        path.name for path in data.glob("[!.]*") if path.suffix.lower() in (".csv", ".tsv", ".txt", ".json")
-    )
+def _describe_others(data: Path, split: str) -> str:
+    """What a data folder without labels has instead, as the end of a message; first what is called like labels."""
+    names = [path.name for path in data.glob("[!.]*") if path.suffix.lower() in (".csv", ".tsv", ".txt", ".json")]
+    tables = sorted(names, key=lambda name: (not re.search(f"concept|label|cui|{split}", name, re.IGNORECASE), name))
     return (f"; it has {some(tables)}" if tables else "") + describe_packed(data, labels=True)
 
 

@@ -8,7 +8,6 @@ import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 
 from cache.support.command import muted_imports
 from cache.support.devices import find_fastest_precision
-from cache.support.errors import NotInstalledError
 
 MIN_RATE = 1e-4
 """Smallest training frequency at which an output starts; 1 less this is the largest."""
@@ -31,7 +29,8 @@ def import_keras() -> Any:
     NotInstalledError
         It is not installed.
     """
-    keras = _import("keras")
+    with muted_imports():
+        import keras
     # TensorFlow warns about functions that are traced again: once per fit.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return keras
@@ -46,18 +45,9 @@ def import_tensorflow() -> Any:
     NotInstalledError
         It is not installed.
     """
-    return _import("tensorflow")
-
-
-def _import(name: str) -> Any:
-    try:
-        with muted_imports():
-            return import_module(name)
-    except ModuleNotFoundError as error:
-        raise NotInstalledError(
-            f"Keras with TensorFlow is not installed (no module '{error.name}'): pip install tensorflow-cpu, or for an "
-            "NVIDIA GPU pip install 'tensorflow[and-cuda]'"
-        ) from error
+    with muted_imports():
+        import tensorflow as tf
+    return tf
 
 
 @contextmanager

@@ -6,11 +6,13 @@ without concepts scores 1 only if the submission has the second cell and leaves 
 ``ID`` in its first cell is taken for a header, wherever it is.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cache.support.errors import DataError
+from cache.support.image_ids import IdIndex
 from cache.support.messages import count, quote
 from eval.concept_cells import describe_dialect, has_cui
 from eval.csv_rows import Fault, concept_set, describe_cells, is_header, read_rows, row_faults
@@ -137,7 +139,8 @@ def read_submission(data: bytes, edition: Edition, ids: Mapping[str, object], na
             continue
         fault = next(row_faults(cells, edition, ids, found, "the truth"), None)
         if fault:
-            raise DataError(f"{name}: {Fault(line, fault)}")
+            hint = _find_other_spelling(cells[0], ids) if fault.endswith("write ids as in the truth") else ""
+            raise DataError(f"{name}: {Fault(line, fault)}{hint}")
         found[cells[0]] = concept_set(cells[1]) if len(cells) > 1 else frozenset()
     if len(found) < len(ids):
         missing = [id for id in ids if id not in found]
@@ -150,6 +153,16 @@ def read_submission(data: bytes, edition: Edition, ids: Mapping[str, object], na
             f"{name}: {len(missing):,} of {len(ids):,} images have no row, such as {quote(missing[0])}; add them"
         )
     return ConceptFile(found, skipped, dialects=list(_find_dialects(found)))
+
+
+def _find_other_spelling(id: str, ids: Mapping[str, object]) -> str:
+    """How the truth spells an id that it does not have, as the end of a message; empty if it does not."""
+    index = IdIndex([re.split(r"[;|\t]", each.removeprefix("\ufeff"))[0] for each in ids])
+    try:
+        row = index.find_row(id)
+    except DataError:
+        return ""
+    return f", which has {quote(list(ids)[row])}" if row >= 0 else ""
 
 
 def _find_dialects(sets: ConceptSets) -> Iterator[str]:

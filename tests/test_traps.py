@@ -167,3 +167,12 @@ def test_the_commands_print_what_is_odd_and_put_it_into_json(
     lines = printed.err.splitlines()
     assert [line.removeprefix("eval: warning: ") for line in lines] == json.loads(printed.out)["warnings"]
     assert ["a list in brackets" in lines[0], "replaces an earlier one" in lines[1]] == [True, True]
+
+
+@pytest.mark.parametrize("spelled", ["a1.jpg", "a1;C1", "a1|C1", "train/a1.png", "a1\u202f", "\ufeffa1"])
+def test_an_id_that_the_truth_spells_in_another_way_is_named(tmp_path: Path, spelled: str) -> None:
+    truth = f"{spelled},C2\na2,C3\na3,\n"
+    with pytest.raises(
+        DataError, match=r"line 2: image 'a1' is not in the truth; write ids as in the truth, which has "
+    ):
+        traps(tmp_path, TRUTH, truth)

@@ -14,7 +14,8 @@ from heads.data.types import Arrays
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write named arrays to an HDF5 file, whole or not at all."""
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    # Nobody else knows the temporary file, and not every file system has locks.
+    with replacing(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
 

@@ -314,3 +314,10 @@ def test_images_whose_paths_are_equal_too_are_refused(tmp_path: Path, paths: tup
         touch(tmp_path / path)
     with pytest.raises(DataError, match=r"p1/a is .* and .*: give their folders other names, or remove one of each"):
         find_images(tmp_path)
+
+
+def test_a_path_that_is_too_long_for_an_id_is_refused(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        touch(tmp_path / "train" / patient / ("x" * 250) / ("y" * 250) / "IM0000001", DICOM)
+    with pytest.raises(DataError, match="its name is longer than 512 bytes, so it cannot be an id; rename it"):
+        find_images(tmp_path)

@@ -8,6 +8,7 @@ _CUI = re.compile(r"C\d+", re.IGNORECASE)
 _LONG_CUI = re.compile(r"C\d{5,}", re.IGNORECASE)
 """A CUI that can be recognised within other text. A true one has seven digits."""
 
+_PLAIN = re.compile(r"C\d+(?:;C\d+)*")
 _BETWEEN = re.compile(r"[\s,;|；，、]+")
 _QUOTES = "'\"`‘’“”"
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
@@ -36,6 +37,8 @@ def split_cell(cell: str) -> tuple[str, ...]:
     >>> split_cell("chest, lateral; CT")
     ('CHEST, LATERAL', 'CT')
     """
+    if _PLAIN.fullmatch(cell):  # most cells are; the rest takes ten times as long
+        return tuple(dict.fromkeys(cell.split(";")))
     text, is_list = _unwrap(cell)
     names = _split_cuis(text)
     if names is None and is_list:

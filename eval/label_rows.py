@@ -27,6 +27,9 @@ GROUP_COLUMNS = ("groups?",)
 
 _ID_COLUMNS = (r"id|image(?:id|uid)|img(?:id|uid)", r"(?:image|img|file)(?:name|path|file)?s?|path")
 _ID_COLUMN_ALONE = re.compile(r"id|(?:image|img)(?:id|uid|name)|filename")
+_MARK, _MARK_OR_SPACE = re.compile(r"[;|\t,]\s*C\d{7}", re.IGNORECASE), re.compile(r"[;|,\s]\s*C\d{7}", re.IGNORECASE)
+"""What stands between id and concepts where both are in one cell."""
+
 _ENCODINGS = (
     (BOM_UTF32_LE, "utf-32"), (BOM_UTF32_BE, "utf-32"), (BOM_UTF16_LE, "utf-16"), (BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
@@ -219,7 +222,7 @@ def _pick(path: Path, line: int, cells: list[str], columns: _Columns, delimiter:
             f"{path}: line {line}: {quote(delimiter.join(cells))} is not an id and its concepts; "
             "expected a row such as 'ID,C0040405;C0817096'"
         )
-    mark = re.search(r"[;|\t,]\s*C\d{7}" if value else r"[;|\t,\s]\s*C\d{7}", id, re.IGNORECASE)
+    mark = (_MARK if value else _MARK_OR_SPACE).search(id)
     if mark:
         raise DataError(
             f"{path}: line {line}: {quote(id)} has an id and concepts in one cell, with {mark[0][0]!r} between them; "

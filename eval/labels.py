@@ -89,8 +89,11 @@ def _join_rows(path: Path, rows: dict[str, list[tuple[int, tuple[str, ...]]]]) -
     """The concepts of each image: of one row, of several equal ones, or of one row per concept."""
     # A single image with two rows is rather a contradiction.
     has_row_per_concept = len(rows) > 1 and all(len(concepts) < 2 for found in rows.values() for _, concepts in found)
+    sets = {id: found[0][1] for id, found in rows.items()}
     n_joined = 0
     for id, found in rows.items():
+        if len(found) == 1:
+            continue
         odd = next((line for line, concepts in found if concepts != found[0][1]), None)
         if odd is None:
             continue
@@ -98,10 +101,11 @@ def _join_rows(path: Path, rows: dict[str, list[tuple[int, tuple[str, ...]]]]) -
             raise DataError(
                 f"{path}: line {odd}: image {quote(id)} has an earlier row with other concepts; keep one of them"
             )
+        sets[id] = tuple(dict.fromkeys(each for _, concepts in found for each in concepts))
         n_joined += 1
     if n_joined:
         warn(f"{path}: {count(n_joined, 'image')} with one row per concept; their rows are joined")
-    return {id: tuple(dict.fromkeys(each for _, concepts in found for each in concepts)) for id, found in rows.items()}
+    return sets
 
 
 def read_ids(path: str | Path) -> list[str]:

@@ -14,6 +14,7 @@ import fcntl
 import glob
 import hashlib
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -264,10 +265,13 @@ def _is_same(descriptor: int, file: Path) -> bool:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of a killed writer; nobody else can be writing now."""
+    """Remove the temporary files and folders of a killed writer; nobody else can be writing now."""
     name = glob.escape(path.name)
     of_store = (f".{name}.*.tmp", f"..{name}.seen.json.*.tmp", f"{name}.parts/*/.*.tmp")
     in_folder = f"{name}/.*.[0-9]*.????????.tmp"  # named by `replacing`; other hidden files are not ours
     for pattern in (*of_store, in_folder):
         for each in path.parent.glob(pattern):
-            each.unlink(missing_ok=True)
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each, ignore_errors=True)
+            else:
+                each.unlink(missing_ok=True)

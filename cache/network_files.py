@@ -12,11 +12,11 @@ network since it was built; ``files``, the SHA-256 of every file. `featurize` wr
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cache.provenance import Provenance
+from cache.provenance import Provenance, WeightsOrigin
 from cache.support.errors import StoreError
 from cache.support.files import digest_file, write_text
 from cache.support.messages import describe_error
@@ -69,7 +69,7 @@ class NetworkFiles:
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
             found = cls(folder, files=dict(facts["files"]), wanted=dict(facts["wanted"]), cut=dict(facts["cut"]))
-            found._provenance()
+            found._provenance(), found._source
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{folder}: a damaged network ({describe_error(error)}); {REMEDY}") from error
         return found
@@ -110,20 +110,23 @@ class NetworkFiles:
             raise StoreError(f"{self.folder}: a damaged network ({name} is not what was written); {REMEDY}")
         return path
 
-    def check_provenance(self, provenance: Provenance) -> None:
+    def check_provenance(self, provenance: Provenance, origin: WeightsOrigin) -> None:
         """Check that the network gives the features of a store.
+
+        Parameters
+        ----------
+        provenance : Provenance
+            That of the store.
+        origin : WeightsOrigin
+            Where the weights came from that made the store.
 
         Raises
         ------
         StoreError
             It gives others; the message has each fact with both values.
         """
-        found = self._provenance()
-        differences = [
-            f"{fact} {value}, not {getattr(provenance, fact)}"
-            for fact, value in found.items()
-            if value != getattr(provenance, fact)
-        ]
+        own = WeightsOrigin(origin.name if self._source == origin.source else "", self._source)
+        differences = replace(provenance, **self._provenance()).differences(provenance, (own, origin))
         if differences:
             raise StoreError(f"{self.folder}: the network of other features ({'; '.join(differences)}); {REMEDY}")
 
@@ -134,6 +137,11 @@ class NetworkFiles:
         the engine rounds by itself where its precision is not that of the layers.
         """
         return provenance.precision not in ("float32", self.wanted.get("layers", "float32"))
+
+    @property
+    def _source(self) -> str:
+        """Where the weights came from, as `cache.provenance.WeightsOrigin` has it."""
+        return str(self.wanted["weights"])
 
     def _provenance(self) -> dict[str, Any]:
         """The facts of a provenance that the files decide."""

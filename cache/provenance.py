@@ -7,12 +7,63 @@ the facts but are not among them: upgrading a library does not make a store stal
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
+from typing import NamedTuple
 
 NO_POOLING = "none"
 """The pooling of a store that holds maps, for the rest of a cut network."""
 
 SCHEMA = 1
 """Version of the store's layout; a reader refuses any other."""
+
+OF_FILE = "sha256:"
+"""What a source of weights begins with that is a file; the digest of its bytes follows."""
+
+N_DIGITS = 12
+"""Digits of a digest in messages: enough to tell two files apart."""
+
+
+class WeightsOrigin(NamedTuple):
+    """Where weights came from, as the user knows it; messages have this in place of the digest of their values.
+
+    Parameters
+    ----------
+    name : str
+        ``imagenet``, ``random:SEED`` or a path; empty if only the source is known.
+    source : str
+        ``imagenet``, ``random:SEED``, or ``sha256:`` and the digest of a file.
+    """
+
+    name: str
+    source: str
+
+    def describe(self, other: "WeightsOrigin", digest: str) -> str:
+        """Name these weights so that they differ from other ones.
+
+        Parameters
+        ----------
+        other : WeightsOrigin
+            What they are compared with.
+        digest : str
+            Digest of the values of these weights.
+
+        Examples
+        --------
+        >>> seed, file = WeightsOrigin("random:0", "random:0"), WeightsOrigin("a.h5", "sha256:0123456789abcdef")
+        >>> seed.describe(file, "00"), file.describe(seed, "00")
+        ('random:0', 'a.h5')
+        >>> file.describe(WeightsOrigin("a.h5", "sha256:9876543210abcdef"), "00")
+        'a.h5 (SHA-256 0123456789ab)'
+        """
+        mine, others = self._find_name(), other._find_name()
+        if self.source == other.source:  # the same file or seed, and other values: another version of Keras
+            return f"{mine or 'a file'} ({digest[:N_DIGITS]})"
+        if self.source.startswith(OF_FILE) and (mine == others or not mine or not others):
+            return f"{mine or 'a file'} (SHA-256 {self.source.removeprefix(OF_FILE)[:N_DIGITS]})"
+        return mine
+
+    def _find_name(self) -> str:
+        """The name, also where the source tells it; empty for a file of unknown path."""
+        return self.name or ("" if self.source.startswith(OF_FILE) else self.source)
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,8 +151,14 @@ class Provenance:
             raise ValueError(f"fact '{odd[0]}' is {facts[odd[0]]!r}")
         return cls(**facts)
 
-    def differences(self, other: "Provenance") -> list[str]:
+    def differences(self, other: "Provenance", origins: tuple[WeightsOrigin, WeightsOrigin] | None = None) -> list[str]:
         """Each fact in which two provenances differ, with both values.
+
+        Parameters
+        ----------
+        other : Provenance
+        origins : pair of WeightsOrigin, optional
+            Where the weights of the two came from. Without it, weights are the first digits of their digests.
 
         Examples
         --------
@@ -111,4 +168,9 @@ class Provenance:
         ['size 224, not 255']
         """
         mine, others = asdict(self), asdict(other)
-        return [f"{name} {mine[name]}, not {others[name]}" for name in mine if mine[name] != others[name]]
+        differing = [name for name in mine if mine[name] != others[name]]
+        mine["weights"], others["weights"] = self.weights[:N_DIGITS], other.weights[:N_DIGITS]
+        if origins:
+            here, there = origins
+            mine["weights"], others["weights"] = here.describe(there, self.weights), there.describe(here, other.weights)
+        return [f"{name} {mine[name]}, not {others[name]}" for name in differing]

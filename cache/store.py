@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.provenance import NO_POOLING, SCHEMA, Provenance
+from cache.provenance import NO_POOLING, SCHEMA, Provenance, WeightsOrigin
 from cache.rows import DIGEST_BYTES, OK, Embeddings, Rows, row_blocks, unpack_reasons
 from cache.safe_hdf5 import UnsafeFileError, open_dataset, open_group, read_array, read_text
 from cache.support.errors import ParameterError, StoreError
@@ -198,6 +198,11 @@ class FeatureStore:
     def has_maps(self) -> bool:
         """Whether the store holds maps for the rest of a cut network, instead of vectors."""
         return self.provenance.pooling == NO_POOLING
+
+    @property
+    def weights_origin(self) -> WeightsOrigin:
+        """Where the weights of the network came from."""
+        return WeightsOrigin(self.record["asked"]["weights"], self.record["weights_source"])
 
     @property
     def fingerprint(self) -> str:

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from cache.lock import locked
 from cache.parts import Parts
 from cache.provenance import Provenance
 from cache.store import FeatureStore
-from cache.support.errors import NotInstalledError, StoreError, UserError
+from cache.support.errors import NotInstalledError, ParameterError, StoreError, UserError
 from cache.support.files import require_room
 from cache.support.image_ids import PICTURE_ENDINGS
 from cache.support.messages import count, some
@@ -30,10 +31,12 @@ from cache.support.reporting import report, warn
 from cache.support.versions import installed_versions
 from cache.verify import verify_store
 from cache.writer import write_store
+from featurize.backbone import Cut
 from featurize.decoding.dicom_file import read_transfer_syntax
 from featurize.decoding.packages import PIP_LINE, find_remedy, is_installed, name_syntax
-from featurize.engines.registry import choose_engine, list_distributions
-from featurize.prepared_network import Network, has_network, prepare_network
+from featurize.engines.base import Engine
+from featurize.engines.registry import Choice, choose_engine, list_distributions
+from featurize.prepared_network import Network, has_network, preparing_network
 from featurize.request import Request, refuse_other_features, refuse_other_options
 from featurize.workers import embed_images
 
@@ -192,7 +195,10 @@ class _Update:
         return store
 
     def run(self, is_retry: bool = False) -> FeatureStore:
-        """Embed what is missing and write the store. The caller holds the lock."""
+        """Embed what is missing and write the store. The caller holds the lock.
+
+        What is refused is refused before anything is written.
+        """
         store = self._open()
         request = Request.resolve(self.options, store, self.rebuild)
         if self._is_damaged(store):
@@ -200,29 +206,49 @@ class _Update:
         matches = store is not None and request.surely_matches(store)
         known = _read_digests(store) if matches or not self.rebuild else ()
         _require_codecs(self.folder.find_pending(set(known)), self.folder.path)
-        network = None
+        leaving = self._find_leaving(store) if store and not self.rebuild else ""
         if store and matches and not self._lacks_network():
-            provenance, shape = store.provenance, _find_shape(store)
-        else:
-            network = _prepare(request, self.path)
-            provenance, shape = request.to_provenance(network.cut, network.engine), network.cut.shape
+            work = self._plan(store, store.provenance, _find_shape(store))
+            if not work.pending:
+                return self._finish(work, request, None, leaving, is_retry)
+        choice = choose_engine(request.engine, request.precision)
+        check = partial(self._check, request, choice.engine, store is not None)
+        with preparing_network(request, choice.engine, self.path, check) as network:
+            _report_network(request, network, choice)
+            work = self._plan(store, request.to_provenance(network.cut, network.engine), network.cut.shape)
+            return self._finish(work, request, network, leaving, is_retry)
+
+    def _check(self, request: Request, engine: Engine, has_store: bool, cut: Cut) -> None:
+        """Refuse a network that gives other features than the store holds, or more than the disk can.
+
+        It may run in another process, which opens the store anew.
+        """
+        store = self._open() if has_store else None
+        provenance = request.to_provenance(cut, engine)
         if store and not self.rebuild:
-            refuse_other_features(store, provenance)
-            self._refuse_loss(store)
-        if store and store.provenance != provenance:
-            store = None
-        parts, record = Parts(self.path, provenance), self._record(request)
-        pending = self.folder.find_pending({*_read_digests(store), *_to_bytes(parts.digests())})
-        if pending:
-            network = network or _prepare(request, self.path)
-            if store:
-                refuse_other_features(store, request.to_provenance(network.cut, network.engine))
-            self._check_room(pending, provenance, shape)
-            parts.start(record)
-            embed_images(pending, network, request, parts, self.workers)
-        sources = chain(store.blocks() if store else (), parts)
+            refuse_other_features(store, provenance, request.weights_origin)
+        work = self._plan(store, provenance, cut.shape)
+        if work.pending:
+            require_room(self.path, (len(work.pending) + self.folder.n_images) * work.row_bytes)
+
+    def _plan(self, store: FeatureStore | None, provenance: Provenance, shape: tuple[int, ...]) -> "_Work":
+        """What is to do for a store with this provenance; one with another is replaced."""
+        same = store if store and store.provenance == provenance else None
+        known = {*_read_digests(same), *_to_bytes(Parts(self.path, provenance).digests())}
+        return _Work(same, provenance, shape, self.folder.find_pending(known))
+
+    def _finish(
+        self, work: "_Work", request: Request, network: Network | None, leaving: str, is_retry: bool
+    ) -> FeatureStore:
+        """Embed what is missing and write the store."""
+        if leaving:
+            warn(f"{leaving}; their embeddings leave the store")
+        parts, record = Parts(self.path, work.provenance), self._record(request)
+        if network and work.pending:
+            self._embed(work, request, network, parts, record)
+        sources = chain(work.store.blocks() if work.store else (), parts)
         try:
-            write_store(self.path, provenance, record, self.folder.listings, sources, shape)
+            write_store(self.path, work.provenance, record, self.folder.listings, sources, work.shape)
         except UserError:
             if is_retry or not parts.remove_damaged():
                 raise
@@ -232,6 +258,23 @@ class _Update:
         report(f"{self.path}: {_describe(made)}")
         _warn_of_unreadable(made)
         return made
+
+    def _embed(
+        self, work: "_Work", request: Request, network: Network, parts: Parts, record: Mapping[str, Any]
+    ) -> None:
+        """Embed what is missing into parts."""
+        n_images, n_pending = self.folder.n_images, len(work.pending)
+        n_bytes = n_images * work.row_bytes
+        size = f"; the store will be {n_bytes / 1e9:.1f} GB" if n_bytes > LARGE_BYTES else ""
+        report(f"{n_pending:,} images to embed, {n_images - n_pending:,} need not be{size}")
+        is_new = not parts.folder.exists()
+        try:
+            parts.start(record)
+            embed_images(work.pending, network, request, parts, self.workers)
+        except ParameterError:  # the dtype cannot represent the embeddings, which only embedding can show
+            if is_new:
+                parts.remove()
+            raise
 
     def _lacks_network(self) -> bool:
         """Whether to build the network beside the store again: `heads export` needs it, adding images may not."""
@@ -256,23 +299,14 @@ class _Update:
             )
         return bool(findings)
 
-    def _refuse_loss(self, store: FeatureStore) -> None:
-        """Warn of images that leave the store; refuse where it looks like a mistake."""
+    def _find_leaving(self, store: FeatureStore) -> str:
+        """Describe the images that leave the store, if any; refuse where it looks like a mistake."""
         listings = self.folder.listings
         missing = find_missing(store, find_changes(store, listings), listings, self.folder.path)
         if missing.is_suspect:
             way_out = "name another STORE, or run with --rebuild (make REBUILD=1) if they are to leave it"
             raise StoreError(f"{self.path}: {missing.description}; {way_out}")
-        if missing.description:
-            warn(f"{missing.description}; their embeddings leave the store")
-
-    def _check_room(self, pending: list[Path], provenance: Provenance, shape: tuple[int, ...]) -> None:
-        """Report how much there is to do, and refuse what the disk cannot hold."""
-        row_bytes, n_images = math.prod(shape) * np.dtype(provenance.dtype).itemsize, self.folder.n_images
-        require_room(self.path, (len(pending) + n_images) * row_bytes)
-        n_bytes = n_images * row_bytes
-        size = f"; the store will be {n_bytes / 1e9:.1f} GB" if n_bytes > LARGE_BYTES else ""
-        report(f"{len(pending):,} images to embed, {n_images - len(pending):,} need not be{size}")
+        return missing.description
 
     def _record(self, request: Request) -> dict[str, Any]:
         """What is recorded in the store besides the provenance."""
@@ -281,6 +315,21 @@ class _Update:
             "made": datetime.datetime.now().isoformat("T", "seconds"),
             "versions": installed_versions(*sorted((*LIBRARIES, *list_distributions()))),
         }
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to do: the rows that a store has already, and the images to embed."""
+
+    store: FeatureStore | None
+    provenance: Provenance
+    shape: tuple[int, ...]
+    pending: list[Path]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of what is stored of one image."""
+        return math.prod(self.shape) * np.dtype(self.provenance.dtype).itemsize
 
 
 def _read_digests(store: FeatureStore | None) -> Iterator[bytes]:
@@ -320,10 +369,9 @@ def _require_codecs(pending: list[Path], data: Path) -> None:
         )
 
 
-def _prepare(request: Request, path: Path) -> Network:
-    """Choose the engine, find or build the network, and report both."""
-    backbone, choice = request.backbone, choose_engine(request.engine, request.precision)
-    network = prepare_network(request, choice.engine, path)
+def _report_network(request: Request, network: Network, choice: Choice) -> None:
+    """Report what is run, and why."""
+    backbone = request.backbone
     cut, engine = network.cut, network.engine
     shape = " x ".join(f"{side:,}" for side in cut.shape)
     report(
@@ -335,7 +383,6 @@ def _prepare(request: Request, path: Path) -> Network:
     if backbone.weights.startswith("random:"):
         report("note: this network is random, not trained, a baseline; WEIGHTS=imagenet or a file scores higher")
     report(f"engine {engine.name}, {engine.precision} ({choice.why})")
-    return network
 
 
 def _describe(store: FeatureStore) -> str:

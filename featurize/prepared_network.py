@@ -6,7 +6,9 @@ TensorFlow: they do not wait for a network to be built.
 
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ from numpy.typing import NDArray
 
 from cache.network_files import FRONT, TAIL, NetworkFiles, find_folder
 from cache.support.command import muted_imports
-from cache.support.errors import StoreError
-from cache.support.files import writing
+from cache.support.errors import ParameterError, StoreError
+from cache.support.files import name_temporary, replace_folder, writing
 from cache.support.reporting import report
 from featurize.backbone import Backbone, Cut
 from featurize.engines.base import Engine, FrontFiles
@@ -55,8 +57,22 @@ class Network:
         return self.engine.embed(images, self.files)
 
 
+Check = Callable[[Cut], None]
+"""Raises a `UserError` if a network is not to be used. It travels to another process."""
+
+
 def prepare_network(request: Request, engine: Engine, store: Path) -> Network:
-    """Find the network beside a store, or build it there.
+    """Find the network beside a store, or build it there; see `preparing_network`."""
+    with preparing_network(request, engine, store) as network:
+        return network
+
+
+@contextmanager
+def preparing_network(request: Request, engine: Engine, store: Path, check: Check | None = None) -> Iterator[Network]:
+    """Find the network beside a store, or build it there, for the block that makes the store.
+
+    If the block fails, the store stays as it is. So does its network: an earlier one is put back. Where there was none,
+    the new one stays, and the next run need not build it, unless the request itself was at fault.
 
     Parameters
     ----------
@@ -64,9 +80,11 @@ def prepare_network(request: Request, engine: Engine, store: Path) -> Network:
     engine : Engine
         From `featurize.engines.registry.choose_engine`.
     store : Path
+    check : callable, optional
+        Called with the cut before anything is written.
 
-    Returns
-    -------
+    Yields
+    ------
     Network
 
     Raises
@@ -76,19 +94,44 @@ def prepare_network(request: Request, engine: Engine, store: Path) -> Network:
     NotInstalledError
         TensorFlow, which builds the network, is not installed.
     UserError
-        The folder cannot be written.
+        The folder cannot be written; or what `check` raises.
     """
     wanted = vars(request.backbone) | {"weights": request.weights_source} | engine.wanted
     network = _find(store, wanted, engine)
-    if network is None:
-        folder = find_folder(store)
-        report(f"building the network, once: it stays in {folder}")
-        args = request.backbone, engine, folder, wanted
+    if network is not None:
+        if check:
+            check(network.cut)
+        yield network
+        return
+    folder = find_folder(store)
+    report(f"building the network, once: it stays in {folder}")
+    new = name_temporary(folder)
+    try:
+        args = request.backbone, engine, store, new, wanted, check
         # TensorFlow gives no memory back; where it is loaded already, another process would save nothing.
         is_loaded = "tensorflow" in sys.modules
         built = _build(*args) if is_loaded else call_isolated(_build, *args, task="builds the network")
-        network = _to_network(built, engine)
-    return network
+        with writing(folder):
+            earlier = replace_folder(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    with _settling(folder, earlier):
+        yield _to_network(replace(built, folder=folder), engine)
+
+
+@contextmanager
+def _settling(folder: Path, earlier: Path | None) -> Iterator[None]:
+    """Put an earlier network back if the block fails, and remove it otherwise."""
+    try:
+        yield
+    except BaseException as error:
+        if earlier or isinstance(error, ParameterError):
+            shutil.rmtree(folder, ignore_errors=True)
+        if earlier:
+            earlier.rename(folder)
+        raise
+    if earlier:
+        shutil.rmtree(earlier, ignore_errors=True)
 
 
 def has_network(store: Path) -> bool:
@@ -114,13 +157,16 @@ def _to_network(files: NetworkFiles, engine: Engine) -> Network:
     return Network(cut, engine, FrontFiles(files.folder, files.version))
 
 
-def _build(backbone: Backbone, engine: Engine, folder: Path, wanted: dict[str, Any]) -> NetworkFiles:
-    """Build the network and write its files; the facts come last, so that they are never ahead of the files."""
+def _build(
+    backbone: Backbone, engine: Engine, store: Path, folder: Path, wanted: dict[str, Any], check: Check | None
+) -> NetworkFiles:
+    """Build the network of a store, check it, and write its files into a new folder, the facts last."""
     with muted_imports():
         import tensorflow  # noqa: F401
     front = backbone.build(engine.layer_precision)
-    with writing(folder):
-        shutil.rmtree(folder, ignore_errors=True)
+    if check:
+        check(front.cut)
+    with writing(find_folder(store)):
         folder.mkdir(parents=True)
         front.model.save(folder / FRONT)  # whatever the engine: a run is exported with it
         engine.prepare(front.model, folder)

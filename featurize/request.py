@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cache.provenance import NO_POOLING, Provenance
+from cache.provenance import NO_POOLING, OF_FILE, Provenance, WeightsOrigin
 from cache.store import FeatureStore
 from cache.support.errors import ParameterError, StoreError
 from featurize.backbone import Backbone, Cut, split_poolings
@@ -100,9 +100,15 @@ class Request:
 
     def to_record(self) -> dict[str, Any]:
         """What a store records of the request, besides the provenance."""
-        is_file = self.weights_source.startswith("sha256:")
-        weights = str(Path(self.backbone.weights).absolute()) if is_file else self.backbone.weights
-        return {"asked": {"weights": weights, "layer": self.backbone.layer}, "weights_source": self.weights_source}
+        name, source = self.weights_origin
+        return {"asked": {"weights": name, "layer": self.backbone.layer}, "weights_source": source}
+
+    @property
+    def weights_origin(self) -> WeightsOrigin:
+        """Where the weights come from."""
+        is_file = self.weights_source.startswith(OF_FILE)
+        name = str(Path(self.backbone.weights).absolute()) if is_file else self.backbone.weights
+        return WeightsOrigin(name, self.weights_source)
 
     def to_provenance(self, cut: Cut, engine: Engine) -> Provenance:
         """The provenance of the features that a front gives."""
@@ -156,18 +162,26 @@ def refuse_other_options(store: FeatureStore, options: Mapping[str, Any]) -> Non
         facts["backbone"] = facts["backbone"].lower()
     if "pooling" in facts:
         facts["pooling"] = _follow_pooling(facts["pooling"], store)
-    refuse_other_features(store, replace(store.provenance, **facts))
+    refuse_other_features(store, replace(store.provenance, **facts), store.weights_origin)
 
 
-def refuse_other_features(store: FeatureStore, wanted: Provenance) -> None:
+def refuse_other_features(store: FeatureStore, wanted: Provenance, origin: WeightsOrigin) -> None:
     """Refuse to mix features.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    wanted : Provenance
+        The facts of the requested features.
+    origin : WeightsOrigin
+        Where the requested weights come from.
 
     Raises
     ------
     StoreError
         The store's facts differ from those wanted; the message has each with both values.
     """
-    differences = store.provenance.differences(wanted)
+    differences = store.provenance.differences(wanted, (store.weights_origin, origin))
     if differences:
         raise StoreError(
             f"{store.path}: holds other features than requested: it has {'; '.join(differences)}; "

@@ -79,6 +79,20 @@ def reported() -> Iterator[list[str]]:
         logger.setLevel(level)
 
 
+def snapshot(folder: Path) -> dict[str, bytes | None]:
+    """The files below a folder with their bytes, and its folders, to compare it with later.
+
+    The digests that are remembered beside a store (`cache.digest_memo`) are left out. They are those of the images as
+    they are, whatever a command makes of them, and a misspelt option must not cost the reading of a hundred thousand
+    images again.
+    """
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+        if not (path.name.startswith(".") and path.name.endswith(".seen.json"))
+    }
+
+
 @pytest.fixture
 def command() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a command of the project in a new process."""

@@ -203,9 +203,39 @@ def test_temporary_files_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     for name in (".s.h5.99.tmp", "..s.h5.seen.json.99.tmp", ".others.h5.99.tmp", "s.h5.parts/0123/.unit.h5.99.tmp"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("half")
+    (tmp_path / ".s.h5.network.99.tmp").mkdir()
+    (tmp_path / ".s.h5.network.99.tmp" / "front.keras").write_text("half")
     with locked(tmp_path / "s.h5"):
         pass
     assert [path.name for path in tmp_path.rglob("*.tmp")] == [".others.h5.99.tmp"]
+
+
+REPLACING = """
+import sys
+from pathlib import Path
+import cheap
+from cache.support.files import replace_folder
+cheap._die_at("rename", int(sys.argv[1]), sys.argv[2])
+replace_folder(Path(".s.h5.network.99.0123abcd.tmp"), Path("s.h5.network"))
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_network_that_is_replaced_is_whole_or_absent_after_a_kill(tmp_path: Path, number: int, when: str) -> None:
+    for name, text in (("s.h5.network", "old"), (".s.h5.network.99.0123abcd.tmp", "new")):
+        (tmp_path / name).mkdir()
+        for file in ("front.keras", "network.json"):
+            (tmp_path / name / file).write_text(text)
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    words = [sys.executable, "-c", REPLACING, str(number), when]
+    assert subprocess.run(words, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}).returncode == -signal.SIGKILL
+    with locked(tmp_path / "s.h5"):
+        pass
+    found = {str(each.relative_to(tmp_path)): each.read_text() for each in tmp_path.rglob("*") if each.is_file()}
+    expected = {(1, "before"): "old", (2, "after"): "new"}.get((number, when))
+    files = ("s.h5.network/front.keras", "s.h5.network/network.json") if expected else ()
+    assert found == dict.fromkeys(files, expected)
 
 
 def test_a_folder_is_locked_like_a_store_and_by_one_thread_only(tmp_path: Path) -> None:

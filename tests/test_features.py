@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ import cheap
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import ROOT, reported, warned
+from conftest import ROOT, reported, snapshot, warned
 from joblib import parallel_config
 
+from cache.network_files import NetworkFiles
 from cache.parts import Parts
 from cache.store import FeatureStore
 from cache.support.command import muted_imports
 from cache.support.errors import UserError
+from cache.support.files import digest_file
 from cache.verify import verify_store
 from featurize import pipeline as features
 from featurize.pipeline import make_features
@@ -246,15 +249,15 @@ def test_an_image_that_never_had_bytes_does_not_make_a_store_stale(place: Path, 
     [
         ({"size": 64}, "it has size 32, not 64; name another STORE"),
         ({"pooling": "max"}, "it has pooling avg, not max"),
-        ({"weights": "random:1"}, "it has weights [0-9a-f]{64}, not [0-9a-f]{64}"),
+        ({"weights": "random:1"}, "it has weights random:0, not random:1; name another STORE"),
         ({"layer": "conv_pw_3_relu"}, "it has layer conv_pw_13_relu, not conv_pw_3_relu"),
     ],
 )
 def test_other_features_are_refused_and_the_store_stays(place: Path, given: dict[str, Any], message: str) -> None:
-    before = (place / "s.h5").read_bytes()
+    before = snapshot(place)
     with pytest.raises(UserError, match=message):
         make(place, **given)
-    assert (place / "s.h5").read_bytes() == before
+    assert snapshot(place) == before
 
 
 def test_a_layer_under_another_name_is_the_same_layer(place: Path, embedded: list[int]) -> None:
@@ -303,13 +306,13 @@ def test_progress_reports_rate_time_left_and_where_the_time_goes(
 def test_an_option_that_differs_is_refused_before_anything_is_built(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "prepare_network", lambda *args: pytest.fail("built"))
+    monkeypatch.setattr(features, "preparing_network", lambda *args: pytest.fail("built"))
     with pytest.raises(UserError, match=f"it has engine {ENGINE}, not {OTHER}"):
         make_features(place / "data", place / "s.h5", engine=OTHER)
 
 
 def test_a_store_of_another_folder_is_not_emptied(place: Path, tmp_path: Path) -> None:
-    before = (place / "s.h5").read_bytes()
+    before = snapshot(place)
     for path in sorted((place / "data" / "train").iterdir())[:2]:
         (tmp_path / "other" / "train").mkdir(parents=True, exist_ok=True)
         (tmp_path / "other" / "train" / path.name).write_bytes(path.read_bytes() + b"other")
@@ -320,7 +323,7 @@ def test_a_store_of_another_folder_is_not_emptied(place: Path, tmp_path: Path) -
         match=r"split 'train' has vanished|was made from .*, and 26 of the store's images are not in .*; name another STORE",
     ):
         make_features(tmp_path / "other", place / "s.h5")
-    assert (place / "s.h5").read_bytes() == before
+    assert snapshot(place) == before
 
 
 def test_a_split_that_vanishes_is_refused_unless_it_is_meant(place: Path, embedded: list[int]) -> None:
@@ -415,9 +418,11 @@ def test_maps_that_the_disk_cannot_hold_are_refused_with_the_number(
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1_000_000}))
     given = {**SMALL, "layer": "conv_pw_1_relu", "pooling": "none"}
-    with pytest.raises(UserError, match=r"needs 0\.00262 GB while it is made, its disk has 0\.001 GB free"):
-        make_features(place / "data", place / "maps.h5", **given)
-    assert not (place / "maps.h5").exists()
+    before = snapshot(place)
+    for name in ("maps.h5", "s.h5"):
+        with pytest.raises(UserError, match=r"needs 0\.00(262|524) GB while it is made, its disk has 0\.001 GB free"):
+            make_features(place / "data", place / name, **given, rebuild=True)
+    assert snapshot(place) == before
 
 
 def test_float16_is_stored_as_requested(place: Path) -> None:
@@ -431,11 +436,61 @@ def test_float16_is_stored_as_requested(place: Path) -> None:
     np.testing.assert_array_equal(half.split("test").embeddings, whole.split("test").embeddings.astype(np.float16))
 
 
-def test_embeddings_that_do_not_fit_into_float16_are_refused(place: Path) -> None:
-    # A random MobileNet's features are about 1e-21: all would become 0.
-    shutil.copytree(place / "s.h5.network", place / "half.h5.network")
+@pytest.mark.parametrize("name", ["half.h5", "s.h5"])
+def test_embeddings_that_do_not_fit_into_float16_are_refused(place: Path, name: str) -> None:
+    # A random MobileNet's features are about 1e-21: all would become 0. Only embedding them shows it.
+    before = snapshot(place)
+    given = {"pooling": "max", "dtype": "float16", "rebuild": True}
     with pytest.raises(UserError, match="do not fit into float16; store them as float32"):
-        make_features(place / "data", place / "half.h5", **SMALL | {"dtype": "float16"})
+        make_features(place / "data", place / name, **SMALL | given)
+    assert snapshot(place) == before
+
+
+def test_a_rebuild_that_fails_leaves_the_earlier_network(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any) -> None:
+        raise UserError("a worker was ended")
+
+    before = snapshot(place / "s.h5.network")
+    monkeypatch.setattr(features, "embed_images", fail)
+    with pytest.raises(UserError, match="a worker was ended"):
+        make_features(place / "data", place / "s.h5", **SMALL | {"pooling": "max"}, rebuild=True)
+    assert snapshot(place / "s.h5.network") == before
+    with pytest.raises(UserError, match="a worker was ended"):
+        make_features(place / "data", place / "new.h5", **SMALL)
+    assert NetworkFiles.read(place / "new.h5").is_whole()  # the next run need not build it
+    assert not list(place.glob(".*.tmp"))
+
+
+def test_the_process_that_builds_a_network_refuses_it_before_it_writes(
+    place: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    before = snapshot(place)
+    done = command("featurize", place / "data", "--store", place / "s.h5", "--weights", "random:1")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert (
+        "holds other features than requested: it has weights random:0, not random:1; name another STORE" in done.stderr
+    )
+    assert snapshot(place) == before
+
+
+def test_a_weights_file_that_has_changed_is_refused_by_its_digest(place: Path) -> None:
+    import keras
+
+    from featurize.weights import load_weights
+
+    weights, digests = place / "mine.weights.h5", []
+    for seed in (3, 4):
+        load_weights(keras.applications.MobileNet, f"random:{seed}", 32).save_weights(weights)
+        digests.append(digest_file(weights).hex()[:12])
+        if seed == 3:
+            make_features(place / "data", place / "w.h5", **SMALL | {"weights": weights})
+    before = snapshot(place)
+    message = rf"it has weights {weights} \(SHA-256 {digests[0]}\), not {weights} \(SHA-256 {digests[1]}\); name"
+    with pytest.raises(UserError, match=message):
+        make_features(place / "data", place / "w.h5", weights=weights)
+    with pytest.raises(UserError, match=rf"it has weights {weights}, not random:0; name"):
+        make_features(place / "data", place / "w.h5", weights="random:0")
+    assert snapshot(place) == before
 
 
 def test_parts_of_other_features_do_not_make_a_finished_store_work(place: Path, embedded: list[int]) -> None:

@@ -7,10 +7,12 @@ import pytest
 from conftest import PROVENANCE
 
 from cache.network_files import FACTS, FRONT, TAIL, NetworkFiles, find_folder
+from cache.provenance import WeightsOrigin
 from cache.support.errors import StoreError
 
 WANTED = {"name": "densenet121", "weights": "random:0", "size": 224, "layer": "", "pooling": "avg", "engine": "openvino",
           "layers": "float32", "batch": 2}  # fmt: skip
+SEED, FILE = WeightsOrigin("random:0", "random:0"), WeightsOrigin("/w/mine.h5", "sha256:" + "ab" * 32)
 CUT = {"weights": "0" * 64, "layer": "relu", "preprocessing": "densenet", "shape": [1024], "n_weights": 3}
 
 
@@ -32,7 +34,7 @@ def test_what_was_written_is_read(store: Path) -> None:
     assert (files.folder, files.wanted, files.cut) == (find_folder(store), WANTED, CUT)
     assert set(files.files) == {FRONT, "front.xml"}
     assert files.check_file(FRONT).read_bytes() == b"a front"
-    files.check_provenance(PROVENANCE)
+    files.check_provenance(PROVENANCE, SEED)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"files": 3}', '{"files": {}, "wanted": {}, "cut": {}}'])
@@ -75,7 +77,6 @@ def test_a_name_in_the_facts_leads_nowhere_else(store: Path, tmp_path: Path) -> 
     ("fact", "value"),
     [
         ("backbone", "mobilenet"),
-        ("weights", "1" * 64),
         ("layer", "conv1"),
         ("pooling", "max"),
         ("size", 255),
@@ -87,7 +88,25 @@ def test_the_network_of_other_features_is_refused(store: Path, fact: str, value:
     with pytest.raises(
         StoreError, match=rf"the network of other features \({fact} {getattr(PROVENANCE, fact)}, not {value}\)"
     ):
-        NetworkFiles.read(store).check_provenance(other)
+        NetworkFiles.read(store).check_provenance(other, SEED)
+
+
+@pytest.mark.parametrize(
+    ("built_from", "made_from", "message"),
+    [
+        ("random:0", FILE, r"weights random:0, not /w/mine\.h5"),
+        ("imagenet", SEED, "weights imagenet, not random:0"),
+        ("random:0", SEED, r"weights random:0 \(0{12}\), not random:0 \(1{12}\)"),
+        ("sha256:" + "cd" * 32, SEED, r"weights a file \(SHA-256 (cd){6}\), not random:0"),
+        ("sha256:" + "cd" * 32, FILE, r"weights a file \(SHA-256 (cd){6}\), not /w/mine\.h5 \(SHA-256 (ab){6}\)"),
+    ],
+)
+def test_other_weights_are_called_as_the_user_knows_them(
+    store: Path, built_from: str, made_from: WeightsOrigin, message: str
+) -> None:
+    files = replace(NetworkFiles.read(store), wanted=WANTED | {"weights": built_from})
+    with pytest.raises(StoreError, match=rf"\({message}\)"):
+        files.check_provenance(replace(PROVENANCE, weights="1" * 64), made_from)
 
 
 def test_the_version_changes_with_any_file(store: Path) -> None:

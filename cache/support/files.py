@@ -1,5 +1,6 @@
 """Write files so that they are complete or absent: under a temporary name, synced, renamed."""
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -7,13 +8,27 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cache.support.errors import ParameterError, StoreError
 from cache.support.messages import describe_error
+
+
+@contextmanager
+def making(folder: Path) -> Iterator[None]:
+    """Make a folder, with those that it is in, and remove again what is empty if the block fails."""
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # something is in it
+            for each in made:
+                each.rmdir()
+        raise
 
 
 @contextmanager
@@ -38,18 +53,102 @@ def replacing(path: Path) -> Iterator[Path]:
     ParameterError
         The path is a folder.
     """
+    _refuse_folder(path)
+    with making(path.parent):
+        temporary = name_temporary(path)
+        try:
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_files(folder: Path, stale: Sequence[str] = (), first: str = "", last: str = "") -> Iterator[Path]:
+    """Yield a new folder for files that belong together, and move them into `folder` at the end of the block.
+
+    Until then nothing in `folder` changes. So an error while they are made, such as a full disk, costs nothing.
+
+    Parameters
+    ----------
+    folder : Path
+        It is made if it does not exist. It may be a link, so the new folder is within it: a rename across file systems
+        is not atomic.
+    stale : sequence of str
+        Names of files that must not stay beside the new ones. They are removed in this order before the first new one
+        comes.
+    first, last : str
+        Names of the files that are moved first and last.
+
+    Yields
+    ------
+    Path
+        Where to write. What is written there has been synced.
+
+    Raises
+    ------
+    ParameterError
+        There is a folder in the place of a file.
+    """
+    with making(folder):
+        new = name_temporary(folder / "new")
+        new.mkdir()
+        try:
+            yield new
+            paths = sorted(new.iterdir(), key=lambda path: (path.name == last, path.name != first, path.name))
+            for path in paths:
+                if path.is_file():
+                    _refuse_folder(folder / path.name)
+            for name in stale:
+                (folder / name).unlink(missing_ok=True)
+            for path in paths:
+                if path.is_dir():
+                    shutil.rmtree(folder / path.name, ignore_errors=True)
+                os.replace(path, folder / path.name)
+                sync(folder)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+
+def _refuse_folder(path: Path) -> None:
     if path.is_dir():
         raise ParameterError(f"{path}: is a folder, expected a file to write; give another path")
-    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def name_temporary(path: Path) -> Path:
+    """A new name beside a path, for a file or a folder that takes its place; `cache.lock` removes what is left over."""
     # Two threads, or two hosts that share the folder, may write the same file at once.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+
+
+def replace_folder(new: Path, path: Path) -> Path | None:
+    """Rename a folder to `path`. An earlier folder there is renamed first, because a rename replaces an empty one only.
+
+    A kill between the two renames leaves no folder, never a mixed one.
+
+    Parameters
+    ----------
+    new, path : Path
+        Both in the same folder.
+
+    Returns
+    -------
+    Path or None
+        Where the earlier folder is now, for the caller to remove or to put back; None if there was none.
+    """
+    earlier = name_temporary(path) if path.exists() else None
+    if earlier:
+        os.rename(path, earlier)
     try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        os.rename(new, path)
+    except OSError:
+        if earlier:
+            os.rename(earlier, path)
+        raise
+    sync(path.parent)
+    return earlier
 
 
 @contextmanager
@@ -185,7 +284,8 @@ def digest_file(path: Path) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the bytes of a file, or the names in a folder, written to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -52,7 +52,7 @@ class StoredNetwork:
         """
         files = NetworkFiles.read(store.path)
         path = files.check_file(name)
-        files.check_provenance(store.provenance)
+        files.check_provenance(store.provenance, store.weights_origin)
         shape = next(iter(store.splits.values())).embeddings.shape[1:]
         rounds = files.rounds_beyond_layers(store.provenance)
         return cls(path, files.files[name], store.provenance.size, shape, rounds)

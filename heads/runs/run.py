@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.provenance import Provenance
+from cache.provenance import Provenance, WeightsOrigin
 from cache.store import FeatureStore
 from cache.support.errors import StoreError
 from cache.support.files import write_text
@@ -86,7 +86,7 @@ class Run:
         return columns_to_concepts(self.decoder.predict(scores), self.vocabulary, readable, self.fallback)
 
     def save(self, folder: Path) -> None:
-        """Write head, decoder and vocabulary into a folder from `heads.runs.folder.prepare_folder`."""
+        """Write head, decoder and vocabulary into a folder from `heads.runs.folder.replacing_results`."""
         save_head(self.head, self.name, folder)
         save_decoder(folder, self.decoder, self.decoder_text, self.vocabulary, self.fallback)
 
@@ -142,12 +142,13 @@ def refuse_other_features(folder: Path, metrics: RunMetrics, store: FeatureStore
     """
     try:
         trained_on = Provenance.from_json(json.dumps(metrics["store"]["provenance"]))
+        source = str(metrics["store"]["weights"])
     except DAMAGE as error:
         raise damaged(folder, error) from error
     here = store.provenance
     if metrics["pooling"] in here.pooling.split(","):
         trained_on, here = replace(trained_on, pooling=metrics["pooling"]), replace(here, pooling=metrics["pooling"])
-    differences = trained_on.differences(here)
+    differences = trained_on.differences(here, (WeightsOrigin("", source), store.weights_origin))
     if differences:
         raise StoreError(
             f"{folder} was trained on other features than {store.path} holds: {'; '.join(differences)}; "

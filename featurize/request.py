@@ -9,7 +9,7 @@ from cache.provenance import NO_POOLING, OF_FILE, Provenance, WeightsOrigin
 from cache.store import FeatureStore
 from cache.support.errors import ParameterError, StoreError
 from featurize.backbone import Backbone, Cut, split_poolings
-from featurize.decoding.image import DECODING, RESIZING
+from featurize.decoding.image import DECODING, DECODING_BEFORE_DICOM, RESIZING
 from featurize.engines.base import Engine
 from featurize.engines.registry import AUTO
 from featurize.weights import describe_weights
@@ -47,6 +47,8 @@ class Request:
         How embeddings are stored, one of `DTYPES`.
     weights_source : str
         Identity of the weights, from `featurize.weights.describe_weights`.
+    decoding : str
+        Version of the decoder.
     """
 
     backbone: Backbone
@@ -55,6 +57,7 @@ class Request:
     dtype: str
 
     weights_source: str
+    decoding: str = DECODING
 
     @classmethod
     def resolve(cls, options: Mapping[str, Any], store: FeatureStore | None, rebuild: bool = False) -> "Request":
@@ -96,7 +99,9 @@ class Request:
             raise ParameterError(f"dtype '{dtype}': expected one of {', '.join(DTYPES)}")
         name = str(values.pop("backbone")).lower()
         values["pooling"] = _follow_pooling(values["pooling"], None if rebuild and "pooling" in options else store)
-        return cls(Backbone(name, **values), engine, precision, dtype, source)
+        is_earlier = store is not None and store.provenance.decoding == DECODING_BEFORE_DICOM
+        decoding = DECODING_BEFORE_DICOM if is_earlier else DECODING
+        return cls(Backbone(name, **values), engine, precision, dtype, source, decoding)
 
     def to_record(self) -> dict[str, Any]:
         """What a store records of the request, besides the provenance."""
@@ -118,7 +123,7 @@ class Request:
             layer=cut.layer,
             pooling=self.backbone.pooling,
             size=self.backbone.size,
-            decoding=DECODING,
+            decoding=self.decoding,
             resizing=RESIZING,
             preprocessing=cut.preprocessing,
             engine=engine.name,
@@ -139,7 +144,7 @@ class Request:
             engine=self.engine,
             precision=self.precision,
             dtype=self.dtype,
-            decoding=DECODING,
+            decoding=self.decoding,
             resizing=RESIZING,
         )
         same_weights = self.weights_source == store.record["weights_source"]

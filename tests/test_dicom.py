@@ -3,12 +3,14 @@
 import contextlib
 import hashlib
 import io
+import shutil
 import zlib
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import cheap
 import numpy as np
 import PIL.Image
 import pytest
@@ -16,11 +18,12 @@ from conftest import PROVENANCE, RECORD
 
 from cache.images import Listing
 from cache.rows import UNREADABLE, Rows
-from cache.support.errors import NotInstalledError
+from cache.store import FeatureStore
+from cache.support.errors import NotInstalledError, StoreError
 from cache.writer import write_store
 from featurize import pipeline as features
 from featurize.decoding import dicom, dicom_file
-from featurize.decoding.image import Unreadable, decode
+from featurize.decoding.image import DECODING, DECODING_BEFORE_DICOM, Unreadable, decode
 from featurize.pipeline import make_features
 
 if find_spec("pydicom") is None:
@@ -781,3 +784,27 @@ def test_only_what_a_package_would_unpack_is_refused(lossless: Path) -> None:
         features._require_codecs([path], lossless)
     (lossless / "train" / "a.jpg").write_bytes(data)  # not called DICOM: found when it is read
     features._require_codecs([lossless / "train" / "a.jpg", lossless / "train" / "gone.dcm"], lossless)
+
+
+def test_a_store_of_the_earlier_decoder_is_brought_up_to_date_until_a_dicom_file_is_new(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cheap.install(monkeypatch.setattr, cheap.CheapEngine())
+    data, path = tmp_path / "data", tmp_path / "s.h5"
+    shutil.copytree(phantoms, data)
+    with monkeypatch.context() as earlier:
+        earlier.setattr("featurize.request.DECODING", DECODING_BEFORE_DICOM)
+        before = make_features(data, path, **cheap.GIVEN)
+    assert before.provenance.decoding == DECODING_BEFORE_DICOM
+    image = sorted((data / "train").iterdir())[0]
+    (data / "train" / "new.jpg").write_bytes(image.read_bytes() + b"another image")
+    after = make_features(data, path)
+    assert after.fingerprint == before.fingerprint
+    assert "new" in after.split("train").ids
+    (data / "train" / "scan.jpg").write_bytes(make(ramp()))  # whatever its name says
+    with pytest.raises(StoreError, match=r"decoding 3: .*, not 4: "):
+        make_features(data, path)
+    assert FeatureStore(path).content == after.content
+    rebuilt = make_features(data, path, rebuild=True)
+    assert rebuilt.provenance.decoding == DECODING
+    assert len(rebuilt.split("train").ids) == len(after.split("train").ids) + 1

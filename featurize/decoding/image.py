@@ -23,8 +23,12 @@ from featurize.decoding.packages import Unsupported
 WINDOW_PERCENTILES = (0.5, 99.5)
 """Percentiles of grey levels of more than 8 bits that become black and white: beyond them are markers and air."""
 
-DECODING = "4: JPEG scaled in its transform; deep grey between {} and {} percent".format(*WINDOW_PERCENTILES)
-"""Version of `decode`, a fact of every store's provenance. Raise the number whenever pixels change."""
+DECODING, DECODING_BEFORE_DICOM = (
+    "{}: JPEG scaled in its transform; deep grey between {} and {} percent".format(version, *WINDOW_PERCENTILES)
+    for version in (4, 3)
+)
+"""Version of `decode`, a fact of every store's provenance: raise the number whenever pixels change. And the version
+before, which differs in DICOM files alone: its stores are brought up to date as long as no such file is new."""
 
 RESIZING = "bilinear antialiased"
 """How `decode` resizes, a fact of every store's provenance."""

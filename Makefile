@@ -1,25 +1,25 @@
-# The face of the project: every target calls one stage, and every stage is `python -m`.
+# Every target calls one command; every command is `python -m PACKAGE`.
 
-# Folders bear the names of targets: nothing here is a file but the stamp of the set-up.
+# Some folders have the names of targets. Only the stamp of the set-up is a file.
 .PHONY: help setup phantoms features head sweep choose submit ensemble export table test bench lint check
 .DEFAULT_GOAL := help
 
-# --- what you may set, on the command line or in the environment --------------------------------------------------
-# DATA      folder with train/, valid/, test/ and label files; without it, phantoms are drawn
-# STORE     feature store; by default named after DATA and BACKBONE
-# REBUILD   1 lets a store that holds other features be replaced, and a network that is gone from beside it be built
-# HEAD      kernel, dense, knn, logistic, ridge, tail, prior; for choose: several, all by default
-# SET       its parameters: SET="hidden=512 epochs=20"    RUN   folder of the run, runs/HEAD by default
-# DECODER   platt+expected-f1, fixed:0.3 (any value), global, ...: as README tells; for choose: several
-# TUNE      folds or valid: what a decoder is tuned on    NESTED   1 for a nested cross-validated estimate too
-# TRAIN     train, or train+valid: what the head learns from once all else is settled on train
-# GRID      for sweep: GRID="C=0.001,0.01,0.1"  BY   valid or folds: what decides
-# CONCEPTS  the concepts that are learnt, all if not given: CONCEPTS="C0041618 C0040405"
-# RECIPE    a published system, which settles all of the above: RECIPE=ssn-model2 (recipes/*.mk)
-# RUNS      for ensemble: RUNS="runs/a runs/b"  HOW   mean, weighted, stack, union, intersection or vote
-# EDITION   2022 to 2026: whose rules the submission follows
-# WEIGHTS_densenet121 (or any other backbone): its weights, where WEIGHTS is not set
-# BACKBONE WEIGHTS SIZE LAYER POOLING ENGINE PRECISION DTYPE WORKERS: as `python -m featurize --help` tells
+# --- what you may set, on the command line or in the environment; docs/options.md explains each -------------------
+# DATA      folder with train/, valid/, test/ and label files; phantoms are drawn if it is not given
+# STORE     feature store; its name is made of DATA and BACKBONE if it is not given
+# REBUILD   1 replaces a store that holds other features, and builds its network again if that is gone
+# HEAD      kernel, dense, knn, logistic, ridge, tail or prior; several for choose
+# SET       parameters of the head: SET="hidden=512 epochs=20"    RUN   folder of the run; runs/HEAD if not given
+# DECODER   platt+expected-f1, fixed:0.3, global, per-concept, top-k, ...; several for choose
+# TUNE      folds or valid: what the decoder is tuned on    NESTED   1 adds a nested cross-validation estimate
+# TRAIN     train or train+valid: what the saved head learns from, after everything else was chosen on train
+# GRID      for sweep: GRID="C=0.001,0.01,0.1"    BY   valid or folds: what decides
+# CONCEPTS  the concepts to learn: CONCEPTS="C0041618 C0040405"; all if not given
+# RECIPE    a published system, which sets all of the above: RECIPE=ssn-model2 (recipes/*.mk)
+# RUNS      for ensemble: RUNS="runs/a runs/b"    HOW   mean, weighted, stack, union, intersection or vote
+# EDITION   2022 to 2026: the year whose rules the submission follows
+# WEIGHTS_densenet121 (or another backbone): its weights, if WEIGHTS is not given
+# BACKBONE WEIGHTS SIZE LAYER POOLING ENGINE PRECISION DTYPE WORKERS: options of `python -m featurize --help`
 # PHANTOMS PHANTOM_IMAGES: folder and number of the phantoms
 # VENV PYTHON: the environment that is made, and the Python 3.11 that makes it
 RECIPES := $(sort $(basename $(notdir $(wildcard recipes/*.mk))))
@@ -56,7 +56,7 @@ EXTRA   := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 RUFF    := --line-length 120 --target-version py311
 RULES   := --select E,F,W,I,B,UP,SIM,RUF,PT,C4,PIE,RET --ignore RUF001,RUF002,RUF003 --per-file-ignores 'tests/*:E501'
 FROM     = $(or $(WEIGHTS),$(WEIGHTS_$(NET)))
-# An option that is not set is left out: the stage then follows an existing store, or its own default.
+# An option that is not set is left out: the command then follows an existing store or run, or has its default.
 option   = $(if $($(1)),--$(2) "$($(1))")
 FEATURES = $(call option,BACKBONE,backbone) $(call option,FROM,weights) $(call option,SIZE,size) \
            $(call option,LAYER,layer) $(call option,POOLING,pooling) $(call option,ENGINE,engine) \
@@ -68,16 +68,16 @@ HEADS    = "$(HEAD)" --store "$(STORE)" --data "$(DATA)" --out "$(RUN)" $(call o
            $(if $(filter-out none,$(POOLING)),--pooling "$(POOLING)") $(if $(CONCEPTS),--concepts $(CONCEPTS)) \
            $(if $(SET),--set $(foreach word,$(SET),'$(word)'))
 
-# A run knows its store: only one that the user names is passed on.
+# A run knows its store: only a STORE that the user gives is passed on.
 NAMED_STORE = $(if $(filter-out file,$(origin STORE)),--store "$(STORE)")
 
 help:  ## this text
 	@echo "usage: make TARGET [NAME=VALUE ...]"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 	@echo
-	@sed -n '/^# --- what you may set/,/^HEAD/{/^# [A-Z]/s/^# /  /p}' $(MAKEFILE_LIST)
+	@sed -n '/^# --- what you may set/,/^RECIPES/{/^# [A-Z]/s/^# /  /p}' $(MAKEFILE_LIST)
 
-setup: $(STAMP)  ## make .venv and install the pinned dependencies
+setup: $(STAMP)  ## make .venv and install the pinned dependencies into it
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; install Python 3.11 or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -86,10 +86,10 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA),dicom,dev]'
 	@touch $@
 
-phantoms: setup  ## draw the phantoms, a small data set that needs no download
+phantoms: setup  ## draw phantoms: a small data set that needs no download
 	@$(PY) -m featurize.phantoms "$(PHANTOMS)" --images $(PHANTOM_IMAGES)
 
-features: setup $(DRAWN)  ## embed every image of DATA, once, into STORE
+features: setup $(DRAWN)  ## embed every image of DATA into STORE, once
 	@$(PY) -m featurize "$(DATA)" --store "$(STORE)" $(FEATURES)
 
 ifeq ($(and $(MEMBERS),$(if $(MEMBER),,several)),)
@@ -102,14 +102,14 @@ head: setup $(DRAWN)
 	  $(if $(filter mean weighted stack,$(HOW)),$(call option,DECODER,decoder)) $(call option,TUNE,tune)
 endif
 
-sweep: features  ## train HEAD with every combination of GRID and keep the best as RUN
+sweep: features  ## train HEAD with every combination of GRID; save the best as RUN
 	@$(PY) -m heads sweep $(HEADS) --grid $(foreach word,$(GRID),'$(word)') $(call option,BY,by)
 
-choose: features  ## score every HEAD with every DECODER in one table; folds of train choose
+choose: features  ## score every HEAD with every DECODER in one table, by folds of train
 	@$(PY) -m heads choose --store "$(STORE)" --data "$(DATA)" $(call option,POOLING,pooling) \
 	  $(if $(filter-out file,$(origin HEAD)),--heads $(HEAD)) $(if $(DECODER),--decoders $(DECODER))
 
-submit: head  ## write RUN/submission.csv for test, checked by the rules of EDITION
+submit: head  ## write the submission of RUN for test, checked by the rules of EDITION
 	@$(PY) -m heads predict "$(RUN)" --store "$(STORE)" --data "$(DATA)" --edition $(EDITION)
 
 ensemble: setup  ## join RUNS by HOW into RUN, and write its submission
@@ -119,14 +119,14 @@ ensemble: setup  ## join RUNS by HOW into RUN, and write its submission
 export: setup  ## write RUN as one Keras model, image in, scores out: RUN/model.keras
 	@$(PY) -m heads export "$(RUN)" $(NAMED_STORE)
 
-table: setup $(DRAWN)  ## run every one of RECIPES on DATA and print the published scores beside ours
+table: setup $(DRAWN)  ## run RECIPES (all) on DATA; print published scores beside ours
 	@for recipe in $(RECIPES); do $(MAKE) --no-print-directory head RECIPE=$$recipe || exit; done
 	@$(PY) -m heads table recipes "runs/$(NAME)"
 
-test: setup  ## run the tests (some 7 minutes)
+test: setup  ## run the tests (about 8 minutes)
 	@$(PY) -m pytest -q
 
-bench: setup  ## measure: speed against peers, the store and the heads at full size, 25 kills (40 minutes)
+bench: setup  ## measure speed beside other libraries, full size, 25 kills (40 minutes)
 	@$(PY) benchmarks/embedding.py
 	@$(PY) benchmarks/drift.py
 	@$(PY) benchmarks/store.py

@@ -85,11 +85,11 @@ def export(place: Path, name: str = "prior", store: str = "s.h5", **options: Any
 
 @pytest.fixture(scope="module")
 def bare_output(template: Path) -> list[str]:
-    """What is printed where nothing of this project can be found: every model scores the test images, then README's."""
+    """What is printed where nothing of this project can be found: every model scores the test images, then those of docs/export.md."""
     images = sorted((template / "data" / "test").iterdir())
     np.save(template / "pixels.npy", np.stack([decode(path.read_bytes(), SIZE) for path in images]))
     PIL.Image.open(images[0]).save(template / "image.png")  # a JPEG of this size is scaled while it is decoded
-    snippet = re.search(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    snippet = re.search(r"^```python\n(.*?)^```", (ROOT / "docs" / "export.md").read_text(), re.MULTILINE | re.DOTALL)
     assert snippet
     words = [sys.executable, "-I", "-c", BARE + snippet.group(1), str(template)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=template, check=False)

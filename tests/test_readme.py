@@ -1,4 +1,4 @@
-"""The README's commands run as they stand, from a clone, on a small folder of images."""
+"""The README's commands and its Python run as they stand, from a clone, on a small folder of images."""
 
 import os
 import re
@@ -12,37 +12,49 @@ from conftest import ROOT
 # These run in continuous integration, at full size, in `.ci/run`.
 ELSEWHERE = {"make test"}
 
+MADE = {".venv", "data", "runs", "my_images"}
+"""What following the README leaves in a clone."""
+
+
+def blocks(language: str) -> list[str]:
+    """The README's blocks of code in a language."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
 
 def commands() -> list[str]:
     """The lines of the README's shell blocks."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    return [line for block in blocks for line in block.splitlines()]
+    return [line for block in blocks("sh") for line in block.splitlines()]
+
+
+def leave_out(folder: str, names: list[str]) -> set[str]:
+    """What is not copied into the clone: what is hidden, and what was made."""
+    made = MADE if Path(folder) == ROOT else set()
+    return {name for name in names if name in made or name.startswith(".") or name == "__pycache__"}
 
 
 def test_what_is_not_run_here_is_run_by_continuous_integration() -> None:
-    script = (ROOT / ".ci" / "run").read_text().splitlines()
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     assert set(script) >= ELSEWHERE
     assert "make submit" in script
 
 
-def test_every_command_of_the_readme_runs(phantoms: Path, tmp_path: Path) -> None:
+def test_everything_of_the_readme_runs(phantoms: Path, tmp_path: Path) -> None:
     environment = ROOT / ".venv"
     if not (environment / ".installed").exists():
         pytest.skip("needs the environment that `make setup` makes")
     clone = tmp_path / "clone"
-    shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(".*", "data", "runs", "*.egg-info", "__pycache__"))
+    shutil.copytree(ROOT, clone, ignore=leave_out)
     shutil.copytree(phantoms, clone / "my_images")
     path = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
     # The environment is ours: make must not install the clone into it.
     keep = f"--old-file={environment / '.installed'}"
     settings = {"PATH": path, "VENV": str(environment), "MAKEFLAGS": keep, "PHANTOM_IMAGES": "40"}
-    for line in commands():
-        if line in ELSEWHERE:
-            continue
-        done = subprocess.run(
-            line, shell=True, cwd=clone, env=os.environ | settings, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    assert (clone / "runs" / "kernel" / "submission.csv").exists()
-    assert (clone / "runs" / "ensemble" / "submission.zip").exists()
-    assert (clone / "runs" / "logistic" / "submission.zip").exists()
+    python = [["python", "-W", "error", "-c", block] for block in blocks("python")]
+    assert python
+    for words in [*(["sh", "-c", line] for line in commands() if line not in ELSEWHERE), *python]:
+        done = subprocess.run(words, cwd=clone, env=os.environ | settings, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{words[-1]}\n{done.stdout}\n{done.stderr}"
+    assert done.stdout.startswith("primary F1 ")
+    for run in ("kernel", "ensemble", "logistic"):
+        assert (clone / "runs" / run / "submission.zip").exists()

@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from cache.support.errors import StoreError, UserError
+from cache.support.files import making
 from cache.support.reporting import warn
 
 
@@ -55,9 +56,9 @@ def locked(path: Path, error: type[UserError] = StoreError, action: str = "writt
     DataWarning
         The file system of the path has no locks.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     named = _give_name(path)
     with ExitStack() as held:
+        held.enter_context(making(path.parent))
         try:
             try:
                 held.enter_context(_holding(_lock_file(named)))
@@ -268,10 +269,11 @@ def _remove_leftovers(path: Path) -> None:
     """Remove the temporary files and folders of a killed writer; nobody else can be writing now."""
     name = glob.escape(path.name)
     of_store = (f".{name}.*.tmp", f"..{name}.seen.json.*.tmp", f"{name}.parts/*/.*.tmp")
-    in_folder = f"{name}/.*.[0-9]*.????????.tmp"  # named by `replacing`; other hidden files are not ours
+    in_folder = f"{name}/.*.[0-9]*.????????.tmp"  # named by `name_temporary`; other hidden files are not ours
     for pattern in (*of_store, in_folder):
         for each in path.parent.glob(pattern):
-            if each.is_dir() and not each.is_symlink():
-                shutil.rmtree(each, ignore_errors=True)
-            else:
+            if not each.is_dir() or each.is_symlink():
                 each.unlink(missing_ok=True)
+    for pattern in (f".{name}.network.*.tmp", in_folder):
+        for each in path.parent.glob(pattern):
+            shutil.rmtree(each, ignore_errors=True)

@@ -63,9 +63,9 @@ class CheapEngine(Engine):
         return images[:, :2].reshape(len(images), -1).astype(np.float32) / 255
 
 
-def install(patch: Any, engine: CheapEngine | None = None) -> None:
+def install(patch: Any, engine: CheapEngine | None = None, weights: str = "0" * 64) -> None:
     """Put the cheap network in the place of the real one; `patch` sets an attribute."""
-    cut = Cut("0" * 64, "relu", "densenet", shape=(2 * SIZE * 3,), n_weights=0)
+    cut = Cut(weights, "relu", "densenet", shape=(2 * SIZE * 3,), n_weights=0)
     network = Network(cut, engine or CheapEngine(), FrontFiles(Path("nowhere"), "cheap"))
 
     @contextmanager

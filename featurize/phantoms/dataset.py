@@ -1,10 +1,11 @@
 """A folder of phantoms in the official layout."""
 
 import csv
+import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import PIL.Image
 from joblib import Parallel, cpu_count, delayed
 
 from cache.support.errors import DataError, ParameterError
+from cache.support.files import making
 from cache.support.reporting import report
 from featurize.phantoms.canvas import resize
 from featurize.phantoms.concepts import NAMES, make_phantom
@@ -79,15 +81,13 @@ def make_phantoms(folder: str | os.PathLike[str], n_images: int = 2000, seed: in
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     counts = split_counts(n_images)
-    first = 0
-    for split, count in counts.items():
-        _make_split(unfinished, split, range(first, first + count), seed)
-        first += count
-    with _csv_file(unfinished / "cui_mapping.csv", "CUI", "Canonical name") as write:
-        for cui, name in NAMES.items():
-            write(cui, name)
-    (unfinished / STAMP_FILE).write_text(json.dumps(stamp))
-    unfinished.rename(folder)
+    with making(folder.parent):
+        try:
+            _draw(unfinished, counts, seed)
+            (unfinished / STAMP_FILE).write_text(json.dumps(stamp))
+            unfinished.rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)  # the next call draws everything again
     report(
         f"{folder}: drew {', '.join(f'{count:,} {split}' for split, count in counts.items())} phantoms of seed {seed}"
     )
@@ -102,6 +102,16 @@ def split_counts(n_images: int) -> dict[str, int]:
     counts = {split: int(n_images * share) for split, share in SPLIT_SHARES.items()}
     counts["train"] += n_images - sum(counts.values())
     return counts
+
+
+def _draw(folder: Path, counts: Mapping[str, int], seed: int) -> None:
+    first = 0
+    for split, count in counts.items():
+        _make_split(folder, split, range(first, first + count), seed)
+        first += count
+    with _csv_file(folder / "cui_mapping.csv", "CUI", "Canonical name") as write:
+        for cui, name in NAMES.items():
+            write(cui, name)
 
 
 def _make_split(folder: Path, split: str, numbers: range, seed: int) -> None:
@@ -130,7 +140,10 @@ def _draw_file(folder: Path, split: str, number: int, seed: int) -> _Drawn:
     if random.random() < 0.3:
         picture = picture.convert("RGB")
     name = f"phantom_{split}_{number + 1:06d}"
-    picture.save(folder / split / f"{name}.jpg", quality=90)
+    # Pillow itself would not notice that a full disk has taken a part of a file.
+    jpeg = io.BytesIO()
+    picture.save(jpeg, "JPEG", quality=90)
+    (folder / split / f"{name}.jpg").write_bytes(jpeg.getvalue())
     return _Drawn(name, phantom.concepts, phantom.manual)
 
 

@@ -8,16 +8,20 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.support.files import replacing
+from cache.support.files import SteadyFile, replacing
 from heads.data.types import Arrays
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write named arrays to an HDF5 file, whole or not at all."""
-    # Nobody else knows the temporary file, and not every file system has locks.
-    with replacing(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
-        for name, array in arrays.items():
-            file.create_dataset(name, data=array)
+    # h5py does not lock a file object, which is well: not every file system has locks.
+    with replacing(path) as temporary, open(temporary, "w+b", buffering=0) as raw:
+        steady = SteadyFile(raw)
+        with h5py.File(steady, "w") as file:
+            for name, array in arrays.items():
+                file.create_dataset(name, data=array)
+                steady.check()
+        steady.check()
 
 
 def read_arrays(path: Path) -> Arrays:

@@ -42,6 +42,26 @@ def split_folds(n_images: int, groups: NDArray[Any] | None = None) -> Iterator[t
     return iter(splitter.split(np.zeros(n_images), groups=groups))
 
 
+def check_folds(n_images: int, groups: NDArray[Any] | None = None, nested: bool = False) -> None:
+    """Check that images can be divided into folds, before anything is computed.
+
+    Parameters
+    ----------
+    n_images, groups
+        As in `split_folds`.
+    nested : bool
+        Whether the rest of each fold is divided again.
+
+    Raises
+    ------
+    DataError
+        There are too few images, or groups.
+    """
+    for rest, _ in split_folds(n_images, groups):
+        if nested:
+            split_folds(len(rest), None if groups is None else groups[rest])
+
+
 def count_folds(n_images: int, groups: NDArray[Any] | None = None) -> int:
     """Number of folds: `N_FOLDS`, or the number of images or groups if that is smaller."""
     return min(N_FOLDS, n_images if groups is None else len(np.unique(groups)))

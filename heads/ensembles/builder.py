@@ -24,7 +24,7 @@ from heads.data.vocabulary import columns_to_concepts
 from heads.decoders.base import Decoder
 from heads.ensembles.blend import fit_stack, fit_weights
 from heads.ensembles.ensemble import MIXING, Ensemble, align_rows
-from heads.ensembles.held_out import HeldOut, score_unseen
+from heads.ensembles.held_out import HeldOut, find_unseen, score_unseen
 from heads.ensembles.request import ENSEMBLE, EnsembleRequest
 from heads.estimators.storage import ARRAYS, PARAMETERS
 from heads.evaluation.cross_validation import EstimateMetrics, summarise
@@ -36,10 +36,11 @@ from heads.runs.folder import (
     MEMBERS,
     METRICS,
     REQUEST,
+    check_folder,
     find_metrics,
-    prepare_folder,
     read_metrics,
     read_request,
+    replacing_results,
 )
 from heads.runs.metrics import MemberMetrics, RunMetrics
 from heads.runs.predictor import StoredRun
@@ -93,6 +94,8 @@ def make_ensemble(
     request = EnsembleRequest.resolve(method, decoder, tune, nested)
     if len(folders) < 2:
         raise ParameterError(f"{len(folders)} runs given, expected at least two to make an ensemble of")
+    if any(folder.resolve() == out.resolve() for folder in folders):
+        raise ParameterError(f"{out}: is one of the runs to join, which it would replace; name another RUN (--out)")
     members, data = _open_members(folders)
     digests = request.digest(members, data)
     earlier = find_metrics(out)
@@ -100,7 +103,10 @@ def make_ensemble(
         report(f"{out}: up to date ({describe(earlier)})")
         return earlier
     with locked(out, RunError):
-        built = EnsembleBuilder(request, members, data).build(digests)
+        check_folder(out)
+        builder = EnsembleBuilder(request, members, data)
+        builder.check()
+        built = builder.build(digests)
         built.save(out, request)
     report(f"{out}: {len(members)} runs ({describe(built.metrics)})")
     return built.metrics
@@ -139,18 +145,17 @@ class BuiltEnsemble:
     predicted: list[list[str]]
 
     def save(self, out: Path, request: EnsembleRequest) -> None:
-        """Write the folder of the ensemble, its metrics last."""
+        """Write the folder of the ensemble, in place of an earlier run."""
         ensemble = self.ensemble
         runs = [str(member.folder.absolute()) for member in ensemble.members]
-        prepare_folder(out, {"name": ENSEMBLE} | request.to_json() | {"members": runs})
-        shutil.rmtree(out / MEMBERS, ignore_errors=True)
-        for member, copied in zip(ensemble.members, self.metrics["members"], strict=True):
-            folder = out / MEMBERS / copied["name"]
-            folder.mkdir(parents=True)
-            for file in COPIED:
-                shutil.copyfile(member.folder / file, folder / file)
-        save_decoder(out, ensemble.decoder, request.decoder, ensemble.vocabulary, ensemble.fallback)
-        save_result(out, self.metrics, self.valid_ids, self.predicted)
+        with replacing_results(out, {"name": ENSEMBLE} | request.to_json() | {"members": runs}) as folder:
+            for member, copied in zip(ensemble.members, self.metrics["members"], strict=True):
+                copy = folder / MEMBERS / copied["name"]
+                copy.mkdir(parents=True)
+                for file in COPIED:
+                    shutil.copyfile(member.folder / file, copy / file)
+            save_decoder(folder, ensemble.decoder, request.decoder, ensemble.vocabulary, ensemble.fallback)
+            save_result(folder, self.metrics, self.valid_ids, self.predicted)
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,18 @@ class EnsembleBuilder:
     request: EnsembleRequest
     members: Sequence[StoredRun]
     data: Sequence[LabelledStore]
+
+    def check(self) -> None:
+        """Check that every member can score valid, before one is fitted on folds and these scores are saved.
+
+        Raises
+        ------
+        RunError
+            A member has learnt from valid, and its earlier scores are gone.
+        """
+        for member, data in zip(self.members, self.data, strict=True):
+            if self.data[0].valid and data.valid:
+                find_unseen(member, data.valid)
 
     def build(self, digests: dict[str, str]) -> BuiltEnsemble:
         """Fit weights and decoder as far as the method needs them, and score valid as a run does.
@@ -211,7 +228,7 @@ class EnsembleBuilder:
             nothing = scipy.sparse.csr_matrix((0, len(vocabulary)), dtype=np.int8)
             decoder.fit(np.empty(nothing.shape, np.float32), nothing)
             return ensemble, None
-        held_out = HeldOut.find(ensemble, self.data, self.request.tune)
+        held_out = HeldOut.find(ensemble, self.data, self.request.tune, self.request.nested)
         nested = None
         if self.request.nested:
             split = TRAIN if self.request.tune == FOLDS else VALID_SPLIT

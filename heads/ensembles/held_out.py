@@ -1,7 +1,9 @@
 """Held-out scores of the members of an ensemble: of images that each member did not learn from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 
 from cache.lock import locked
 from cache.support.errors import DataError, RunError
+from heads.data.folds import check_folds
 from heads.data.split import LabelledSplit
 from heads.data.store import LabelledStore
 from heads.data.types import Groups, Scores
@@ -43,8 +46,10 @@ class HeldOut:
     groups: Groups
 
     @classmethod
-    def find(cls, ensemble: Ensemble, data: Sequence[LabelledStore], tune: str) -> "HeldOut":
+    def find(cls, ensemble: Ensemble, data: Sequence[LabelledStore], tune: str, nested: bool = False) -> "HeldOut":
         """Find the scores of the images that every store can read; fit members on folds if they are not saved.
+
+        What is refused is refused before the first member is fitted, whose scores are saved in its folder.
 
         Parameters
         ----------
@@ -53,13 +58,17 @@ class HeldOut:
             What each member was made from.
         tune : str
             ``folds`` for out-of-fold scores of train, or ``valid``.
+        nested : bool
+            Whether these images will be divided into folds.
 
         Raises
         ------
         DataError
-            A store has no split 'valid', or no image can be read in every store.
+            A store has no split 'valid', or there are too few images that every store can read.
         RunError
-            A member has learnt from valid, and its earlier scores are gone.
+            A member has learnt from valid, and its earlier scores are gone; or another process writes a member.
+        StoreError
+            The network of a member that is to be fitted is missing.
         """
         splits = [_find_split(each, tune) for each in data]
         readable = [set(split.readable_ids) for split in splits]
@@ -67,12 +76,16 @@ class HeldOut:
         if not rows:
             raise DataError(f"no image of {tune} can be read in every store; expected some to tune on")
         ids, concepts = [splits[0].ids[row] for row in rows], [splits[0].concepts[row] for row in rows]
+        groups = _select_groups(splits[0], ids)
+        if nested:
+            check_folds(len(ids), groups)
         parts = []
-        for member, labelled, split in zip(ensemble.members, data, splits, strict=True):
-            scores = _score_folds(member, labelled) if tune == FOLDS else score_unseen(member, split)
-            parts.append(ensemble.widen(member, align_rows(ids, split.ids, split.readable, scores)))
+        with _preparing_fits(ensemble.members, data) if tune == FOLDS else nullcontext():
+            for member, labelled, split in zip(ensemble.members, data, splits, strict=True):
+                scores = _score_folds(member, labelled) if tune == FOLDS else score_unseen(member, split)
+                parts.append(ensemble.widen(member, align_rows(ids, split.ids, split.readable, scores)))
         n_true = np.array([len(each) for each in concepts], dtype=np.int64)
-        return cls(parts, indicator(concepts, ensemble.vocabulary), n_true, _select_groups(splits[0], ids))
+        return cls(parts, indicator(concepts, ensemble.vocabulary), n_true, groups)
 
     def select(self, rows: NDArray[np.int64]) -> "HeldOut":
         """Scores and labels of some of the images."""
@@ -88,8 +101,20 @@ def score_unseen(member: StoredRun, valid: LabelledSplit) -> Scores:
     RunError
         The head has learnt from valid, and its earlier scores are gone.
     """
+    scores = find_unseen(member, valid)
+    return member.run.score(valid.X) if scores is None else scores
+
+
+def find_unseen(member: StoredRun, valid: LabelledSplit) -> Scores | None:
+    """The saved scores of valid of a run that has learnt from it; None if it has not, so that its head can score it.
+
+    Raises
+    ------
+    RunError
+        It has learnt from valid, and the scores are gone.
+    """
     if member.metrics["train"]["splits"] == TRAIN:
-        return member.run.score(valid.X)
+        return None
     scores = load_scores(member.folder, (int(valid.readable.sum()), len(member.run.vocabulary)), VALID_SCORES)
     if scores is None:
         raise RunError(
@@ -98,19 +123,36 @@ def score_unseen(member: StoredRun, valid: LabelledSplit) -> Scores:
     return scores
 
 
+@contextmanager
+def _preparing_fits(members: Sequence[StoredRun], data: Sequence[LabelledStore]) -> Iterator[None]:
+    """Check and lock all members that have to be fitted on folds, so that none is refused after another was fitted."""
+    with ExitStack() as locks:
+        held: set[Path] = set()
+        for member, labelled in zip(members, data, strict=True):
+            folder, train = member.folder.resolve(), labelled.train
+            if folder in held or load_scores(member.folder, _shape(member, labelled)) is not None:
+                continue
+            check_folds(len(train.X), train.groups)
+            prepare_head(member.run.head, labelled.store)
+            locks.enter_context(locked(member.folder, RunError))
+            held.add(folder)
+        yield
+
+
+def _shape(member: StoredRun, data: LabelledStore) -> tuple[int, int]:
+    """Shape of a member's out-of-fold scores of train. The labels may have changed since it was made."""
+    return int(data.train.readable.sum()), len(member.run.vocabulary)
+
+
 def _score_folds(member: StoredRun, data: LabelledStore) -> Scores:
     """A member's out-of-fold scores of train. They cost several fits, so they are saved in the member's folder."""
     train = data.train
-    # The labels may have changed since, and have concepts that the member does not know.
-    Y = indicator(train.readable_concepts, member.run.vocabulary)
-    scores = load_scores(member.folder, Y.shape)
-    if scores is not None:
-        return scores
-    with locked(member.folder, RunError):
-        head = member.run.head
-        prepare_head(head, data.store)
-        with watching(head) as progress:
-            scores = score_out_of_fold(head, train.X, Y, train.groups, progress)
+    scores = load_scores(member.folder, _shape(member, data))
+    if scores is None:
+        # The labels may have concepts that the member does not know.
+        Y = indicator(train.readable_concepts, member.run.vocabulary)
+        with watching(member.run.head) as progress:
+            scores = score_out_of_fold(member.run.head, train.X, Y, train.groups, progress)
         save_scores(scores, member.folder)
     return scores
 

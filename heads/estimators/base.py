@@ -33,7 +33,8 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
 
     It may also have
 
-    - `check_params`, which refuses parameters out of range before anything is computed;
+    - `check_params`, which refuses parameters out of range before anything is computed, and `check_data`, which refuses
+      those that do not fit the data;
     - `to_keras`, the head as a Keras model, without which a run cannot be exported;
     - `fit_each`, if fitting several settings together is faster than one by one;
     - `get_state` and `_restore` instead of `arrays`, if what was learnt is not a few arrays.
@@ -183,6 +184,20 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         ------
         ParameterError
             One is out of its range.
+        """
+
+    def check_data(self, X: ArrayLike, Y: Any) -> None:
+        """Check that the parameters fit the data, before anything is computed: each trial of a sweep before the first.
+
+        Parameters
+        ----------
+        X, Y
+            As in `fit`, which checks the same and more.
+
+        Raises
+        ------
+        ParameterError
+            They do not.
         """
 
     @abstractmethod

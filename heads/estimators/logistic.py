@@ -69,6 +69,14 @@ class LogisticHead(Head):
             if self.n_jobs == 0:
                 raise ParameterError("n_jobs is 0, expected a number of threads, or -1 for all cores")
 
+    def check_data(self, X: ArrayLike, Y: Any) -> None:
+        """Check that there is one value of C, or one per concept."""
+        self._check_length(Y.shape[1])
+
+    def _check_length(self, n_concepts: int) -> None:
+        if np.size(self.C) not in (1, n_concepts):
+            raise ParameterError(f"C has {np.size(self.C):,} values, expected one, or one per concept ({n_concepts:,})")
+
     def fit_each(
         self, X: ArrayLike, Y: Any, trials: Sequence[Trial], progress: ProgressCallback | None = None
     ) -> Iterator[tuple[Trial, "LogisticHead"]]:
@@ -95,10 +103,7 @@ class LogisticHead(Head):
         self, rotated: Rotated, Y: scipy.sparse.csr_matrix, start: Solution | None, progress: ProgressCallback | None
     ) -> Solution | None:
         """Find the optimum; returns it, to start another from."""
-        if np.size(self.C) not in (1, self.n_concepts_):
-            raise ParameterError(
-                f"C has {np.size(self.C):,} values, expected one, or one per concept ({self.n_concepts_:,})"
-            )
+        self._check_length(self.n_concepts_)
         self.mean_, self.scale_ = rotated.mean, rotated.scale
         rate = positive_rate(Y)
         self.intercept_ = np.where(rate >= 0.5, np.inf, -np.inf)

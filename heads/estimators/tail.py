@@ -124,12 +124,7 @@ class TailHead(DenseHead):
         return maps
 
     def _fit(self, X: Any, Y: scipy.sparse.csr_matrix) -> None:
-        if not hasattr(self, "_start"):
-            raise ParameterError("the head has no network to start from; call set_network before fit")
-        start = load_model(self._start)
-        if X.shape[1:] != start.input_shape[1:]:
-            raise ParameterError(f"X has maps of shape {X.shape[1:]}, the tail takes {start.input_shape[1:]}")
-        self._freeze(start)
+        start = self._load_start(X)
         self.tail_, self.tail_weights_ = to_text(start), start.get_weights()
         order = np.random.default_rng(self.random_state).permutation(len(X))
         held, rest = np.split(order, [int(self.held_out * len(X))])
@@ -148,6 +143,20 @@ class TailHead(DenseHead):
         self.n_epochs_, self.held_out_f1_ = trainer.n_epochs, np.array(best.f1)
         self.weights_, self.tail_weights_ = dense.get_weights(), self._tail.network.get_weights()
         del self._tail  # `_scores` builds it in float32, as every process does that loads the head
+
+    def check_data(self, X: Any, Y: Any) -> None:
+        """Check that the network takes the maps, and has the layer to train from."""
+        self._load_start(self._check_features(X))
+
+    def _load_start(self, X: Maps) -> Any:
+        """The network to start from, a Keras model, frozen up to the layer to train from."""
+        if not hasattr(self, "_start"):
+            raise ParameterError("the head has no network to start from; call set_network before fit")
+        start = load_model(self._start)
+        if X.shape[1:] != start.input_shape[1:]:
+            raise ParameterError(f"X has maps of shape {X.shape[1:]}, the tail takes {start.input_shape[1:]}")
+        self._freeze(start)
+        return start
 
     def _start_dense(self, X: Maps, Y: scipy.sparse.csr_matrix, saved: Arrays | None) -> Any:
         """The dense head to start from, a Keras model; sets the standardisation."""

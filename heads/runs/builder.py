@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from numpy.typing import NDArray
 from cache.lock import locked
 from cache.network_files import TAIL
 from cache.store import FeatureStore
-from cache.support.errors import DataError, RunError, StoreError
+from cache.support.errors import DataError, RunError, StoreError, UserError
 from cache.support.files import write_text
 from cache.support.reporting import report
 from cache.support.versions import installed_versions
 from eval.editions import find_edition
 from eval.run_folder import VALID
 from eval.submission import render_submission, write_submission
+from heads.data.folds import check_folds
 from heads.data.official_score import ScoreMetrics
 from heads.data.split import join_features
 from heads.data.store import LabelledStore
@@ -33,7 +35,16 @@ from heads.evaluation.cross_validation import EstimateMetrics, decoder_f1, neste
 from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.networks.stored import StoredNetwork
 from heads.runs.description import describe, report_run
-from heads.runs.folder import FORMAT, METRICS, VALID_SCORES, find_metrics, load_scores, prepare_folder, save_scores
+from heads.runs.folder import (
+    FORMAT,
+    METRICS,
+    VALID_SCORES,
+    check_folder,
+    find_metrics,
+    load_scores,
+    replacing_results,
+    save_scores,
+)
 from heads.runs.metrics import RunMetrics, StoreMetrics, TrainMetrics
 from heads.runs.progress import Clock, watching
 from heads.runs.request import BOTH, FOLDS, TRAIN, VALID_SPLIT, RunRequest
@@ -125,6 +136,8 @@ def build_run(request: RunRequest, data: LabelledStore, out: Path, clock: Clock)
     digests = request.digest(head, data)
     training = out.with_name(out.name + ".training")
     builder, scores = RunBuilder(request, data, clock, training / f"{digests['head']}.h5"), None
+    check_folder(out)
+    builder.check(decoder)
     earlier = find_metrics(out)
     if earlier:
         same = earlier["requests"]["head"] == digests["head"]
@@ -133,13 +146,28 @@ def build_run(request: RunRequest, data: LabelledStore, out: Path, clock: Clock)
         if same and earlier["train"]["splits"] != BOTH:
             head = load_head(out)
             prepare_head(head, data.store)
-    if not hasattr(head, "n_concepts_"):
-        head = builder.fit(head)
-    built = builder.build(head, decoder, digests, scores)
+    with _forgetting(training):
+        if not hasattr(head, "n_concepts_"):
+            head = builder.fit(head)
+        built = builder.build(head, decoder, digests, scores)
     built.save(out, request)
     shutil.rmtree(training, ignore_errors=True)
     report_run(out, built.metrics)
     return built.metrics
+
+
+@contextmanager
+def _forgetting(training: Path) -> Iterator[None]:
+    """Remove the checkpoints that the block has made if it is refused: they would lead to the same end again."""
+    before = set(training.glob("*"))
+    try:
+        yield
+    except UserError:
+        for path in set(training.glob("*")) - before:
+            path.unlink()
+        if not before and training.is_dir():
+            training.rmdir()
+        raise
 
 
 def prepare_head(head: Head, store: FeatureStore) -> None:
@@ -190,18 +218,18 @@ class BuiltRun:
     valid_scores: Scores | None
 
     def save(self, out: Path, request: RunRequest) -> None:
-        """Write the folder of the run, its metrics last."""
-        prepare_folder(out, vars(request))
-        self.run.save(out)
-        if self.scores is not None:
-            save_scores(self.scores, out)
-        if self.valid_scores is not None:
-            save_scores(self.valid_scores, out, VALID_SCORES)
-        save_result(out, self.metrics, self.valid_ids, self.predicted)
+        """Write the folder of the run, in place of an earlier one."""
+        with replacing_results(out, vars(request)) as folder:
+            self.run.save(folder)
+            if self.scores is not None:
+                save_scores(self.scores, folder)
+            if self.valid_scores is not None:
+                save_scores(self.valid_scores, folder, VALID_SCORES)
+            save_result(folder, self.metrics, self.valid_ids, self.predicted)
 
 
 def save_result(folder: Path, metrics: RunMetrics, valid_ids: list[str], predicted: list[list[str]]) -> None:
-    """Write the concepts of valid and, last, the metrics, which mark a run as finished."""
+    """Write the concepts of valid and the metrics."""
     if valid_ids:
         # Every tool of the field reads the format of 2024.
         plain = find_edition(2024)
@@ -227,6 +255,26 @@ class RunBuilder:
     data: LabelledStore
     clock: Clock
     checkpoint: Path | None = None
+
+    def check(self, decoder: Decoder) -> None:
+        """Check that the data suffices for the request, before anything is computed.
+
+        Raises
+        ------
+        DataError
+            Valid is needed and missing, or there are too few images for folds.
+        """
+        train, valid, request = self.data.train, self.data.valid, self.request
+        by_folds = decoder.tuned and request.tune == FOLDS
+        if decoder.tuned and not by_folds and not (valid and valid.readable.any()):
+            raise DataError(f"decoder '{request.decoder}' is tuned on valid, which has no image that can be read; "
+                            "tune by folds (TUNE=folds) or use fixed:0.3")  # fmt: skip
+        if request.train == BOTH and valid is None:
+            raise DataError(f"TRAIN={BOTH}: the store has no split 'valid'; use TRAIN=train")
+        if by_folds or (request.nested and not decoder.tuned):
+            check_folds(train.Y.shape[0], train.groups, nested=request.nested and decoder.tuned)
+        if request.nested and decoder.tuned and not by_folds and valid:
+            check_folds(valid.Y.shape[0], valid.groups)
 
     def fit(self, head: Head) -> Head:
         """Fit a head on train."""
@@ -255,7 +303,7 @@ class RunBuilder:
         with self.clock("score"):
             valid_scores = run.score(valid.X) if valid else np.empty((0, len(train.vocabulary)), np.float32)
         by_folds = decoder.tuned and self.request.tune == FOLDS
-        tuning = self._label_valid(decoder, valid_scores)
+        tuning = self._label_valid(valid_scores)
         if by_folds:
             if scores is None:
                 with self.clock("folds"), watching(head) as progress:
@@ -293,11 +341,8 @@ class RunBuilder:
         before = valid_scores if self.request.train == BOTH else None
         return BuiltRun(run, metrics, valid.ids if valid else [], predicted, scores, before)
 
-    def _label_valid(self, decoder: Decoder, scores: Scores) -> TuningData:
+    def _label_valid(self, scores: Scores) -> TuningData:
         """What a decoder is fitted to if it is tuned on valid."""
-        if decoder.tuned and self.request.tune != FOLDS and not len(scores):
-            raise DataError(f"decoder '{self.request.decoder}' is tuned on valid, which has no image that can be read; "
-                            "tune by folds (TUNE=folds) or use fixed:0.3")  # fmt: skip
         valid = self.data.valid
         if valid is None:
             return scores, scipy.sparse.csr_matrix(scores.shape, dtype=np.int64), np.zeros(0, np.int64), None
@@ -313,8 +358,7 @@ class RunBuilder:
     def _learn_from_both(self, head: Head) -> Head:
         """Fit a head with the same parameters on train and valid."""
         train, valid = self.data.train, self.data.valid
-        if valid is None:
-            raise DataError(f"TRAIN={BOTH}: the store has no split 'valid'; use TRAIN=train")
+        assert valid is not None  # `check` refuses it
         X, Y = join_features([train.X, valid.X]), scipy.sparse.vstack([train.Y, valid.Y], format="csr")
         checkpoint = self.checkpoint and self.checkpoint.with_stem(self.checkpoint.stem + ".both")
         with self.clock("fit on both"), watching(head) as progress:

@@ -1,11 +1,12 @@
 """The folder of a run: the names of its files, and how they are read and removed.
 
-``run.json``, the request, is written first and marks the folder as a run. ``metrics.json`` is written last. A folder
-without it is an unfinished run.
+``run.json``, the request, comes first and marks the folder as a run. ``metrics.json`` comes last. A folder without it
+is an unfinished run.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.support.errors import RunError
-from cache.support.files import digest_file, replacing, write_text
+from cache.support.files import digest_file, replacing, replacing_files, write_text
 from eval.run_folder import VALID, VOCABULARY
 from heads.estimators.storage import ARRAYS, PARAMETERS
 from heads.runs.metrics import RunMetrics
@@ -110,23 +111,52 @@ def find_metrics(folder: Path) -> RunMetrics | None:
     return cast(RunMetrics, metrics) if isinstance(metrics, dict) and metrics.get("format") == FORMAT else None
 
 
-def prepare_folder(folder: Path, request: Mapping[str, Any]) -> None:
-    """Make the folder of a run, or remove the results of an earlier run from it; other files stay.
+def check_folder(folder: Path) -> None:
+    """Check that a folder can become that of a run, before anything is computed.
 
     Raises
     ------
     RunError
-        The folder has files in it and is not a run, or it has a folder where a result has to be.
+        It is a file, it has files in it and is not a run, or it has a folder where a result has to be.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise RunError(f"{folder}: is a file, expected a folder for the run; name another RUN (--out)")
     if any(folder.iterdir()) and _read_any_version(folder) is None:
         raise RunError(f"{folder}: has files in it and is not a run; name another RUN (--out)")
-    odd = [name for name in RESULTS if (folder / name).is_dir()]
+    odd = [name for name in (REQUEST, *RESULTS) if (folder / name).is_dir()]
     if odd:
         raise RunError(f"{folder / odd[0]}: is a folder where a file has to be; move it away or name another RUN")
-    for name in RESULTS:
-        (folder / name).unlink(missing_ok=True)
-    write_text(folder / REQUEST, json.dumps({"format": FORMAT} | dict(request), indent=1))
+
+
+@contextmanager
+def replacing_results(folder: Path, request: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield a folder in which to write the results of a run, and move them to the folder of the run at the end.
+
+    An earlier run stays whole until then: a full disk does not harm it. Its results are then removed; other files stay.
+    The caller holds the lock of the run.
+
+    Parameters
+    ----------
+    folder : Path
+    request : mapping
+        What ``run.json`` gets.
+
+    Yields
+    ------
+    Path
+        A folder within that of the run.
+
+    Raises
+    ------
+    RunError
+        As `check_folder`.
+    """
+    check_folder(folder)
+    with replacing_files(folder, stale=RESULTS, first=REQUEST, last=METRICS) as new:
+        write_text(new / REQUEST, json.dumps({"format": FORMAT} | dict(request), indent=1))
+        yield new
 
 
 def save_scores(scores: NDArray[np.float32], folder: Path, name: str = SCORES) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.support.errors import ParameterError, RunError
-from cache.support.files import digest_file, replacing, write_text
+from cache.support.files import digest_file, replacing_files, sync, write_text
 from cache.support.reporting import report, warn
 from heads.data.maps import Maps
 from heads.networks.backend import import_keras
@@ -75,11 +75,13 @@ def export_run(
     if is_up_to_date(record, description):
         report(f"{path}: up to date ({_describe_size(path)})")
         return path
-    record.unlink(missing_ok=True)  # it is written last, so that it never describes another model
-    differences = _write(path, front, stored)
-    largest = float(differences.max(initial=0))
-    checks = {"sha256": digest_file(path).hex(), "checked": len(differences), "difference": largest}
-    write_text(record, json.dumps(description | checks, indent=1))
+    model = _join(front, stored)
+    # The description goes first and comes last, so that it never describes another model.
+    with replacing_files(path.parent, stale=[record.name], last=record.name) as new:
+        differences = _save(model, new / path.name, stored)
+        largest = float(differences.max(initial=0))
+        checks = {"sha256": digest_file(new / path.name).hex(), "checked": len(differences), "difference": largest}
+        write_text(new / record.name, json.dumps(description | checks, indent=1))
     _warn_of_differences(stored, front, differences)
     scores = f"{len(description['concepts']):,} scores of an image of {description['size']} px"
     checked = f"within {largest:.0e} of the run's on {len(differences):,} stored images"
@@ -118,23 +120,21 @@ def _describe(stored: StoredRun, front: StoredNetwork) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, front: StoredNetwork, stored: StoredRun) -> NDArray[np.float32]:
-    """Join front and head, save them, and check what was saved: the largest difference of each checked image."""
+def _join(front: StoredNetwork, stored: StoredRun) -> Any:
+    """Join front and head to one Keras model."""
     frozen, head = front.load(), stored.run.head.to_keras()
     features = _select_pooling(frozen.output, stored.store.provenance.pooling.split(","), stored.run.pooling)
     if features.shape != head.input_shape:
         found = f"its head takes {head.input_shape[1:]}, the store gives {features.shape[1:]}"
         raise damaged(stored.folder, found)
-    model = import_keras().Model(frozen.input, head(features), name="image_to_scores")
-    with replacing(path) as temporary:
-        with_ending = temporary.with_suffix(".keras")  # Keras looks at the ending
-        try:
-            model.save(with_ending)
-            differences = _compare(load_model(with_ending).get_layer(HEAD), stored)
-            with_ending.rename(temporary)
-        finally:
-            with_ending.unlink(missing_ok=True)
-    return differences
+    return import_keras().Model(frozen.input, head(features), name="image_to_scores")
+
+
+def _save(model: Any, path: Path, stored: StoredRun) -> NDArray[np.float32]:
+    """Save a model, and check what was saved: the largest difference of each checked image."""
+    model.save(path)
+    sync(path)
+    return _compare(load_model(path).get_layer(HEAD), stored)
 
 
 def _select_pooling(features: Any, poolings: list[str], pooling: str) -> Any:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cache.lock import locked
 from cache.support.errors import DataError, RunError
-from cache.support.files import digest_file, write_text
+from cache.support.files import digest_file, replacing_files, write_text
 from cache.support.image_ids import IdIndex, require_one_id_per_image
 from cache.support.messages import some
 from cache.support.reporting import report, warn
@@ -72,18 +72,19 @@ def write_predictions(predictor: Predictor, folder: Path, data: Path | None, spl
     with locked(folder, RunError):
         if read_metrics(folder)["requests"] != metrics["requests"]:
             raise RunError(f"{folder}: another run has taken its place meanwhile; run the same command again")
-        if split == "test":
-            for name in (SUBMISSION_RECORD, SUBMISSION_ZIP):
-                (folder / name).unlink(missing_ok=True)  # another edition's must not stand beside this one
-        written = write_submission(path, rendered, edition)
-        if split == "test":
-            files = {each.name: digest_file(each).hex() for each in written}
-            write_text(folder / SUBMISSION_RECORD, json.dumps(request | {"files": files}, indent=1))
+        # Another edition's must not stand beside this one.
+        stale = (SUBMISSION_RECORD, SUBMISSION_ZIP) if split == "test" else ()
+        with replacing_files(folder, stale, last=SUBMISSION_RECORD) as new:
+            written = write_submission(new / path.name, rendered, edition)
+            if split == "test":
+                files = {each.name: digest_file(each).hex() for each in written}
+                write_text(new / SUBMISSION_RECORD, json.dumps(request | {"files": files}, indent=1))
     n_concepts = sum(map(len, concepts)) / len(concepts)
-    hand_in_zip = f"; hand in {written[-1]}" if len(written) > 1 else ""
+    hand_in = folder / written[-1].name
+    hand_in_zip = f"; hand in {hand_in}" if len(written) > 1 else ""
     report(f"{path}: {len(ids):,} images in the order of {place}, {n_concepts:.1f} concepts each, "
            f"passes the check of {edition.year}{hand_in_zip}")  # fmt: skip
-    return written[-1]
+    return hand_in
 
 
 def _official_ids(stored: list[str], data: Path | None, split: str) -> tuple[list[str], str]:

@@ -15,12 +15,13 @@ from cache.support.files import write_text
 from cache.support.reporting import report
 from eval.bootstrap import find_interval
 from eval.f1 import mean_f1
+from heads.data.folds import check_folds
 from heads.data.store import LabelledStore
 from heads.estimators.base import Head, Trial
 from heads.evaluation.cross_validation import decoder_f1
 from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.runs.builder import BuiltRun, RunBuilder, build_run, prepare_head
-from heads.runs.folder import DAMAGE, FORMAT, find_metrics, read_json
+from heads.runs.folder import DAMAGE, FORMAT, check_folder, find_metrics, read_json
 from heads.runs.progress import Clock, watching
 from heads.runs.request import FOLDS, VALID_SPLIT, RunRequest
 
@@ -73,7 +74,11 @@ def sweep_runs(
                "concepts": concepts, "train": train}  # fmt: skip
     request = RunRequest.resolve(head, Path(store), Path(data), out, options)
     labelled = LabelledStore.load(store, data, request.pooling, request.concepts)
-    trials: list[Trial] = list(ParameterGrid({key: list(values) for key, values in grid.items()}))
+    values = {key: list(each) for key, each in grid.items()}
+    empty = [key for key, each in values.items() if not each]
+    if empty:
+        raise ParameterError(f"the grid has no value of {empty[0]}, expected at least one, as in C=0.01,0.1")
+    trials: list[Trial] = list(ParameterGrid(values))
     sweep = Sweep(request, labelled, out, by)
     keys = [sweep.digest(trial) for trial in trials]  # checks every trial before one is fitted
     with locked(out, RunError):
@@ -81,6 +86,7 @@ def sweep_runs(
         pending = [trial for trial, key in zip(trials, keys, strict=True) if key not in rows]
         if len(pending) < len(trials):
             report(f"{out}: {len(trials) - len(pending):,} of {len(trials):,} trials are done already")
+        sweep.check(pending)
         for row in sweep.run(pending, keys, rows):
             report(describe_row(row, by))
         best = max(keys, key=lambda key: rows[key][by])
@@ -137,6 +143,24 @@ class Sweep:
     def request_trial(self, trial: Trial) -> RunRequest:
         """The request of the run of a trial."""
         return replace(self.request, params=self.request.params | dict(trial))
+
+    def check(self, pending: Sequence[Trial]) -> None:
+        """Check the folder, the data and each trial, before the first one is fitted.
+
+        Raises
+        ------
+        UserError
+            One of them is at fault.
+        """
+        check_folder(self.out)
+        train, decoder = self.data.train, self.request.make_decoder()
+        RunBuilder(self.request, self.data, Clock()).check(decoder)
+        if self.by == FOLDS:
+            check_folds(train.Y.shape[0], train.groups)
+        base = self.request.make_head()
+        prepare_head(base, self.data.store)
+        for trial in pending:
+            base.with_params(trial).check_data(train.X, train.Y)
 
     def read(self) -> dict[str, Row]:
         """The finished trials, by their digests."""

@@ -514,6 +514,15 @@ def test_a_segmented_palette_is_expanded() -> None:
     check(make(places, **elements), COLOURS[places], within=0)
 
 
+def test_boxes_around_a_stream_are_left_out_even_if_they_are_damaged() -> None:
+    data = (FILES / "GDCMJ2K_TextGBR.dcm").read_bytes()
+    expected, box = decode(data, 64), data.index(b"jP  ") + 8
+    damaged = data[:box] + bytes(4) + data[box + 4 :]  # a length of 0
+    np.testing.assert_array_equal(decode(damaged, 64), expected)
+    with pytest.raises(Unreadable, match="the compressed pixels do not begin with their size"):
+        decode(damaged.replace(b"\xff\x4f\xff\x51", b"\xff\x4f\xff\x00"), 64)
+
+
 def test_palette_colours_without_a_palette_have_a_reason() -> None:
     with pytest.raises(Unreadable, match="palette colours without its palette"):
         decode(make((levels() % 256).astype(np.uint8), PhotometricInterpretation="PALETTE COLOR"), 64)
@@ -737,7 +746,7 @@ def test_a_missing_package_is_reported_before_anything_is_built(
     def prepare(*args: object) -> None:
         pytest.fail("a network was built")
 
-    monkeypatch.setattr(features, "_prepare", prepare)
+    monkeypatch.setattr(features, "choose_engine", prepare)
     line = r"^1 DICOM image that no installed package unpacks, such as \S+a\.dcm \(JPEG Lossless\): pip install .*"
     with pytest.raises(
         NotInstalledError, match=line + r"pylibjpeg-libjpeg.*python-gdcm; or move the files out of \S+data$"
@@ -761,7 +770,7 @@ def test_files_whose_rows_are_in_the_store_are_not_refused(lossless: Path, monke
     def prepare(*args: object) -> None:
         raise Built
 
-    monkeypatch.setattr(features, "_prepare", prepare)
+    monkeypatch.setattr(features, "choose_engine", prepare)
     digests = np.frombuffer(hashlib.sha256((lossless / "train" / "a.dcm").read_bytes()).digest(), np.uint8)
     rows = Rows(digests[None], np.array([UNREADABLE], np.uint8), ["compressed"], np.full((1, 4), np.nan, np.float32))
     listings = {"train": Listing(["a"], [digests.tobytes()], [""])}

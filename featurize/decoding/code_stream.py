@@ -15,6 +15,7 @@ LOSSLESS = "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"
 """Transfer syntaxes. One stands for each kind of stream that can be told from its beginning; of JPEG there are those
 by cosine transform and the lossless ones."""
 
+_BOX = b"\0\0\0\x0cjP  "
 _START_OF_2000 = b"\xff\x4f\xff\x51"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 """Markers before the size of a JPEG; the last is that of JPEG-LS."""
@@ -52,20 +53,24 @@ class CodeStream:
     n_bytes: int = 0
 
 
+def strip_boxes(packed: bytes) -> bytes:
+    """Leave out the boxes of a JP2 file, which the standard forbids; pydicom would never end with a damaged one."""
+    return packed[max(packed.find(_START_OF_2000), 0) :] if packed.startswith(_BOX) else packed
+
+
 def read_code_stream(packed: bytes) -> CodeStream:
-    """Read what the stream of one frame declares."""
-    at = packed.find(_START_OF_2000, 0, 1000)  # within the boxes of a JP2 file at times
-    if at >= 0:
-        return _read_jpeg_2000(packed, at)
+    """Read what the stream of one frame, without boxes, declares."""
+    if packed.startswith(_START_OF_2000):
+        return _read_jpeg_2000(packed)
     if packed[:2] == b"\xff\xd8":
         return _read_jpeg(packed)
     n_segments, first = (int.from_bytes(packed[at : at + 4], "little") for at in (0, 4))
     return CodeStream(RLE, n_bytes=n_segments) if 1 <= n_segments <= 15 and first == 64 else CodeStream()
 
 
-def _read_jpeg_2000(packed: bytes, at: int) -> CodeStream:
+def _read_jpeg_2000(packed: bytes) -> CodeStream:
     stream = CodeStream(JPEG_2000, is_lossless=False)
-    for marker, body in _segments(packed, at + 2):
+    for marker, body in _segments(packed, 2):
         if marker == _SIZE:
             right, lower, left, upper = (int.from_bytes(body[at : at + 4], "big") for at in (2, 6, 10, 14))
             stream.height, stream.width = lower - upper, right - left

@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from featurize.decoding.attributes import find_code, find_integer
-from featurize.decoding.code_stream import DCT, CodeStream, read_code_stream
+from featurize.decoding.code_stream import DCT, RLE, CodeStream, read_code_stream, strip_boxes
 from featurize.decoding.dicom_file import BIG_ENDIAN, EXPLICIT, DicomFile
 from featurize.decoding.packages import Unsupported, find_decoder, find_remedy, load_pydicom, name_syntax
 
@@ -145,10 +145,9 @@ def _find_source(dataset: Any, max_pixels: int) -> _Source:
     number = (n_frames - 1) // 2
     packed, stream = b"", None
     if data.startswith(_ITEM):
-        packed = load_pydicom().encaps.get_frame(data, number, number_of_frames=n_frames)
+        packed = strip_boxes(load_pydicom().encaps.get_frame(data, number, number_of_frames=n_frames))
         stream = read_code_stream(packed)
         if stream.height and (stream.height, stream.width) != (height, width):
-            # What unpacks it would believe the stream, and take any amount of memory.
             raise Unsupported(f"declares {width}x{height} pixels and holds {stream.width}x{stream.height}")
     return _Source(dataset, keyword, data, height, width, n_frames, number, packed, stream)
 
@@ -164,6 +163,9 @@ def _find_syntax(file: DicomFile, source: _Source) -> str:
     if remedy or find_decoder(syntax) is None:
         remedy = f"; to read it: {remedy}" if remedy else ""
         raise Unsupported(f"compressed as {name_syntax(syntax)}, which no installed package unpacks{remedy}")
+    if not source.stream.height and syntax != RLE:
+        # What unpacks it would believe the stream, and take any amount of time and memory.
+        raise ValueError("the compressed pixels do not begin with their size")
     return syntax
 
 

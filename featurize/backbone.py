@@ -10,10 +10,10 @@ from types import ModuleType
 from typing import Any
 
 from cache.provenance import NO_POOLING
-from cache.support.command import muted_imports
 from cache.support.devices import POLICIES
 from cache.support.errors import ParameterError
-from featurize.weights import digest_weights, load_weights
+from cache.support.keras import import_keras
+from featurize.weights import copy_weights, digest_weights, load_weights
 
 POOLINGS = ("avg", "max", "gem")
 """Ways in which an output map becomes one vector. With several, as in ``avg,gem``, their vectors are joined."""
@@ -121,9 +121,7 @@ class Backbone:
         NotInstalledError
             Keras or TensorFlow is not installed.
         """
-        with muted_imports():
-            import keras
-
+        keras = import_keras()
         poolings = [] if self.pooling == NO_POOLING else split_poolings(self.pooling)
         module, application = find_application(self.name)
         network = load_weights(application, self.weights, self.size)
@@ -187,9 +185,7 @@ def find_application(name: str) -> tuple[ModuleType, Any]:
     ParameterError
         There is no such application; the message lists all of them.
     """
-    with muted_imports():
-        import keras
-
+    keras = import_keras()
     functions = inspect.getmembers(keras.applications, inspect.isfunction)
     found = {title.lower(): function for title, function in functions if title[0].isupper()}
     if name.lower() not in found:
@@ -201,15 +197,14 @@ def find_application(name: str) -> tuple[ModuleType, Any]:
 
 def _compute_in(policy: str, application: Any, network: Any) -> Any:
     """The same network, with layers that compute in another precision."""
-    import keras
-
+    keras = import_keras()
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
         same = application(include_top=False, weights=None, input_shape=network.input_shape[1:])
     finally:
         keras.config.set_dtype_policy(before)
-    same.set_weights(network.get_weights())
+    copy_weights(network, same)
     return same
 
 
@@ -221,8 +216,7 @@ def _as_map(cut: Any) -> Any:
     ParameterError
         The output is neither a map nor a vector.
     """
-    import keras
-
+    keras = import_keras()
     output = cut.output
     if getattr(output, "shape", None) is not None and len(output.shape) == 2:
         return keras.layers.Reshape((1, 1, output.shape[-1]))(output)
@@ -233,8 +227,7 @@ def _as_map(cut: Any) -> Any:
 
 def _pool(maps: Any, pooling: str) -> Any:
     """Pool maps, shape (n_images, height, width, n_features), to vectors, shape (n_images, n_features)."""
-    import keras
-
+    keras = import_keras()
     if pooling == "avg":
         return keras.layers.GlobalAveragePooling2D()(maps)
     if pooling == "max":
@@ -262,8 +255,7 @@ def _find_clean_cut(network: Any, requested: Any) -> Any:
 
 def _build_tail(network: Any, cut: Any, requested: Any) -> Any:
     """The network after the cut, frozen up to the requested layer."""
-    import keras
-
+    keras = import_keras()
     for layer in network.layers[network.layers.index(requested) + 1 :]:
         layer.trainable = True
     if cut is network.layers[-1]:

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.network_files import FRONT, TAIL, NetworkFiles, find_folder
-from cache.support.command import muted_imports
 from cache.support.errors import ParameterError, StoreError
 from cache.support.files import name_temporary, replace_folder, writing
 from cache.support.reporting import report
@@ -161,8 +160,6 @@ def _build(
     backbone: Backbone, engine: Engine, store: Path, folder: Path, wanted: dict[str, Any], check: Check | None
 ) -> NetworkFiles:
     """Build the network of a store, check it, and write its files into a new folder, the facts last."""
-    with muted_imports():
-        import tensorflow  # noqa: F401
     front = backbone.build(engine.layer_precision)
     if check:
         check(front.cut)

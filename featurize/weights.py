@@ -6,23 +6,22 @@ Keras is imported inside the functions, because it takes seconds and a command w
 import contextlib
 import hashlib
 import sys
-import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cache.support.errors import ParameterError
 from cache.support.files import digest_file
+from cache.support.keras import import_keras
+from featurize.file_kinds import describe_other_kind
+from featurize.layer_matching import MismatchError, finish_layers, read_weights
+from featurize.weights_file import check_file, open_models
 
 REMEDY = (
     "name a file (--weights PATH.h5, .weights.h5 or .keras), use seeded random weights (--weights random:0), "
     "or run once where Keras can download them (--weights imagenet) and copy ~/.keras/models here"
 )
 """Where weights can come from, as the last part of a message."""
-
-ENDINGS = (".h5", ".hdf5", ".keras")
-"""Endings of a file of weights."""
 
 
 def describe_weights(weights: str) -> str:
@@ -42,19 +41,17 @@ def describe_weights(weights: str) -> str:
     Raises
     ------
     ParameterError
-        It is none of the three, or the file is missing.
+        It is none of the three, or the file is missing, damaged, or no weights of Keras.
     """
     if weights == "imagenet":
         return weights
     if weights.startswith("random:"):
         return f"random:{_seed(weights)}"
     path = Path(weights)
-    if not weights.endswith(ENDINGS):
-        raise ParameterError(
-            f"weights '{weights}': expected imagenet, random:SEED or a path ending in {', '.join(ENDINGS)}"
-        )
     if not path.is_file():
-        raise ParameterError(f"weights '{weights}': no such file; {REMEDY}")
+        kind = describe_other_kind(path) or "no such file"
+        raise ParameterError(f"weights '{weights}': {kind}; expected imagenet, random:SEED or a file; {REMEDY}")
+    check_file(path)
     return f"sha256:{digest_file(path).hex()}"
 
 
@@ -66,9 +63,9 @@ def load_weights(application: Callable[..., Any], weights: str, size: int) -> An
     application : callable
         Such as ``keras.applications.DenseNet121``.
     weights : str
-        ``imagenet``, ``random:SEED`` or a path to a ``.h5`` file in Keras' legacy layout (how the official
-        ImageNet and the RadImageNet files come), a ``.weights.h5`` or a ``.keras`` file. Only arrays are read
-        from a file: nothing in it is executed.
+        ``imagenet``, ``random:SEED`` or a path to a file in one of Keras' layouts, under any name: legacy (how the
+        official ImageNet and the RadImageNet files come), ``.weights.h5`` or ``.keras``. The file may have more than
+        the network: a top, an optimizer, models around it. Only arrays are read: nothing in it is executed.
     size : int
         Side of the input image, in pixels.
 
@@ -84,8 +81,7 @@ def load_weights(application: Callable[..., Any], weights: str, size: int) -> An
     describe_weights(weights)
     if weights == "imagenet":
         return _imagenet(application, size)
-    import keras
-
+    keras = import_keras()
     if weights.startswith("random:"):
         # This also seeds the global generators of NumPy and Python.
         keras.utils.set_random_seed(_seed(weights))
@@ -101,6 +97,12 @@ def digest_weights(model: Any) -> str:
     for array in model.get_weights():
         digest.update(repr(array.shape).encode() + array.astype("<f4").tobytes())
     return digest.hexdigest()
+
+
+def copy_weights(source: Any, target: Any) -> None:
+    """Give a network the weights of another of the same layers."""
+    target.set_weights(source.get_weights())
+    finish_layers(target)
 
 
 def _seed(weights: str) -> int:
@@ -132,12 +134,10 @@ def _imagenet(application: Callable[..., Any], size: int) -> Any:
 
 def _read_file(model: Any, path: str, name: str) -> None:
     try:
-        with warnings.catch_warnings():
-            # If a file has another structure, Keras only warns and leaves layers at random.
-            warnings.simplefilter("error", UserWarning)
-            model.load_weights(path)
-    except (ValueError, OSError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, UserWarning) as error:
+        with open_models(Path(path)) as models:
+            read_weights(model, models)
+    except MismatchError as error:
         raise ParameterError(
-            f"weights '{path}' do not fit {name} without its top ({str(error).strip().splitlines()[0]}); "
+            f"weights '{path}' do not fit {name} without its top ({error}); "
             "expected the weights of this very network: name another BACKBONE or file"
         ) from error

@@ -12,6 +12,7 @@ import scipy.sparse
 from conftest import EMBEDDING_HEADS, ROOT, quick_params
 from sklearn.base import clone
 
+from cache.support import keras as keras_support
 from cache.support.errors import NotInstalledError, ParameterError, UserError
 from heads.estimators.base import Head
 from heads.estimators.storage import load_head, save_head
@@ -192,7 +193,7 @@ def test_a_fitted_head_keeps_no_callback(head: Head, data: tuple, tmp_path: Path
 
 
 def test_without_keras_the_line_that_installs_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    backend.import_keras.cache_clear()
+    keras_support._import.cache_clear()
     monkeypatch.setitem(sys.modules, "keras", None)
     with pytest.raises(NotInstalledError, match="keras is not installed: pip install tensorflow-cpu, or for GPUs"):
         backend.import_keras()

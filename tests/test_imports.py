@@ -86,6 +86,12 @@ def test_nobody_imports_the_bare_name_of_a_builtin() -> None:
                 assert "eval" not in {alias.name for alias in node.names}, path
 
 
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_keras_and_tensorflow_are_imported_in_one_place(package: str) -> None:
+    for path in modules(package).values():
+        assert not {name for name in imports(path) if is_within(name, {"keras", "tensorflow"})}, path
+
+
 def test_every_package_is_installed() -> None:
     import configparser
 

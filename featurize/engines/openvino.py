@@ -10,6 +10,7 @@ import numpy as np
 from joblib import cpu_count
 from numpy.typing import NDArray
 
+from cache.support.keras import import_tensorflow, own_variables
 from featurize.engines.base import Engine, FrontFiles
 from featurize.engines.tensorflow import compile_function
 
@@ -69,8 +70,7 @@ class OpenVINOEngine(Engine):
 
     def prepare(self, model: Any, folder: Path) -> None:
         """Convert the front to OpenVINO's pair of files, for one batch size."""
-        import tensorflow as tf
-
+        tf = import_tensorflow()
         kinds = (model.trainable_variables, model.non_trainable_variables)
         values = [[variable.numpy() for variable in variables] for variables in kinds]
 
@@ -80,7 +80,8 @@ class OpenVINOEngine(Engine):
             return model.stateless_call(*constants, images, training=False)[0]
 
         openvino = import_openvino()
-        converted = openvino.convert_model(compile_function(infer, model, self.batch))
+        with own_variables():  # OpenVINO looks at tf.keras
+            converted = openvino.convert_model(compile_function(infer, model, self.batch))
         # compress_to_fp16 would round the weights to 11 bits even for float32 inference.
         openvino.save_model(converted, folder / CONVERTED, compress_to_fp16=False)
 

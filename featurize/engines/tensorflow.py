@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.network_files import FRONT
-from cache.support.command import TENSORFLOW_PIP_LINE, muted_imports
+from cache.support.command import TENSORFLOW_PIP_LINE
 from cache.support.devices import find_fastest_precision, has_nvidia_device
+from cache.support.keras import import_keras, import_tensorflow
 from featurize.engines.base import Engine, FrontFiles
 from featurize.engines.gpu_lock import lock_gpu
 
@@ -59,8 +60,7 @@ class TensorFlowEngine(Engine):
 
 def compile_function(infer: Callable[[Any], Any], model: Any, batch: int, jit_compile: bool = False) -> Any:
     """Compile a function from images to embeddings to one graph, for a fixed batch size."""
-    import tensorflow as tf
-
+    tf = import_tensorflow()
     signature = [tf.TensorSpec((batch, *model.input_shape[1:]), tf.uint8)]
     return tf.function(infer, input_signature=signature, autograph=False, jit_compile=jit_compile)
 
@@ -69,8 +69,7 @@ def _describe_gpus() -> list[dict[str, Any]]:
     """What TensorFlow reports about each GPU."""
     if not has_nvidia_device():
         return []
-    with muted_imports():
-        import tensorflow as tf
+    tf = import_tensorflow()
     gpus = tf.config.list_physical_devices("GPU")
     return [{"device_name": gpu.name} | tf.config.experimental.get_device_details(gpu) for gpu in gpus]
 
@@ -78,10 +77,7 @@ def _describe_gpus() -> list[dict[str, Any]]:
 @lru_cache(maxsize=1)
 def _open(files: FrontFiles, batch: int) -> Callable[[NDArray[np.uint8]], Any]:
     """The compiled front; where there are several GPUs, on one that no other process of ours uses."""
-    with muted_imports():
-        import tensorflow as tf
-    import keras
-
+    tf, keras = import_tensorflow(), import_keras()
     gpus = tf.config.list_physical_devices("GPU")
     if len(gpus) > 1:
         tf.config.set_visible_devices([gpus[lock_gpu(files.folder, len(gpus))]], "GPU")

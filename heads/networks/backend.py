@@ -1,53 +1,19 @@
-"""Keras and TensorFlow, imported late, and how heads set them up: seed, precision, devices, first outputs.
+"""Keras and TensorFlow, imported late, and how heads set them up: seed, precision, devices, first outputs."""
 
-Importing either takes seconds, and most commands need neither.
-"""
-
-import logging
 import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.support.command import muted_imports
 from cache.support.devices import find_fastest_precision
+from cache.support.keras import import_keras as import_keras  # for heads outside this project, too
+from cache.support.keras import import_tensorflow as import_tensorflow
 
 MIN_RATE = 1e-4
 """Smallest training frequency at which an output starts; 1 less this is the largest."""
-
-
-@cache
-def import_keras() -> Any:
-    """Import Keras with TensorFlow's start-up messages and retracing warnings silenced.
-
-    Raises
-    ------
-    NotInstalledError
-        It is not installed.
-    """
-    with muted_imports():
-        import keras
-    # TensorFlow warns about functions that are traced again: once per fit.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    return keras
-
-
-@cache
-def import_tensorflow() -> Any:
-    """Import TensorFlow with its start-up messages silenced.
-
-    Raises
-    ------
-    NotInstalledError
-        It is not installed.
-    """
-    with muted_imports():
-        import tensorflow as tf
-    return tf
 
 
 @contextmanager

@@ -1,0 +1,109 @@
+"""Keras and TensorFlow, imported late, with the settings of this project whatever those of the user are.
+
+Importing either takes seconds, and most commands need neither. Everything in the project imports them through the two
+functions here, in worker processes too. The variables of the environment are as before once the import has ended.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from cache.support.command import muted_imports
+from cache.support.errors import UserError
+from cache.support.messages import describe_error
+
+BACKEND = "tensorflow"
+"""The backend that Keras computes with."""
+
+VARIABLES = {
+    "KERAS_BACKEND": BACKEND,
+    "KERAS_MAX_EPOCHS": None,
+    "KERAS_MAX_STEPS_PER_EPOCH": None,
+    "KERAS_NNX_ENABLED": None,
+    "TF_USE_LEGACY_KERAS": None,
+}
+"""Variables of the environment that would change results, and the value that each has here; None removes it."""
+
+
+def import_keras() -> Any:
+    """Import Keras, and set what changes results: types, epsilon, the order of axes, limits of training.
+
+    The settings are set again at every call, because a user may change them in between in the same process.
+
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    NotInstalledError
+        It is not installed.
+    UserError
+        This process has imported Keras with another backend, or ``keras.json`` is invalid.
+    """
+    keras = _import("keras")
+    if keras.config.backend() != BACKEND:
+        raise UserError(
+            f"Keras computes with the backend {keras.config.backend()} in this process, expected {BACKEND}; import "
+            f"Keras after this project, or set KERAS_BACKEND={BACKEND} before"
+        )
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_dtype_policy("float32")
+    for limit in ("set_max_epochs", "set_max_steps_per_epoch"):  # Keras has them since version 3.11
+        getattr(keras.config, limit, lambda none: None)(None)
+    return keras
+
+
+def import_tensorflow() -> Any:
+    """Import TensorFlow with its start-up messages silenced.
+
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    NotInstalledError
+        It is not installed.
+    """
+    return _import("tensorflow")
+
+
+@contextmanager
+def own_variables() -> Iterator[None]:
+    """Set `VARIABLES` in the environment while the block runs.
+
+    TensorFlow looks at some of them long after its import, where something first uses ``tf.keras``.
+    """
+    before = {name: os.environ.pop(name, None) for name in VARIABLES}
+    os.environ.update({name: value for name, value in VARIABLES.items() if value is not None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@cache
+def _import(name: str) -> Any:
+    try:
+        with muted_imports(), own_variables():
+            found = import_module(name)
+    # What Keras reads while it is imported is its file of settings.
+    except (ValueError, AttributeError, TypeError, OSError) as error:
+        home = os.environ.get("KERAS_HOME", os.path.join("~", ".keras"))
+        raise UserError(
+            f"{name} cannot be imported ({describe_error(error)[:200]}); if Keras' settings are the reason, mend or "
+            f"remove {os.path.join(home, 'keras.json')}"
+        ) from error
+    # TensorFlow warns about functions that are traced again: once per fit.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    return found

@@ -19,6 +19,7 @@ from conftest import ROOT
 from joblib import cpu_count
 
 from cache.network_files import NetworkFiles
+from cache.support import keras as keras_support
 from cache.support.errors import NotInstalledError, ParameterError, UserError
 from featurize.backbone import Backbone
 from featurize.decoding.image import decode
@@ -330,6 +331,7 @@ def test_a_missing_engine_gives_the_line_that_installs_it(monkeypatch: pytest.Mo
 
 
 def test_without_keras_a_backbone_gives_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    keras_support._import.cache_clear()
     monkeypatch.setitem(sys.modules, "keras", None)
     with pytest.raises(NotInstalledError, match="keras is not installed: pip install tensorflow-cpu"):
         REQUEST.backbone.build()

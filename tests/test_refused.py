@@ -313,7 +313,8 @@ def featurized(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A data folder and its store, made by a network that costs nothing, with parts of other features beside it."""
     place = tmp_path_factory.mktemp("featurized")
     shutil.copytree(phantoms, place / "data")
-    (place / "mine.weights.h5").write_bytes(b"weights")
+    with h5py.File(place / "mine.weights.h5", "w") as file:
+        file["layers/dense/vars/0"] = np.ones((3, 3), np.float32)
     with pytest.MonkeyPatch.context() as patch, reported():
         cheap.install(patch.setattr)
         store = make_features(place / "data", place / "s.h5", **cheap.GIVEN)
@@ -339,7 +340,7 @@ FEATURES: dict[str, tuple[str, Change, str]] = {
     "no folder": ("featurize none --store s.h5", no_change, "none: no such folder"),
     "no image": ("featurize s.h5.network --store s.h5", no_change, "s.h5.network"),
     "one id twice": (MAKE, lambda: shutil.copytree("data/train", "data/valid/more"), "used by more than one image"),
-    "weights of no kind": (f"{NEW} --weights resnet", no_change, "weights 'resnet': expected imagenet"),
+    "weights of no kind": (f"{NEW} --weights resnet", no_change, "weights 'resnet': no such file; expected imagenet"),
     "weights of no seed": (f"{NEW} --weights random:x", no_change, "expected random:SEED"),
     "weights that are gone": (f"{NEW} --weights none.h5", no_change, "weights 'none.h5': no such file"),
     "unknown dtype": (f"{NEW} --weights random:0 --dtype float8", no_change, "dtype 'float8'"),

@@ -47,7 +47,10 @@ def store(tmp_path: Path) -> Path:
     ("words", "message"),
     [
         ("featurize nowhere --store s.h5", "featurize: error: nowhere: no such folder"),
-        ("featurize {data} --store s.h5 --weights resnet", "featurize: error: weights 'resnet': no such file; expected imagenet"),
+        (
+            "featurize {data} --store s.h5 --weights resnet",
+            "featurize: error: weights 'resnet': no such file; expected imagenet",
+        ),
         ("featurize {data} --store {text}", "featurize: error: {text}: not a finished feature store"),
         ("cache status nowhere.h5", "cache: error: nowhere.h5: no such store"),
         ("cache status {text}", "cache: error: {text}: not a finished feature store"),

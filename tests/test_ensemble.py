@@ -15,11 +15,17 @@ from cache.support.errors import UserError
 from eval.comparison import compare_files
 from eval.editions import find_edition
 from eval.scored_file import score_files
+from heads.data.split import LabelledSplit
+from heads.data.store import LabelledStore
+from heads.decoders.thresholds import GlobalThreshold
 from heads.ensembles.blend import fit_stack, fit_weights, mix, stack
 from heads.ensembles.builder import make_ensemble
 from heads.ensembles.ensemble import METHODS, Ensemble
 from heads.ensembles.prediction import predict_run
+from heads.estimators.logistic import LogisticHead
+from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.runs.builder import fit_run
+from heads.runs.folder import SCORES
 
 CONCEPTS = np.array(["C1", "C2", "C3", "C4"])
 
@@ -121,13 +127,47 @@ def test_sets_are_joined_as_their_names_say(place: Path) -> None:
         assert rows["intersection"][id]
 
 
-def test_a_tuned_decoder_is_fitted_on_held_out_scores(place: Path) -> None:
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_tuned_decoder_is_fitted_on_held_out_scores(place: Path, saved: bool) -> None:
+    for name in "ab":
+        assert (place / name / SCORES).is_file()
+        if not saved:
+            (place / name / SCORES).unlink()
     metrics, lines = join(place, "mean", decoder="global")
     assert metrics["decoder"] == {"name": "global", "tuned_on": "folds", "report": {}}
     assert "tuned on folds of train" in lines[-1]
     assert metrics["valid"]["note"] is None
-    metrics, lines = join(place, "mean", decoder="global", tune="valid")
+    splits = [LabelledStore.load(place / f"{name}.h5", place / "data").train for name in "ab"]
+    ids, Y = splits[0].readable_ids, splits[0].Y
+    unseen, seen = (
+        GlobalThreshold().fit(mix([select(ids, split, score(split)) for split in splits], [0.5, 0.5]), Y).threshold_
+        for score in (
+            lambda split: out_of_fold_scores(LogisticHead(C=1.0), split),
+            lambda split: LogisticHead(C=1.0).fit(split.X, split.Y).predict_proba(split.X),
+        )
+    )
+    assert Ensemble.load(place / "both").decoder.threshold_ == unseen != seen
+
+
+def select(ids: list[str], split: LabelledSplit, scores: np.ndarray) -> np.ndarray:
+    """The scores of some images of a split."""
+    return scores[[split.readable_ids.index(id) for id in ids]]
+
+
+def test_a_decoder_that_is_tuned_on_valid_says_so(place: Path) -> None:
+    metrics, _ = join(place, "mean", decoder="global", tune="valid")
     assert "optimistic" in metrics["valid"]["note"]
+    both = Ensemble.load(place / "both")
+    valid = LabelledStore.load(place / "b.h5", place / "data").valid
+    assert valid is not None
+    ids, readable = both.images("valid")
+    members = [member.images("valid") for member in both.members]
+    both_read = [id for id in ids if all(can_read[names.index(id)] for names, can_read in members)]
+    scores = both.scores("valid")[
+        [[id for id, can in zip(ids, readable, strict=True) if can].index(id) for id in both_read]
+    ]
+    Y = valid.Y[[valid.readable_ids.index(id) for id in both_read]]
+    assert both.decoder.threshold_ == GlobalThreshold().fit(scores, Y).threshold_
 
 
 def test_runs_with_other_concepts_are_joined(place: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import scipy.sparse
-from conftest import EMBEDDING_HEADS, PROVENANCE, ROOT, make_store, quick_params, reported, warned
+from conftest import EMBEDDING_HEADS, PROVENANCE, ROOT, make_store, quick_params, reported, snapshot, warned
 
 from cache.support.errors import UserError
 from cache.support.files import digest_file
@@ -161,11 +161,11 @@ def test_neighbours_are_found_and_an_image_without_any_gets_the_training_frequen
 
 def test_a_head_without_a_keras_form_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PriorHead, "to_keras", Head.to_keras)
-    for path in (place / "runs" / "prior").glob("model.keras*"):
-        path.unlink()
+    (place / "runs" / "prior" / "model.keras").write_bytes(b"of an earlier version")
+    before = snapshot(place)
     with pytest.raises(UserError, match="PriorHead has no form as a Keras model; export a run of another head"):
         export(place)
-    assert not list((place / "runs" / "prior").glob("*model.keras*"))
+    assert snapshot(place) == before
 
 
 def test_scores_that_are_not_those_of_the_run_are_warned_about(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,9 +244,12 @@ def test_an_ensemble_says_what_to_export_instead(place: Path) -> None:
 
 
 def refusal(place: Path) -> str:
+    (place / "m.keras").write_bytes(b"of an earlier version")
+    (place / "m.keras.json").write_text("{}")
+    before = snapshot(place)
     with pytest.raises(UserError) as refused:
         export(place, out=place / "m.keras")
-    assert not (place / "m.keras").exists()
+    assert snapshot(place) == before
     assert str(refused.value).endswith("build it again with `make features REBUILD=1`")
     assert "\n" not in str(refused.value)
     return str(refused.value)

@@ -16,9 +16,11 @@ from eval.editions import find_edition
 from eval.scored_file import score_files
 from heads.data.store import LabelledStore
 from heads.data.vocabulary import fallback_set
+from heads.decoders.thresholds import GlobalThreshold
 from heads.ensembles.builder import make_ensemble
 from heads.ensembles.prediction import predict_run
 from heads.estimators.logistic import LogisticHead
+from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.runs.builder import fit_run
 from heads.runs.folder import FORMAT
 from heads.runs.request import DEFAULTS
@@ -138,15 +140,24 @@ def test_a_decoder_is_tuned_on_scores_of_heads_that_did_not_see_the_image(place:
     assert metrics["decoder"]["tuned_on"] == "folds"
     assert metrics["valid"]["note"] is None
     assert "tuned on folds of train" in lines[-1]
-    rows = (place / "data" / "valid_concepts.csv").read_text().splitlines()
-    (place / "data" / "valid_concepts.csv").write_text(
-        "\n".join([rows[0], *(f"{row.split(',')[0]},C7" for row in rows[1:])])
+    train = LabelledStore.load(place / "s.h5", place / "data").train
+    head = LogisticHead().fit(train.X, train.Y)
+    unseen, seen = (
+        GlobalThreshold().fit(scores, train.Y).threshold_
+        for scores in (out_of_fold_scores(LogisticHead(), train), head.predict_proba(train.X))
     )
-    other, _ = fit(place, decoder="global")
-    decoders = [(place / "run" / "decoder.json").read_bytes()]
-    assert other["valid"]["primary"] != metrics["valid"]["primary"]
+    assert Run.load(place / "run").decoder.threshold_ == unseen != seen
+
+
+def test_labels_of_valid_tune_only_on_request(place: Path) -> None:
+    fit(place, decoder="global")
+    before = (place / "run" / "decoder.json").read_bytes()
+    rows = (place / "data" / "valid_concepts.csv").read_text().split()[1:]
+    write_labels(place / "data" / "valid_concepts.csv", {row.split(",")[0]: ("C7",) for row in rows})
+    fit(place, decoder="global")
+    assert (place / "run" / "decoder.json").read_bytes() == before
     fit(place, decoder="global", options={"tune": "valid"})
-    assert (place / "run" / "decoder.json").read_bytes() not in decoders
+    assert (place / "run" / "decoder.json").read_bytes() != before
 
 
 def test_groups_may_stand_in_a_table_of_sources(place: Path) -> None:

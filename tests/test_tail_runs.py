@@ -7,15 +7,19 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from conftest import reported
+from conftest import reported, snapshot
 
 from cache.store import FeatureStore
 from cache.support.errors import UserError
 from featurize.decoding.image import decode
 from featurize.pipeline import make_features
+from heads.data.store import LabelledStore
 from heads.ensembles.builder import make_ensemble
 from heads.ensembles.prediction import predict_run
-from heads.runs.builder import fit_run
+from heads.evaluation.out_of_fold import out_of_fold_scores
+from heads.registry import make_head
+from heads.runs.builder import fit_run, prepare_head
+from heads.runs.folder import SCORES
 from heads.runs.keras_model import export_run
 from heads.runs.predictor import StoredRun
 from heads.runs.run import Run
@@ -26,6 +30,7 @@ FEATURES = {"backbone": "mobilenetv2", "weights": "random:0", "size": SIZE, "lay
             "pooling": "none", "engine": "tensorflow", "precision": "float32", "dtype": "float32"}  # fmt: skip
 QUICK = {"epochs": 1, "learning_rate": 1e-4}
 UNREADABLE = 2
+RATES = [1e-3, 1e-4]
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +97,33 @@ def test_what_is_learnt_from_valid_too_goes_through_both_splits(place: Path) -> 
 
 
 def test_a_sweep_begins_each_trial_with_the_network_of_the_store(place: Path) -> None:
+    data = LabelledStore.load(place / "s.h5", place / "data")
+    # Without statistics of the batch, the gradients of a random network are too small to change its weights.
+    head = make_head("tail", {"epochs": 1, "train_statistics": True})
+    prepare_head(head, data.store)
+    began = keras.saving.load_model(place / "s.h5.network" / "tail.keras").get_weights()
+    X, Y = data.train.X, data.train.Y
+    for trial, swept in head.fit_each(X, Y, [{"learning_rate": rate} for rate in RATES]):
+        alone = head.with_params(trial).fit(X, Y)
+        for found, expected in zip(swept.tail_weights_, alone.tail_weights_, strict=True):
+            np.testing.assert_array_equal(found, expected)
+        assert any(not np.array_equal(found, each) for found, each in zip(swept.tail_weights_, began, strict=True))
+
+
+def test_a_sweep_saves_the_best_tail(place: Path) -> None:
     given = {"params": {"epochs": 1}, "decoder": "fixed:0.3"}
-    grid = {"learning_rate": [1e-4, 1e-3]}
     with reported():
-        rows = sweep_runs("tail", place / "s.h5", place / "data", place / "sweep", grid, **given)
-    assert len(rows) == 2
+        rows = sweep_runs("tail", place / "s.h5", place / "data", place / "sweep", {"learning_rate": RATES}, **given)
+    assert [row["valid"] for row in rows] == sorted((row["valid"] for row in rows), reverse=True)
+    assert Run.load(place / "sweep").head.learning_rate == rows[0]["params"]["learning_rate"]
+
+
+def test_a_sweep_checks_the_layer_of_each_trial_before_the_first(place: Path) -> None:
+    before = snapshot(place)
+    grid = {"train_from": ["", "block_99"]}
+    with pytest.raises(UserError, match="train_from: no layer 'block_99' after the cut"), reported():
+        sweep_runs("tail", place / "s.h5", place / "data", place / "run", grid, params=QUICK, decoder="fixed:0.3")
+    assert snapshot(place) == before
 
 
 def test_a_tail_needs_maps_and_says_how_they_are_made(place: Path) -> None:
@@ -135,11 +162,31 @@ def test_the_requested_layer_decides_the_run(place: Path) -> None:
     assert "replaces an earlier run" in lines[0]
 
 
-def test_an_ensemble_tunes_with_a_tail_trained_on_folds(place: Path) -> None:
+@pytest.fixture
+def ridge(place: Path) -> Path:
+    """A run on embeddings, beside that of the tail."""
     with reported():
         make_features(place / "data", place / "avg.h5", **FEATURES | {"pooling": "avg"})
-    with reported():
         fit_run("ridge", place / "avg.h5", place / "data", place / "ridge", decoder="fixed:0.3")
+    return place / "ridge"
+
+
+def test_an_ensemble_tunes_with_a_tail_trained_on_folds(place: Path, ridge: Path) -> None:
     with reported():
-        metrics = make_ensemble([place / "run", place / "ridge"], place / "both", decoder="global", tune="folds")
+        metrics = make_ensemble([place / "run", ridge], place / "both", decoder="global", tune="folds")
     assert metrics["decoder"]["tuned_on"] == "folds"
+    data = LabelledStore.load(place / "s.h5", place / "data")
+    head = make_head("tail", QUICK)
+    prepare_head(head, data.store)
+    scores = np.load(place / "run" / SCORES)
+    np.testing.assert_allclose(scores, out_of_fold_scores(head, data.train), atol=1e-5)
+    assert np.abs(scores - StoredRun(place / "run", place / "s.h5").scores("train")).max() > 0.01
+
+
+def test_an_ensemble_whose_second_member_has_no_network_leaves_the_first_as_it_was(place: Path, ridge: Path) -> None:
+    fit(place, out="tail")  # the copied run knows the store that it was copied from
+    (place / "s.h5.network" / "tail.keras").unlink()
+    before = snapshot(place)
+    with pytest.raises(UserError, match=r"tail\.keras is missing"), reported():
+        make_ensemble([ridge, place / "tail"], place / "both", decoder="global", tune="folds")
+    assert snapshot(place) == before

@@ -217,6 +217,21 @@ def test_an_ensemble_learns_its_weights_from_held_out_scores(place: Path, method
     assert abs(join(place, ("a", "b"), method, decoder="fixed:0.5")["params"]["numbers"][0]) < 0.1
 
 
+def test_scores_of_folds_without_groups_are_not_used_once_there_are_groups(place: Path) -> None:
+    groups = (place / "data" / "groups.csv").read_text()
+    forget_groups(place)
+    for run in ("a", "b"):
+        fit(place, "knn", run)  # saves out-of-fold scores
+    saved = (place / "a" / SCORES).read_bytes()
+    leaking = join(place, ("a", "b"), decoder="global", nested=True)
+    (place / "data" / "groups.csv").write_text(groups)
+    grouped = join(place, ("a", "b"), decoder="global", nested=True)
+    assert grouped["requests"] != leaking["requests"]
+    assert grouped["nested"]["primary"] < LEAK < leaking["nested"]["primary"]
+    # The member's own scores stay those of its request, in case the groups go again.
+    assert (place / "a" / SCORES).read_bytes() == saved
+
+
 def test_a_vote_of_three_is_the_majority_of_their_sets(place: Path) -> None:
     for name, decoder in (("a", "top-k:1"), ("b", "top-k:3"), ("c", "top-k:5")):
         fit(place, "knn", name, decoder=decoder)

@@ -39,12 +39,11 @@ from heads.runs.folder import (
     check_folder,
     find_metrics,
     read_metrics,
-    read_request,
     replacing_results,
 )
 from heads.runs.metrics import MemberMetrics, RunMetrics
 from heads.runs.predictor import StoredRun
-from heads.runs.request import FOLDS, TRAIN, VALID_SPLIT
+from heads.runs.request import FOLDS, TRAIN, VALID_SPLIT, RunRequest
 from heads.runs.run import save_decoder
 
 FITTED = {"weighted": fit_weights, "stack": fit_stack}
@@ -116,11 +115,11 @@ def _open_members(folders: Sequence[Path]) -> tuple[list[StoredRun], list[Labell
     """The runs, and what each was made from."""
     members, data = [], []
     for folder in folders:
-        request = read_request(folder)
-        if "members" in read_metrics(folder) or request is None:
+        if "members" in read_metrics(folder):
             raise RunError(f"{folder}: is an ensemble itself; name the runs that it is made of")
-        members.append(StoredRun(folder, request["store"]))
-        data.append(LabelledStore.load(request["store"], request["data"], request["pooling"], request["concepts"]))
+        request = RunRequest.read(folder)
+        members.append(StoredRun(folder, request.store))
+        data.append(LabelledStore.load(request.store, request.data, request.pooling, request.concepts))
         if data[-1].train.files != data[0].train.files:
             raise DataError(f"{folder} was trained on other labels than {folders[0]}; expected runs on the same data")
     return members, data

@@ -22,7 +22,7 @@ from heads.runs.builder import prepare_head
 from heads.runs.folder import VALID_SCORES, load_scores, save_scores
 from heads.runs.predictor import StoredRun
 from heads.runs.progress import watching
-from heads.runs.request import FOLDS, TRAIN
+from heads.runs.request import FOLDS, TRAIN, RunRequest
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _preparing_fits(members: Sequence[StoredRun], data: Sequence[LabelledStore])
         held: set[Path] = set()
         for member, labelled in zip(members, data, strict=True):
             folder, train = member.folder.resolve(), labelled.train
-            if folder in held or load_scores(member.folder, _shape(member, labelled)) is not None:
+            if folder in held or _load_folds(member, labelled) is not None:
                 continue
             check_folds(len(train.X), train.groups)
             prepare_head(member.run.head, labelled.store)
@@ -139,21 +139,31 @@ def _preparing_fits(members: Sequence[StoredRun], data: Sequence[LabelledStore])
         yield
 
 
-def _shape(member: StoredRun, data: LabelledStore) -> tuple[int, int]:
-    """Shape of a member's out-of-fold scores of train. The labels may have changed since it was made."""
-    return int(data.train.readable.sum()), len(member.run.vocabulary)
+def _is_of(member: StoredRun, data: LabelledStore) -> bool:
+    """Whether a member was made with the labels and groups that the data folder has now."""
+    request = RunRequest.read(member.folder)
+    return request.digest(member.run.head, data)["head"] == member.metrics["requests"]["head"]
+
+
+def _load_folds(member: StoredRun, data: LabelledStore) -> Scores | None:
+    """The saved out-of-fold scores of train, if images were divided into folds then as they would be now."""
+    shape = int(data.train.readable.sum()), len(member.run.vocabulary)
+    scores = load_scores(member.folder, shape)
+    return scores if scores is not None and _is_of(member, data) else None
 
 
 def _score_folds(member: StoredRun, data: LabelledStore) -> Scores:
     """A member's out-of-fold scores of train. They cost several fits, so they are saved in the member's folder."""
     train = data.train
-    scores = load_scores(member.folder, _shape(member, data))
+    scores = _load_folds(member, data)
     if scores is None:
         # The labels may have concepts that the member does not know.
         Y = indicator(train.readable_concepts, member.run.vocabulary)
         with watching(member.run.head) as progress:
             scores = score_out_of_fold(member.run.head, train.X, Y, train.groups, progress)
-        save_scores(scores, member.folder)
+        # Those of other labels or groups are not the member's: its decoder would be tuned on them again.
+        if _is_of(member, data):
+            save_scores(scores, member.folder)
     return scores
 
 

@@ -87,5 +87,6 @@ class EnsembleRequest:
             "format": FORMAT,
             "members": [[member.metrics["requests"]["whole"], member.content] for member in members],
             "labels": [train.files, valid.files if valid else {}],
+            "groups": [each.groups_digest for each in data],
         }
         return {"head": "", "whole": hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()}

@@ -3,16 +3,16 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cache.support.errors import ParameterError
+from cache.support.errors import ParameterError, RunError
 from heads.data.store import LabelledStore
 from heads.decoders.base import Decoder
 from heads.estimators.base import Head
 from heads.registry import DEFAULT_DECODER, make_decoder, make_head
-from heads.runs.folder import FORMAT, read_request
+from heads.runs.folder import FORMAT, REQUEST, read_request
 
 TRAIN, BOTH = "train", "train+valid"
 """What the saved head of a run learns from."""
@@ -99,6 +99,21 @@ class RunRequest:
         request = cls(name, places["data"], places["store"], **chosen | copies)
         request.make_head(), request.make_decoder()  # refuse what is unknown before anything is read
         return request
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunRequest":
+        """Read the request of a run.
+
+        Raises
+        ------
+        RunError
+            There is no run of this version, or it is an ensemble.
+        """
+        found = read_request(folder) or {}
+        try:
+            return cls(**{field.name: found[field.name] for field in fields(cls)})
+        except KeyError as error:
+            raise RunError(f"{folder}: {REQUEST} has no {error}; train it again with `make head`") from None
 
     def make_head(self) -> Head:
         """Make the head, not yet fitted.

@@ -6,10 +6,11 @@ import tracemalloc
 import numpy as np
 import pytest
 import scipy.sparse
+from scipy.optimize import minimize
 
 from cache.support.errors import ParameterError
 from heads.decoders.calibrated import Calibrated
-from heads.decoders.calibration import EPSILON, Platt, Temperature
+from heads.decoders.calibration import EPSILON, SHRINKAGE, Platt, Temperature
 from heads.decoders.thresholds import FixedThreshold, GlobalThreshold
 from heads.registry import make_decoder
 
@@ -53,6 +54,28 @@ def test_a_calibration_is_the_optimum_of_scikit_learn() -> None:
     peer = LogisticRegression(C=np.inf, tol=1e-10).fit(z, Y.toarray().ravel())
     assert calibration.slope_ == pytest.approx(peer.coef_[0, 0], abs=1e-3)
     assert calibration.offset_ == pytest.approx(peer.intercept_[0], abs=1e-3)
+
+
+def test_each_concept_is_drawn_towards_the_optimum_of_all_together() -> None:
+    scores, _, Y = draw(40)
+    scores = scores.clip(EPSILON, 1 - EPSILON)
+    scores[::7] = 0.5  # whose logit is 0
+    z, labels = np.log(scores / (1 - scores)).astype(np.float64), Y.toarray()
+
+    def loss(p: np.ndarray, concept: int | slice = slice(None)) -> float:
+        logits = p[0] * z[:, concept] + p[1]
+        return float((np.logaddexp(0, logits) - labels[:, concept] * logits).sum())
+
+    shared = minimize(loss, [1.0, 0.0], tol=1e-12).x
+    calibration = Platt().fit(scores, Y)
+    for concept in range(8):
+
+        def drawn(p: np.ndarray, concept: int = concept) -> float:
+            return loss(p, concept) + SHRINKAGE / 2 * float(((p - shared) ** 2).sum())
+
+        slope, offset = minimize(drawn, shared, tol=1e-12).x
+        assert calibration.slope_[concept] == pytest.approx(slope, abs=1e-4)
+        assert calibration.offset_[concept] == pytest.approx(offset, abs=1e-4)
 
 
 def test_a_concept_with_few_positive_images_is_calibrated_like_the_others() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.exceptions import NotFittedError
 
 from cache.support.errors import ParameterError
+from heads.data.folds import split_folds
 from heads.decoders.base import Decoder
 from heads.decoders.expected_f1 import ExpectedF1, expected_f1
 from heads.decoders.ranking import bound_sizes, most_probable, rank
@@ -58,13 +59,15 @@ def test_predicting_does_not_change_the_scores() -> None:
     np.testing.assert_array_equal(scores, before)
 
 
-def test_no_threshold_is_better_than_the_global_one() -> None:
+@pytest.mark.parametrize("may_be_empty", [False, True])
+def test_no_threshold_is_better_than_the_global_one(may_be_empty: bool) -> None:
     scores, Y = draw()
-    decoder = GlobalThreshold().fit(scores, scipy.sparse.csr_matrix(Y))
+    scores[:30] *= 0.1  # images whose only concept may be wrong at a threshold that is good for the others
+    decoder = GlobalThreshold(may_be_empty).fit(scores, scipy.sparse.csr_matrix(Y))
     reached = mean_f1(decoder.predict(scores).toarray(), Y)
     tried = []
     for threshold in [0.0, *np.unique(scores)]:
-        fixed = FixedThreshold(float(threshold)).fit(scores, scipy.sparse.csr_matrix(Y))
+        fixed = FixedThreshold(float(threshold), may_be_empty).fit(scores, scipy.sparse.csr_matrix(Y))
         tried.append(mean_f1(fixed.predict(scores).toarray(), Y))
     assert reached == pytest.approx(max(tried), abs=1e-12)
     assert max(tried) > min(tried)
@@ -138,6 +141,13 @@ def test_many_unlikely_concepts_lower_the_expected_f1_as_in_a_simulation() -> No
     assert expected_f1(p[None, :6], np.array([3.0]))[0, 3] == pytest.approx(simulated.mean(), abs=2e-3)
 
 
+def test_an_image_with_many_unlikely_concepts_is_hardly_empty() -> None:
+    """Though each of them alone is improbable, one of them is there."""
+    scores = np.append(np.float32(0.6), np.full(600, 0.005, np.float32))[None]
+    predicted = ExpectedF1(may_be_empty=True).fit(scores, scipy.sparse.csr_matrix(scores.shape)).predict(scores)
+    assert predicted.indices.tolist() == [0]
+
+
 def test_sets_larger_than_the_likely_concepts_are_found() -> None:
     scores = np.full((1, 150), 0.95, np.float32)
     assert ExpectedF1().fit(scores, scipy.sparse.csr_matrix(scores.shape)).predict(scores).nnz == 100
@@ -173,10 +183,36 @@ def test_the_held_out_f1_of_concept_thresholds_holds_on_new_images() -> None:
     assert on_new >= mean_f1(greedy.predict(fresh).toarray(), truth)
 
 
-def test_no_change_of_a_single_threshold_improves_on_the_ascent() -> None:
+def test_the_gain_of_concept_thresholds_is_that_over_one_threshold_on_the_same_folds() -> None:
+    scores, Y = draw(400)
+    scores[:, :4] *= 0.4
+    sparse, groups = scipy.sparse.csr_matrix(Y), np.arange(400) % 2  # two groups are enough
+    decoder = ConceptThresholds().fit(scores, sparse, groups=groups)
+    one = np.zeros(400)
+    for rest, held_out in split_folds(400, groups):
+        predicted = GlobalThreshold().fit(scores[rest], sparse[rest]).predict(scores[held_out]).toarray()
+        one[held_out] = 2 * (predicted * Y[held_out]).sum(1) / (predicted.sum(1) + Y[held_out].sum(1))
+    assert decoder.gain_ == pytest.approx(decoder.held_out_f1_ - one.mean(), abs=1e-12)
+    assert decoder.gain_ > 0.01
+
+
+def test_the_ascent_predicts_a_concept_of_every_image_for_all_and_one_of_none_for_none() -> None:
+    scores = np.float32([[0.9, 0.9, 0.3], [0.9, 0.8, 0.1], [0.9, 0.7, 0.2]])
+    Y = scipy.sparse.csr_matrix([[1, 0, 1], [1, 0, 1], [1, 0, 1]])
+    candidates = Candidates.from_arrays(scores, Y, None, 0.02, may_be_empty=False)
+    for start in (0.15, 0.5, 0.85):
+        thresholds = climb(candidates, start)
+        assert candidates.f1(thresholds).tolist() == [1, 1, 1]
+        assert thresholds[2] <= 0.1
+        # Halfway to 1, for the score of a new image that is greater than any so far.
+        assert thresholds[1] == pytest.approx(0.95, abs=1e-5) or thresholds[1] == start
+
+
+@pytest.mark.parametrize("start", [0.05, 0.5, 0.95])
+def test_no_change_of_a_single_threshold_improves_on_the_ascent(start: float) -> None:
     scores, Y = draw(80, 6)
     candidates = Candidates.from_arrays(scores, scipy.sparse.csr_matrix(Y), None, 0.02, may_be_empty=False)
-    thresholds = climb(candidates, 0.5)
+    thresholds = climb(candidates, start)
     reached = candidates.f1(thresholds).mean()
     for concept in range(6):
         for threshold in np.append(np.unique(scores[:, concept]), 2.0):
@@ -330,10 +366,11 @@ def test_a_decoder_that_is_not_fitted_does_not_predict(name: str) -> None:
         make_decoder(name).predict(draw()[0])
 
 
+@pytest.mark.parametrize("n_concepts", [40, 3000])  # few columns are sorted whole by NumPy's partition
 @pytest.mark.parametrize("n_columns", [1, 2, 7, 30, 100])
 @pytest.mark.parametrize("decimals", [1, 7])
-def test_the_most_probable_concepts_are_those_of_a_stable_sort(n_columns: int, decimals: int) -> None:
-    scores = np.round(np.random.default_rng(0).random((200, 40), np.float32), decimals)
+def test_the_most_probable_concepts_are_those_of_a_stable_sort(n_columns: int, decimals: int, n_concepts: int) -> None:
+    scores = np.round(np.random.default_rng(0).random((200, n_concepts), np.float32), decimals)
     expected = np.argsort(-scores, axis=1, kind="stable")[:, :n_columns]
     np.testing.assert_array_equal(most_probable(scores, n_columns), expected)
 

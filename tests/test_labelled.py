@@ -134,13 +134,19 @@ def test_nothing_is_copied_where_every_image_can_be_read(place: Path) -> None:
 def test_groups_go_with_the_splits(place: Path) -> None:
     assert load().train.groups is None
     ids = [f"train_{number:03d}" for number in range(90)]
-    (place / "my_images" / "groups.csv").write_text("ID,group\n" + "".join(f"{id},p{id[-1]}\n" for id in ids))
+    (place / "my_images" / "groups.csv").write_text("ID,patient\n" + "".join(f"{id},p{id[-1]}\n" for id in ids))
     data = load()
     assert data.valid is not None
     assert data.valid.groups is None
     assert data.train.groups is not None
     assert len(data.train.groups) == 89
     assert data.train.groups.max() == 9
+
+
+def test_a_table_in_which_groups_have_no_known_name_is_refused(place: Path) -> None:
+    (place / "my_images" / "groups.csv").write_text("ID,patient,age\ntrain_000,p0,50\n")
+    with pytest.raises(DataError, match="header 'ID,patient,age' names no column of groups"):
+        load()
 
 
 def test_out_of_fold_scores_and_nested_f1_keep_groups_together(place: Path) -> None:

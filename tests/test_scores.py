@@ -41,6 +41,10 @@ def test_arrays_score_as_scikit_learn_does_for_each_image() -> None:
     np.testing.assert_allclose(image_f1(Y_true, Y_pred), expected, rtol=0, atol=1e-12)
 
 
+def test_a_single_concept_is_scored() -> None:
+    assert image_f1([[1], [1], [0]], [[1], [0], [0]]).tolist() == [1, 0, 1]
+
+
 def test_true_concepts_without_a_column_count_as_missed() -> None:
     assert image_f1([[1, 0]], [[1, 0]], n_true=np.array([3])).tolist() == [0.5]
 

@@ -116,7 +116,7 @@ def test_a_list_that_the_evaluator_takes_for_one_concept_is_reported(tmp_path: P
     assert line.endswith(": the evaluator takes it for one concept; expected a list such as C0040405;C0817096")
 
 
-@pytest.mark.parametrize("header", ["image_id,cui", "file_name,concepts", "id,cuis", "Image,Labels"])
+@pytest.mark.parametrize("header", ["image_id,cui", "file_name,concepts", "id,cuis", "Image,Labels", "id,findings"])
 def test_a_header_that_the_evaluator_counts_as_an_image_is_named(tmp_path: Path, header: str) -> None:
     truth = TRUTH.replace("ID,CUIs", header)
     with pytest.raises(DataError, match=rf"the truth's header is '{header.partition(',')[0]}', .*; write ID,CUIs in"):

@@ -84,7 +84,7 @@ def run_ours(data: Path, store: Path, *options: str) -> Ours:
     while process.poll() is None:
         for pid in [process.pid, *_children(process.pid)]:
             peaks[pid] = max(peaks.get(pid, 0), _peak_memory(pid))
-        if not first and any(store.parent.glob(f"{store.name}.parts/*/*.h5")):
+        if not first and any(store.parent.glob(f"{store.name}.parts/*/*.part")):
             first = time.perf_counter() - start
         time.sleep(0.1)
     assert process.stdout is not None

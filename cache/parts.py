@@ -2,32 +2,55 @@
 
 Each unit is a file of its own in ``STORE.parts/FINGERPRINT/``, so a killed run loses at most the units that were
 under way. A part file is complete or absent.
+
+A part is not HDF5, whose structure can be damaged in ways that no reader survives. It is one line of JSON, the head,
+and then the plain bytes of the embeddings. The head has a digest of itself and one of the embeddings, so no byte of a
+part is believed before it has been checked.
 """
 
-import contextlib
 import hashlib
-import io
 import json
+import math
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, Literal, TypedDict, TypeVar
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.provenance import Provenance
-from cache.rows import Rows, pack_reasons, unpack_reasons
+from cache.rows import DIGEST_BYTES, Rows
 from cache.support.files import replacing, write_text, writing
+from cache.support.json_file import DamagedFileError, parse_sealed_json, read_json, seal_json
+from cache.support.messages import count, describe_error
+from cache.support.reporting import warn
 
 PROVENANCE_FILE = "provenance.json"
+
+MAX_HEAD_BYTES = 1 << 26
+"""Longest head that is read, in bytes (64 MiB). A unit of a thousand images has 0.1 MB."""
 
 _T = TypeVar("_T")
 
 
+class _Head(TypedDict):
+    """The first line of a part: everything but the embeddings."""
+
+    fingerprint: str
+    digests: str
+    status: list[Literal[0, 1]]
+    reasons: list[str]
+    shape: list[int]
+    dtype: Literal["<f4", "<f2"]
+    embeddings: str
+
+
 class Parts:
     """The finished work units of one store with one fingerprint.
+
+    A damaged part is passed over with a warning, so that its images are embedded again.
 
     Parameters
     ----------
@@ -65,36 +88,43 @@ class Parts:
             The disk is full or cannot be written to.
         """
         name = hashlib.sha256(rows.digests.tobytes()).hexdigest()[:32]
-        numbers, texts = pack_reasons(rows.reasons)
-        arrays = {"digests": rows.digests, "status": rows.status, "embeddings": rows.embeddings}
-        # Built in memory: on a full disk HDF5 can neither write nor close.
-        image = io.BytesIO()
-        with h5py.File(image, "w") as file:
-            for key, array in (arrays | {"reason_rows": numbers, "reasons": texts}).items():
-                checked = array.size > 0  # an empty data set has no chunks, and so no checksum
-                file.create_dataset(key, data=array, chunks=array.shape if checked else None, fletcher32=checked)
-        path = self.folder / f"{name}.h5"
-        with writing(path), replacing(path) as temporary:
-            temporary.write_bytes(image.getbuffer())
+        embeddings = np.ascontiguousarray(rows.embeddings)
+        head = {
+            "fingerprint": self.fingerprint,
+            "digests": rows.digests.tobytes().hex(),
+            "status": rows.status.tolist(),
+            "reasons": rows.reasons,
+            "shape": embeddings.shape,
+            "dtype": embeddings.dtype.str,
+            "embeddings": hashlib.sha256(embeddings.data).hexdigest(),
+        }
+        path = self.folder / f"{name}.part"
+        with writing(path), replacing(path) as temporary, open(temporary, "wb") as file:
+            file.write(seal_json(head))
+            file.write(embeddings.data)
 
     def __iter__(self) -> Iterator[Rows]:
-        """Read the parts. A damaged one is skipped, so that its images are embedded again."""
+        """Read the parts."""
         return self._read_all(_read_rows)
 
     def digests(self) -> Iterator[NDArray[np.uint8]]:
         """Read only the digests of each part, shape (n_images, 32).
 
-        Embeddings take a hundred times as much, or more. They are not checked here: a part may be counted that
-        iteration skips.
+        Embeddings take a hundred times as much, or more, so only the head and the length of each part are checked. A
+        part whose embeddings are damaged is found by iteration.
         """
-        return self._read_all(lambda file: file["digests"][:])
+        return self._read_all(lambda file, head: _unpack_digests(head))
 
     def remove_damaged(self) -> int:
         """Read every part and remove the damaged ones, so that their images are embedded again; returns how many."""
-        damaged = [path for path in self._paths() if _read(path, _read_rows) is None]
-        for path in damaged:
-            path.unlink()
-        return len(damaged)
+        n_removed = 0
+        for path in self._paths():
+            try:
+                self._read(path, _read_rows)
+            except (OSError, ValueError):
+                path.unlink(missing_ok=True)
+                n_removed += 1
+        return n_removed
 
     def remove(self) -> None:
         """Remove these parts once the store holds them, and the folder around them if nothing else is in it."""
@@ -103,13 +133,43 @@ class Parts:
             self.root.rmdir()
 
     def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob("*.h5"))
+        return sorted(path for path in self.folder.glob("*.part") if path.is_file())
 
-    def _read_all(self, read: Callable[[h5py.File], _T]) -> Iterator[_T]:
+    def _read_all(self, read: Callable[[BinaryIO, _Head], _T]) -> Iterator[_T]:
+        """What a function reads from each part, without the damaged ones."""
+        reasons = []
         for path in self._paths():
-            found = _read(path, read)
-            if found is not None:
+            try:
+                found = self._read(path, read)
+            except (OSError, ValueError) as error:
+                reasons.append(f"{path.name}: {describe_error(error)}")
+            else:
                 yield found
+        if reasons:
+            warn(
+                f"{self.folder}: {count(len(reasons), 'damaged part')} passed over ({reasons[0]}); "
+                "the images are embedded again"
+            )
+
+    def _read(self, path: Path, read: Callable[[BinaryIO, _Head], _T]) -> _T:
+        """What a function reads from a part behind its head.
+
+        Raises
+        ------
+        ValueError
+            The part is damaged, or belongs to other facts.
+        """
+        with open(path, "rb") as file:
+            head = parse_sealed_json(file.readline(MAX_HEAD_BYTES), _Head)
+            n_rows, *rest = head["shape"]
+            lengths = {n_rows, len(head["status"]), len(head["reasons"]), len(head["digests"]) / (2 * DIGEST_BYTES)}
+            if len(lengths) > 1 or len(rest) not in (1, 3) or min(rest) < 1:  # vectors or maps
+                raise DamagedFileError("its arrays do not fit together")
+            if head["fingerprint"] != self.fingerprint or head["dtype"] != np.dtype(self._provenance.dtype).str:
+                raise DamagedFileError("it is a part of other features")
+            if file.tell() + _count_bytes(head) != os.fstat(file.fileno()).st_size:
+                raise DamagedFileError("it is shorter or longer than it was written")
+            return read(file, head)
 
 
 def find_root(store: Path) -> Path:
@@ -122,25 +182,30 @@ def find_unfinished(store: Path) -> list[Parts]:
     found = []
     for path in sorted(find_root(store).glob(f"*/{PROVENANCE_FILE}")):
         try:
-            facts = json.loads(path.read_text(encoding="utf-8"))["provenance"]
-            found.append(Parts(store, Provenance.from_json(json.dumps(facts))))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # written by another version
+            facts = read_json(path, dict[str, Any])["provenance"]
+            parts = Parts(store, Provenance.from_json(json.dumps(facts)))
+        except (OSError, ValueError, KeyError):
+            continue  # damaged, or written by another version
+        if parts.folder == path.parent:  # else it tells of other facts than those of the parts beside it
+            found.append(parts)
     return found
 
 
-def _read(path: Path, read: Callable[[h5py.File], _T]) -> _T | None:
-    """What a function reads from a part; None where the part is damaged."""
-    with contextlib.suppress(OSError, KeyError, ValueError, RuntimeError), h5py.File(path, "r", locking=False) as file:
-        return read(file)
-    return None
+def _count_bytes(head: _Head) -> int:
+    return math.prod(head["shape"]) * np.dtype(head["dtype"]).itemsize
 
 
-def _read_rows(file: h5py.File) -> Rows:
-    digests = file["digests"][:]
+def _unpack_digests(head: _Head) -> NDArray[np.uint8]:
+    return np.frombuffer(bytes.fromhex(head["digests"]), np.uint8).reshape(head["shape"][0], DIGEST_BYTES)
+
+
+def _read_rows(file: BinaryIO, head: _Head) -> Rows:
+    content = file.read(_count_bytes(head))
+    if hashlib.sha256(content).hexdigest() != head["embeddings"]:
+        raise DamagedFileError("its embeddings are not what was written")
     return Rows(
-        digests=digests,
-        status=file["status"][:],
-        reasons=unpack_reasons(len(digests), file["reason_rows"][:], file["reasons"][:]),
-        embeddings=file["embeddings"][:],
+        digests=_unpack_digests(head),
+        status=np.array(head["status"], np.uint8),
+        reasons=head["reasons"],
+        embeddings=np.frombuffer(content, head["dtype"]).reshape(head["shape"]),
     )

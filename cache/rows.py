@@ -87,7 +87,7 @@ class Rows:
 def pack_reasons(reasons: list[str]) -> tuple[NDArray[np.int64], NDArray[np.bytes_]]:
     """Select the rows that have a reason: their numbers, and their texts as bytes of fixed width."""
     rows = np.array([row for row, reason in enumerate(reasons) if reason], dtype=np.int64)
-    texts = [reasons[row].encode()[:REASON_BYTES] for row in rows]
+    texts = [reasons[row].encode(errors="replace")[:REASON_BYTES] for row in rows]
     return rows, np.array(texts, dtype=f"S{REASON_BYTES}")
 
 

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from cache.block_digests import append_digests
 from cache.images import Listing
+from cache.parts import find_root
 from cache.provenance import SCHEMA, Provenance
 from cache.rows import OK, UNREADABLE, Rows, pack_reasons, row_blocks
-from cache.support.errors import DataError
+from cache.support.errors import DataError, StoreError
 from cache.support.files import SteadyFile, replacing, writing
-from cache.support.messages import count, some
+from cache.support.messages import count, describe_shape, some
 
 
 def write_store(
@@ -50,20 +51,26 @@ def write_store(
     DataError
         A listed image is in none of the sources.
     StoreError
-        The disk is full or cannot be written to.
+        The disk is full or cannot be written to, or a source has embeddings of another shape.
     """
     with writing(path), replacing(path) as temporary:
         with open(temporary, "w+b", buffering=0) as raw:
             steady = SteadyFile(raw)
             with h5py.File(steady, "w") as file:
-                _write(file, provenance, record, listings, _checked(sources, steady), shape)
+                _write(file, provenance, record, listings, _checked(sources, steady, path, shape), shape)
             steady.check()
         append_digests(temporary)
 
 
-def _checked(sources: Iterable[Rows], steady: SteadyFile) -> Iterator[Rows]:
-    """Stop at the first error of the file that the rows are written to."""
+def _checked(sources: Iterable[Rows], steady: SteadyFile, path: Path, shape: tuple[int, ...]) -> Iterator[Rows]:
+    """Stop at the first error of the file that the rows are written to, and at rows that do not fit into it."""
     for rows in sources:
+        if rows.embeddings.shape[1:] != shape:
+            found, expected = describe_shape(rows.embeddings.shape[1:]), describe_shape(shape)
+            raise StoreError(
+                f"{path}: finished units have {found} features, expected {expected}; remove {find_root(path)} and run "
+                "the same command again"
+            )
         yield rows
         steady.check()
 

@@ -7,6 +7,7 @@ not embedded again, whatever the image's name is now.
 import datetime
 import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,7 +28,7 @@ from cache.support.errors import NotInstalledError, ParameterError, StoreError, 
 from cache.support.files import require_room
 from cache.support.image_ids import PICTURE_ENDINGS
 from cache.support.messages import count, some
-from cache.support.reporting import report, warn
+from cache.support.reporting import DataWarning, report, warn
 from cache.support.versions import installed_versions
 from cache.verify import verify_store
 from cache.writer import write_store
@@ -235,7 +236,9 @@ class _Update:
         provenance = request.to_provenance(cut, engine)
         if store and not self.rebuild:
             refuse_other_features(store, provenance, request.weights_origin)
-        work = self._plan(store, provenance, cut.shape)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)  # what is to do is planned again, in the caller's process
+            work = self._plan(store, provenance, cut.shape)
         if work.pending:
             require_room(self.path, (len(work.pending) + self.folder.n_images) * work.row_bytes)
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import PROVENANCE, ROOT, make_store
+from conftest import PROVENANCE, ROOT, make_store, warned
 
 from cache.lock import find_holder, locked
 from cache.parts import find_unfinished
@@ -115,18 +115,18 @@ def test_an_interrupted_run_ends_cleanly_and_continues(
     assert_same(store, undisturbed)
 
 
-@pytest.mark.parametrize("largest", [2000, 12_000])
+@pytest.mark.parametrize("largest", [1000, 12_000])
 def test_a_full_disk_is_one_line_and_the_next_run_continues(
     phantoms: Path, undisturbed: FeatureStore, tmp_path: Path, largest: int
 ) -> None:
-    # A part is about 8 KB and the store about 20: the first limit stops the first part, the second the store.
+    # A part is about 1.4 KB and the store about 20: the first limit stops the first part, the second the store.
     store = tmp_path / "place" / "s.h5"
     status, _, err = run(phantoms, store, "--largest-file", largest)
     assert status == 1
     assert re.fullmatch(r"featurize: error: \S+ cannot be written \(File too large\); finished work is saved.*\n", err)
     assert not store.exists()
     finished = finished_images(store)
-    assert finished == (0 if largest < 8000 else 40)
+    assert finished == (0 if largest < 1400 else 40)
     status, out, _ = run(phantoms, store)
     assert (status, pending_images(out)) == (0, 40 - finished)
     assert_same(store, undisturbed)
@@ -169,13 +169,17 @@ def test_images_that_vanish_during_a_run_lose_nothing(
 def test_a_damaged_part_is_embedded_again(phantoms: Path, undisturbed: FeatureStore, tmp_path: Path) -> None:
     store = tmp_path / "place" / "s.h5"
     run(phantoms, store, "--die-at", "replace", 8, "before")
-    path = sorted((tmp_path / "place").glob("s.h5.parts/*/*.h5"))[2]
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
     finished = finished_images(store)
-    status, out, _ = run(phantoms, store)
-    assert (status, pending_images(out)) == (0, 40 - finished)
+    path = sorted((tmp_path / "place").glob("s.h5.parts/*/*.part"))[2]
+    data = bytearray(path.read_bytes())
+    data[200] ^= 1
+    path.write_bytes(data)
+    with warned() as lines:
+        assert finished_images(store) == finished - 4
+    assert "1 damaged part passed over" in lines[0]
+    status, out, err = run(phantoms, store)
+    assert (status, pending_images(out)) == (0, 40 - finished + 4)
+    assert "1 damaged part passed over" in err
     assert_same(store, undisturbed)
 
 
@@ -200,7 +204,7 @@ def test_a_dead_writers_lock_is_taken_over(tmp_path: Path) -> None:
 
 
 def test_temporary_files_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
-    for name in (".s.h5.99.tmp", "..s.h5.seen.json.99.tmp", ".others.h5.99.tmp", "s.h5.parts/0123/.unit.h5.99.tmp"):
+    for name in (".s.h5.99.tmp", "..s.h5.seen.json.99.tmp", ".others.h5.99.tmp", "s.h5.parts/0123/.unit.part.99.tmp"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("half")
     (tmp_path / ".s.h5.network.99.tmp").mkdir()

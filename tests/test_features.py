@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cheap
 import numpy as np
@@ -17,6 +17,7 @@ import pytest
 from conftest import ROOT, reported, snapshot, warned
 from joblib import parallel_config
 
+import cache.parts
 from cache.network_files import NetworkFiles
 from cache.parts import Parts
 from cache.store import FeatureStore
@@ -139,42 +140,39 @@ def test_finding_what_is_missing_reads_no_embedding_of_the_store(place: Path, mo
 
 
 def test_finding_what_is_missing_reads_no_embedding_of_a_part(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import h5py
+    reads, read = Counter[str](), cache.parts._read_rows
 
-    reads, read = Counter[str](), h5py.Dataset.__getitem__
-
-    def count(self: h5py.Dataset, *args: Any) -> Any:
-        if self.name == "/embeddings":
-            reads[self.file.filename] += 1
-        return read(self, *args)
+    def count(file: BinaryIO, head: Any) -> Any:
+        reads[file.name] += 1
+        return read(file, head)
 
     finished = FeatureStore(place / "s.h5")
     parts = Parts(place / "s.h5", finished.provenance)
     for split in finished.splits.values():
         parts.add(split.rows)
     (place / "s.h5").unlink()
-    monkeypatch.setattr(h5py.Dataset, "__getitem__", count)
+    monkeypatch.setattr(cache.parts, "_read_rows", count)
     assert make(place).content == finished.content
     # Once, to write the new store.
     assert list(reads.values()) == [1, 1, 1]
 
 
-def test_a_part_of_which_only_embeddings_are_damaged_is_embedded_again(place: Path, embedded: list[int]) -> None:
-    import h5py
-
+@pytest.mark.parametrize("at", [0, -1])
+def test_a_damaged_part_is_reported_and_embedded_again(place: Path, embedded: list[int], at: int) -> None:
     finished = FeatureStore(place / "s.h5")
     parts = Parts(place / "s.h5", finished.provenance)
     for split in finished.splits.values():
         parts.add(split.rows)
     (place / "s.h5").unlink()
     path = max(parts.folder.iterdir(), key=lambda path: path.stat().st_size)
-    with h5py.File(path) as file:
-        at = file["embeddings"].id.get_chunk_info(0).byte_offset
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)
-    assert make(place).content == finished.content
+    with warned() as lines:
+        assert make(place).content == finished.content
     assert embedded == [28]
+    assert all(f"{parts.folder}: 1 damaged part passed over ({path.name}: " in line for line in lines)
+    assert len(lines) == (2 if at == 0 else 1)  # a damaged head is found before embedding, too
 
 
 def test_finished_units_of_a_stopped_run_are_not_embedded_again(place: Path, embedded: list[int]) -> None:

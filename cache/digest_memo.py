@@ -2,19 +2,28 @@
 
 A file counts as unchanged if its size, times and inode are; git's index decides in the same way. The time of the last
 change (ctime) cannot be set by ordinary means. A file that changed within two seconds of being read is read again next
-time, because the clock may be too coarse to show a second change. The memo may be lost at any time: it only saves
-reading.
+time, because the clock may be too coarse to show a second change.
+
+The memo may be lost at any time: it only saves reading. So it is sealed, and one with a wrong byte counts as none.
 """
 
-import json
+import contextlib
 import re
 import time
 from pathlib import Path
 
-from cache.support.files import digest_file, write_text
+from cache.support.errors import UserError
+from cache.support.files import digest_file, replacing
+from cache.support.json_file import parse_sealed_json, read_bytes, seal_json
 
 QUIET_NS = 2_000_000_000
 """How long a file must have been unchanged for its digest to be remembered, in nanoseconds."""
+
+MAX_MEMO_BYTES = 1 << 28
+"""Longest memo that is read, in bytes (256 MiB): that of a million images."""
+
+_Known = tuple[str, int, int, int, int, int]
+"""A digest, and the marks by which an unchanged file is recognised."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -30,14 +39,11 @@ class DigestMemo:
 
     def __init__(self, store: Path) -> None:
         self._path = store.with_name(f".{store.name}.seen.json")
-        self._known: dict[str, list[object]] = {}
+        self._known: dict[str, _Known] = {}
         self._used: set[str] = set()
         self._changed = False
-        try:
-            known = json.loads(self._path.read_text(encoding="utf-8"))
-            self._known = known if isinstance(known, dict) else {}
-        except (OSError, ValueError):
-            pass
+        with contextlib.suppress(OSError, ValueError):
+            self._known = parse_sealed_json(read_bytes(self._path, MAX_MEMO_BYTES), dict[str, _Known])
 
     def digest(self, path: Path) -> bytes:
         """SHA-256 of a file's bytes (32 bytes), remembered or computed.
@@ -48,15 +54,15 @@ class DigestMemo:
             The file cannot be read.
         """
         state = path.stat()
-        marks = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_dev, state.st_ino]
+        marks = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_dev, state.st_ino)
         key = str(path.absolute())
         self._used.add(key)
         known = self._known.get(key)
-        if isinstance(known, list) and known[1:] == marks and _DIGEST.fullmatch(str(known[0])):
-            return bytes.fromhex(str(known[0]))
+        if known and known[1:] == marks and _DIGEST.fullmatch(known[0]):
+            return bytes.fromhex(known[0])
         digest = digest_file(path)
         if time.time_ns() - max(state.st_ctime_ns, state.st_mtime_ns) > QUIET_NS:
-            self._known[key] = [digest.hex(), *marks]
+            self._known[key] = (digest.hex(), *marks)
             self._changed = True
         return digest
 
@@ -65,8 +71,9 @@ class DigestMemo:
         if not self._changed:
             return
         try:
-            # Files whose digest was not used are gone, or belong to another folder.
-            write_text(self._path, json.dumps({key: self._known[key] for key in self._used if key in self._known}))
-        except OSError:
+            with replacing(self._path) as temporary:
+                # Files whose digest was not used are gone, or belong to another folder.
+                temporary.write_bytes(seal_json({key: self._known[key] for key in self._used if key in self._known}))
+        except (OSError, UserError):
             return  # a store on a read-only file system can still be used
         self._changed = False

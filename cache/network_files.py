@@ -14,11 +14,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from cache.provenance import Provenance, WeightsOrigin
 from cache.support.errors import StoreError
 from cache.support.files import digest_file, write_text
+from cache.support.json_file import check_type, read_json
 from cache.support.messages import describe_error
 
 FRONT, TAIL, FACTS = "front.keras", "tail.keras", "network.json"
@@ -30,6 +31,32 @@ REMEDY = "copy the folder from where the features were made, or build it again w
 def find_folder(store: Path) -> Path:
     """The folder of a store's network."""
     return store.with_name(store.name + ".network")
+
+
+class _Wanted(TypedDict):
+    """What decides the features."""
+
+    name: str
+    weights: str
+    size: int
+    pooling: str
+
+
+class _Cut(TypedDict):
+    """What is known of a network since it was built."""
+
+    weights: str
+    layer: str
+    preprocessing: str
+    shape: list[int]
+
+
+class _Facts(TypedDict):
+    """What must be in `FACTS`; there may be more."""
+
+    wanted: _Wanted
+    cut: _Cut
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -67,12 +94,11 @@ class NetworkFiles:
         if not folder.is_dir():
             raise StoreError(f"{folder}: no network beside the store; {REMEDY}")
         try:
-            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            found = cls(folder, files=dict(facts["files"]), wanted=dict(facts["wanted"]), cut=dict(facts["cut"]))
-            found._provenance(), found._source
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            facts = read_json(folder / FACTS, dict[str, Any])
+            check_type(facts, _Facts)
+        except (OSError, ValueError) as error:
             raise StoreError(f"{folder}: a damaged network ({describe_error(error)}); {REMEDY}") from error
-        return found
+        return cls(folder, facts["wanted"], facts["cut"], facts["files"])
 
     @classmethod
     def write(cls, folder: Path, wanted: Mapping[str, Any], cut: Mapping[str, Any]) -> "NetworkFiles":
@@ -92,7 +118,7 @@ class NetworkFiles:
         """Whether every file is there, byte for byte."""
         try:
             return all(self._digest(name) == digest for name, digest in self.files.items())
-        except OSError:
+        except (OSError, ValueError):  # a name in a file may be none
             return False
 
     def check_file(self, name: str) -> Path:
@@ -141,7 +167,8 @@ class NetworkFiles:
     @property
     def _source(self) -> str:
         """Where the weights came from, as `cache.provenance.WeightsOrigin` has it."""
-        return str(self.wanted["weights"])
+        source: str = self.wanted["weights"]
+        return source
 
     def _provenance(self) -> dict[str, Any]:
         """The facts of a provenance that the files decide."""

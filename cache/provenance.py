@@ -7,7 +7,9 @@ the facts but are not among them: upgrading a library does not make a store stal
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from cache.support.json_file import parse_json
 
 NO_POOLING = "none"
 """The pooling of a store that holds maps, for the rest of a cut network."""
@@ -141,9 +143,9 @@ class Provenance:
         ValueError
             The text is not JSON, or has other facts than this version knows.
         """
-        facts = json.loads(text)
+        facts = parse_json(text, dict[str, Any])
         names = {field.name for field in fields(cls)}
-        if not isinstance(facts, dict) or set(facts) != names:
+        if set(facts) != names:
             raise ValueError(f"a provenance needs exactly {', '.join(sorted(names))}")
         kinds = {field.name: int if field.type is int or field.type == "int" else str for field in fields(cls)}
         odd = [name for name, value in facts.items() if type(value) is not kinds[name]]

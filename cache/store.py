@@ -4,13 +4,12 @@ One surprise: embeddings are not read through HDF5. The file stores them contigu
 from their offset: opening costs nothing, and any number of processes share the pages.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict
 
 import h5py
 import numpy as np
@@ -21,7 +20,22 @@ from cache.rows import DIGEST_BYTES, OK, Embeddings, Rows, row_blocks, unpack_re
 from cache.safe_hdf5 import UnsafeFileError, open_dataset, open_group, read_array, read_text
 from cache.support.errors import ParameterError, StoreError
 from cache.support.image_ids import MAX_ID_BYTES, find_id_fault
+from cache.support.json_file import check_type, parse_json
 from cache.support.messages import count, describe_error, describe_shape, some
+
+
+class _Asked(TypedDict):
+    """What was requested, as the user spelled it."""
+
+    weights: str
+    layer: str
+
+
+class _Record(TypedDict):
+    """What the project reads of a store's record."""
+
+    asked: _Asked
+    weights_source: str
 
 
 @dataclass(frozen=True, repr=False)
@@ -159,7 +173,8 @@ class FeatureStore:
                 "use the version of this software that made it, or make it again under another name"
             )
         self.provenance = Provenance.from_json(read_text(file, "provenance"))
-        self.record = _check_record(json.loads(read_text(file, "record")))
+        record = parse_json(read_text(file, "record"), dict[str, Any])
+        self.record = record | dict(check_type(record, _Record))
         self.content = read_text(file, "content")
         group = open_group(file, "splits")
         self.splits = {name: self._read_split(open_group(group, name), raw) for name in group}
@@ -263,13 +278,3 @@ def require_store(path: str | os.PathLike[str]) -> Path:
     if not path.is_file():
         raise StoreError(f"{path}: no such store; make it with `make features`, or give the path of another STORE")
     return path
-
-
-def _check_record(record: object) -> dict[str, Any]:
-    """Check that what the project reads of a record is there, and is text."""
-    if not isinstance(record, dict) or not isinstance(asked := record.get("asked"), dict):
-        raise UnsafeFileError("its record does not say what was requested")
-    texts = (asked.get("weights"), asked.get("layer"), record.get("weights_source"))
-    if not all(isinstance(text, str) for text in texts):
-        raise UnsafeFileError("its record does not say which weights and layer were requested")
-    return record

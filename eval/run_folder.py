@@ -1,16 +1,23 @@
 """The two files in a run's folder that scoring reads. `heads` writes them under these names."""
 
-import json
 from pathlib import Path
+from typing import TypedDict
 
-from cache.support.errors import DataError, UserError
-from eval.files import read_file
+from cache.support.errors import DataError
+from cache.support.json_file import read_json
+from eval.files import MAX_BYTES
 
 VALID = "valid.csv"
 """The run's predictions on the validation images, as a submission."""
 
 VOCABULARY = "vocabulary.json"
 """The concepts that the run can predict."""
+
+
+class _Vocabulary(TypedDict):
+    """What scoring reads of `VOCABULARY`."""
+
+    vocabulary: list[str]
 
 
 def find_submission(path: str | Path) -> Path:
@@ -38,7 +45,7 @@ def read_vocabulary(submission: Path) -> frozenset[str] | None:
         Upper-case concepts. None if there is no vocabulary beside the submission, or it cannot be read.
     """
     try:
-        vocabulary = json.loads(read_file(submission.parent / VOCABULARY))["vocabulary"]
-        return frozenset(str(concept).upper() for concept in vocabulary)
-    except (UserError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        found = read_json(submission.parent / VOCABULARY, _Vocabulary, MAX_BYTES)
+    except (OSError, ValueError):
         return None
+    return frozenset(concept.upper() for concept in found["vocabulary"])

@@ -5,6 +5,7 @@ A value is JSON where it can be, such as ``0.1``, ``true`` or ``[64,32]``, and t
 
 import json
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any, NoReturn
 
 from cache.support.errors import ParameterError
@@ -65,11 +66,15 @@ def _parse_values(text: str) -> list[Any]:
 def _parse_value(text: str) -> Any:
     """Read JSON; what is not JSON is text."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_parse_finite)
     except ParameterError:
         raise
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
+
+
+def _parse_finite(text: str) -> float:
+    return float(text) if isfinite(float(text)) else _refuse_constant(text)
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -199,6 +199,17 @@ def test_a_parameter_out_of_range_is_refused_by_its_name(params: dict[str, Any])
         make_head("dense", params)
 
 
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "[1,1e999]", "1,1e999"])
+def test_a_number_that_is_not_finite_is_refused_on_the_command_line(value: str) -> None:
+    with pytest.raises(UserError, match="is not a value; expected a finite number"):
+        parse_settings([f"alpha={value}"])
+
+
+def test_what_is_nested_too_deeply_is_text_on_the_command_line() -> None:
+    text = "[" * 100_000
+    assert parse_settings([f"hidden={text}"]) == {"hidden": text}
+
+
 def test_the_command_line_takes_several_layers() -> None:
     settings = parse_settings(["hidden=1024,512", "loss=focal", "dropout=0.4", "C=[1,2]", "note=a,b"])
     assert settings == {"hidden": [1024, 512], "loss": "focal", "dropout": 0.4, "C": [1, 2], "note": "a,b"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, make_store
+from conftest import RECORD, ROOT, make_store
 
 from cache.store import FeatureStore
 from cache.support.errors import StoreError
@@ -113,6 +113,21 @@ def a_record_of_nothing(file: h5py.File, folder: Path) -> None:
     file["record"] = np.frombuffer(b"{}", np.uint8)
 
 
+def a_record_of_other_types(file: h5py.File, folder: Path) -> None:
+    del file["record"]
+    file["record"] = np.frombuffer(json.dumps(RECORD | {"asked": {"weights": 1, "layer": ""}}).encode(), np.uint8)
+
+
+def a_record_that_is_nested(file: h5py.File, folder: Path) -> None:
+    del file["record"]
+    file["record"] = np.frombuffer(b'{"asked":' * 100_000, np.uint8)
+
+
+def facts_that_are_nested(file: h5py.File, folder: Path) -> None:
+    del file["provenance"]
+    file["provenance"] = np.frombuffer(b"[" * 100_000, np.uint8)
+
+
 def text_of_variable_length(file: h5py.File, folder: Path) -> None:
     del file["record"]
     file.create_dataset("record", data=["x" * 1000], dtype=h5py.string_dtype())
@@ -141,7 +156,8 @@ def group_for_data(file: h5py.File, folder: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [external_link, external_group, soft_link, external_storage, virtual, huge_and_compressed, huge_and_unallocated,
-     text_of_variable_length, facts_of_other_kinds, a_record_of_nothing, no_split, splits_of_two_widths,
+     text_of_variable_length, facts_of_other_kinds, facts_that_are_nested, a_record_of_nothing, a_record_of_other_types,
+     a_record_that_is_nested, no_split, splits_of_two_widths,
      an_id_that_commands_the_terminal, objects, wrong_type, wrong_shape, other_precision, repeated_ids, a_reason_for_no_row, facts_that_are_none,
      group_for_data],
 )  # fmt: skip

@@ -1,11 +1,12 @@
 """Reading JSON that may be damaged: one kind of error, whatever is wrong."""
 
+import os
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
 import pytest
 
-from cache.support.json_file import DamagedFileError, read_json
+from cache.support.json_file import DamagedFileError, parse_sealed_json, read_json, seal_json
 
 
 class Facts(TypedDict):
@@ -34,6 +35,29 @@ def test_a_long_file_is_not_read(tmp_path: Path) -> None:
     assert read_json(path, Facts) == {"number": 1}
     with pytest.raises(DamagedFileError, match="longer than 100 bytes"):
         read_json(path, Facts, max_bytes=100)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "facts.json")
+    with pytest.raises(DamagedFileError, match=r"facts\.json is not a file"):
+        read_json(tmp_path / "facts.json", Facts)
+
+
+def test_a_sealed_text_is_parsed_only_as_it_was_written() -> None:
+    line = seal_json({"number": 1, "words": ["ä\udcff"]})
+    assert parse_sealed_json(line, Facts) == {"number": 1, "words": ["ä\udcff"]}
+    for other in (
+        line + b"\n",
+        line[:-1],
+        line[1:],
+        line.replace(b"1,", b"2,"),
+        line.upper(),
+        line.replace(b": 1", b":1"),
+    ):
+        with pytest.raises(DamagedFileError, match="not what its digest says"):
+            parse_sealed_json(other, Facts)
+    with pytest.raises(DamagedFileError, match="Expected `object`, got `array`"):
+        parse_sealed_json(seal_json([]), Facts)
 
 
 def test_names_that_are_no_unicode_survive(tmp_path: Path) -> None:

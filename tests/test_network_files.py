@@ -1,5 +1,6 @@
 """The network beside a store: whole, of the store's features, or refused with what to do."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +38,17 @@ def test_what_was_written_is_read(store: Path) -> None:
     files.check_provenance(PROVENANCE, SEED)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"files": 3}', '{"files": {}, "wanted": {}, "cut": {}}'])
+FACTS_OF = {"wanted": WANTED, "cut": CUT, "files": {}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "{}", '{"files": 3}', '{"files": {}, "wanted": {}, "cut": {}}', "[" * 100_000, '{"files":' * 100_000,
+     *[json.dumps(FACTS_OF | change) for change in [
+         {"files": {"a": 1}}, {"files": [["a", "b"]]}, {"wanted": WANTED | {"weights": 5}}, {"wanted": WANTED | {"size": "224"}},
+         {"wanted": "ab"}, {"cut": CUT | {"shape": 7}}, {"cut": CUT | {"shape": ["a"]}}, {"cut": CUT | {"layer": None}},
+     ]]],
+)  # fmt: skip
 def test_damaged_facts_are_refused(store: Path, text: str) -> None:
     (find_folder(store) / FACTS).write_text(text)
     with pytest.raises(
@@ -64,6 +75,11 @@ def test_one_file_that_is_not_as_written_makes_it_incomplete(store: Path, damage
     assert files.check_file(FRONT)
     with pytest.raises(StoreError, match=r"tail\.keras is missing"):
         files.check_file(TAIL)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a\0b", "\udc80\ud800"])
+def test_a_name_that_is_none_is_that_of_no_file(store: Path, name: str) -> None:
+    assert not replace(NetworkFiles.read(store), files={name: "00"}).is_whole()
 
 
 def test_a_name_in_the_facts_leads_nowhere_else(store: Path, tmp_path: Path) -> None:

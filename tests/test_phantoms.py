@@ -82,3 +82,10 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="contains something else than 40 phantoms"):
         make_phantoms(tmp_path, 40, 0)
     assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("stamp", ["", "[]", "5", "[" * 100_000, '{"images": 40}'])
+def test_a_folder_whose_stamp_is_damaged_is_something_else(tmp_path: Path, stamp: str) -> None:
+    (tmp_path / "phantoms.json").write_text(stamp)
+    with pytest.raises(DataError, match="contains something else than 40 phantoms"):
+        make_phantoms(tmp_path, 40, 0)

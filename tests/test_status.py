@@ -17,6 +17,7 @@ from cache.digest_memo import DigestMemo
 from cache.parts import Parts
 from cache.status import describe_store
 from cache.store import FeatureStore
+from cache.support.json_file import parse_sealed_json, seal_json
 from featurize.pipeline import make_features
 
 
@@ -148,23 +149,70 @@ def test_a_file_that_has_just_changed_is_not_remembered(tmp_path: Path) -> None:
     assert not (tmp_path / ".s.h5.seen.json").exists()
 
 
-@pytest.mark.parametrize("content", ["not json", "[1]", '{"a": 1}'])
-def test_a_damaged_memo_is_ignored(tmp_path: Path, content: str) -> None:
-    (tmp_path / ".s.h5.seen.json").write_text(content)
-    (tmp_path / "a.jpg").write_bytes(b"a")
-    assert len(DigestMemo(tmp_path / "s.h5").digest(tmp_path / "a.jpg")) == 32
-
-
-def test_a_memo_of_anything_but_digests_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, bytes]:
+    """A memo's file, an image in it, and the digest of the image."""
     monkeypatch.setattr("cache.digest_memo.QUIET_NS", -(10**18))
     (tmp_path / "a.jpg").write_bytes(b"a")
     memo = DigestMemo(tmp_path / "s.h5")
-    expected = memo.digest(tmp_path / "a.jpg")
+    digest = memo.digest(tmp_path / "a.jpg")
     memo.save()
-    file = tmp_path / ".s.h5.seen.json"
-    for wrong in ("zz" * 32, "00"):
-        file.write_text(file.read_text().replace(expected.hex(), wrong))
-        assert DigestMemo(tmp_path / "s.h5").digest(tmp_path / "a.jpg") == expected
+    return tmp_path / ".s.h5.seen.json", tmp_path / "a.jpg", digest
+
+
+def digest_anew(file: Path, image: Path) -> bytes:
+    """The digest of an image with the memo as it is; afterwards the memo can be written and read again."""
+    memo = DigestMemo(file.parent / "s.h5")
+    digest = memo.digest(image)
+    memo.save()
+    return digest
+
+
+def test_no_flipped_bit_of_a_memo_is_believed(remembered: tuple[Path, Path, bytes]) -> None:
+    file, image, digest = remembered
+    whole = file.read_bytes()
+    for at in range(len(whole)):
+        data = bytearray(whole)
+        data[at] ^= 1 << at % 8
+        file.write_bytes(data)
+        assert digest_anew(file, image) == digest
+        assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not json", b"[1]", b'{"a": 1}', b"[" * 100_000, b'{"a":' * 100_000, seal_json([1]), seal_json({"a": 1}),
+     seal_json({"a": []}), b'{"sha256": "", "content": 1}\n'],
+)  # fmt: skip
+def test_what_is_no_memo_is_ignored(remembered: tuple[Path, Path, bytes], content: bytes) -> None:
+    file, image, digest = remembered
+    file.write_bytes(content)
+    assert digest_anew(file, image) == digest
+
+
+@pytest.mark.parametrize("wrong", ["zz" * 32, "00", "", 5, None, [], {}])
+def test_a_memo_of_anything_but_digests_is_ignored(remembered: tuple[Path, Path, bytes], wrong: object) -> None:
+    file, image, digest = remembered
+    (marks,) = parse_sealed_json(file.read_bytes(), dict[str, list[Any]]).values()
+    file.write_bytes(seal_json({str(image): [wrong, *marks[1:]]}))
+    assert digest_anew(file, image) == digest
+
+
+def test_a_memo_that_cannot_be_read_or_written_stops_nothing(remembered: tuple[Path, Path, bytes]) -> None:
+    file, image, digest = remembered
+    file.unlink()
+    file.mkdir()
+    assert digest_anew(file, image) == digest
+    file.rmdir()
+    os.mkfifo(file)
+    assert digest_anew(file, image) == digest
+
+
+def test_a_longer_memo_is_not_read(remembered: tuple[Path, Path, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    file, image, digest = remembered
+    monkeypatch.setattr("cache.digest_memo.MAX_MEMO_BYTES", file.stat().st_size - 1)
+    monkeypatch.setattr("cache.digest_memo.parse_sealed_json", lambda *args: pytest.fail("read"))
+    assert digest_anew(file, image) == digest
 
 
 def test_a_run_that_would_be_refused_says_so(place: Path) -> None:

@@ -80,7 +80,10 @@ def test_the_vocabulary_is_that_of_the_training_labels_or_of_the_run(tmp_path: P
         find_vocabulary(submission, tmp_path / "nowhere.csv")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"vocabulary": 3}', "[" * 100_000, "\ufffd"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"vocabulary": 3}', '{"vocabulary": "C1"}', '{"vocabulary": [1]}', "[" * 100_000, "\ufffd"],
+)
 def test_a_damaged_vocabulary_is_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "vocabulary.json").write_text(content)
     assert find_vocabulary(tmp_path / "valid.csv", None) is None

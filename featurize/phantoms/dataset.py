@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -16,6 +17,7 @@ from joblib import Parallel, cpu_count, delayed
 
 from cache.support.errors import DataError, ParameterError
 from cache.support.files import making
+from cache.support.json_file import read_json
 from cache.support.reporting import report
 from featurize.phantoms.canvas import resize
 from featurize.phantoms.concepts import NAMES, make_phantom
@@ -149,7 +151,7 @@ def _draw_file(folder: Path, split: str, number: int, seed: int) -> _Drawn:
 
 def _read_stamp(folder: Path) -> object:
     try:
-        return json.loads((folder / STAMP_FILE).read_text())
+        return read_json(folder / STAMP_FILE, dict[str, Any])
     except (OSError, ValueError):
         return None
 

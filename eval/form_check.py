@@ -1,33 +1,41 @@
 """The form check of 2026, which comes before the scores: header, order of ids, spelling of concepts."""
 
-import csv
 import io
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
 
 from cache.support.messages import quote
-from eval.csv_rows import describe_cells, find_repeated, split_concepts
+from eval.csv_rows import describe_cells, find_repeated, read_rows, split_concepts
+from eval.editions import Edition
 
 HEADER = ["ID", "CUIs"]
 CUI = re.compile(r"C\d+")
 
 
-def listed_ids(*files: bytes) -> list[str]:
+def listed_ids(files: Mapping[Path, bytes], edition: Edition) -> list[str]:
     """The official ids in the order that the form check expects: those of the truth, then others of the manual file.
 
     The check skips the first row of each file as its header, whatever it is, and no other row.
 
     Parameters
     ----------
-    *files : bytes
-        Contents of the truth and of the manual file, in UTF-8.
+    files : mapping of Path to bytes
+        Contents of the truth and of the manual file.
+    edition : Edition
+
+    Raises
+    ------
+    DataError
+        A file is not CSV to the check, though it is to the evaluator, which reads line ends within quotes in another
+        way.
     """
     ids: dict[str, None] = {}
-    for data in files:
-        rows = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline=""))
-        next(rows, None)
-        ids |= dict.fromkeys(row[0].strip() for row in rows if row)
+    for path, data in files.items():
+        rows = islice(read_rows(data, edition, str(path), newline=""), 1, None)
+        ids |= dict.fromkeys(row.cells[0].strip() for row in rows if row.cells)
     return list(ids)
 
 

@@ -128,7 +128,7 @@ def score_files(
             raise DataError(f"{manual}: {error}") from None
     form_faults = []
     if edition.has_form_check:
-        ids = listed_ids(*(read_file(path) for path in (truth, manual) if path))
+        ids = listed_ids({path: read_file(path) for path in (truth, manual) if path}, edition)
         form_faults = find_faults(data, ids, edition, str(submission))
     return ScoredFile(
         edition=edition,

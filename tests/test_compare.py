@@ -169,6 +169,17 @@ def test_a_name_of_two_lines_is_printed_on_one(tmp_path: Path, truth: Path, caps
     assert (status, err) == (1, f"eval: error: {tmp_path}/two\\nlines.csv: no such file\n")
 
 
+def test_a_truth_that_only_the_form_check_cannot_read_is_an_error(
+    tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = tmp_path / "odd.csv"
+    # The evaluator reads each line end within quotes as one character, the check as two: too many for a cell.
+    odd.write_bytes(truth.read_bytes().rpartition(b"x59")[0] + b'x59,"C1' + b"\r\n" * 70_000 + b'"\n')
+    status, out, err = call(capsys, "score", truth, "--truth", odd)
+    assert (status, out) == (1, "")
+    assert err.startswith(f"eval: error: {odd}: line 61: field larger than field limit (131072); expected CSV")
+
+
 def test_a_folder_in_the_place_of_the_breakdown_is_an_error(
     tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

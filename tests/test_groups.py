@@ -18,7 +18,9 @@ from conftest import make_store, reported
 from sklearn.base import clone
 from sklearn.model_selection import GroupKFold
 
+from cache.support.errors import DataError
 from eval.f1 import image_f1
+from heads.data.groups import find_groups
 from heads.data.store import LabelledStore
 from heads.decoders.thresholds import GlobalThreshold
 from heads.ensembles.builder import make_ensemble
@@ -111,6 +113,37 @@ def joined_f1(place: Path, head: str) -> float:
 
 def nested_estimate(place: Path, head: str) -> float:
     return float(fit(place, head, nested=True)["nested"]["primary"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "ID,group,note\na,p1,x\nb,p2," + "x" * 131_073,
+            r"line 3: field larger than field limit \(131072\); expected a",
+        ),
+        ("ID,group," + "x" * 131_073 + "\na,p1,x\n", r"line 1: field larger than field limit"),
+        ('ID,group\na,p1\nb,"' + "\n" * 131_073, r"line 3: field larger than field limit"),
+        ("ID,group\na,p1\nb,Müller\n".encode("cp1252"), "not a text file in UTF-8; mend the file"),
+        ("ID,group\na,p1\nb,p2\n".encode("utf-16"), "not a text file in UTF-8; mend the file"),
+        ("ID,group\na,p1\nb,p2\n".encode("utf-16-le"), "has zero bytes, as UTF-16 has, expected UTF-8; mend"),
+        ("ID,group\na\0,p1\nb,p2\n", "1 training images have no group, such as 'a'"),
+        ('ID,group\na,"p1\nb,p2', "1 training images have no group, such as 'b'"),
+    ],
+)
+def test_a_table_of_sources_that_cannot_be_read_is_one_line(tmp_path: Path, content: str | bytes, message: str) -> None:
+    path = tmp_path / "sources.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=message) as caught:
+        find_groups(tmp_path, ["a", "b"], [])
+    assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).isprintable()
+
+
+def test_a_table_of_sources_without_groups_gives_none(tmp_path: Path) -> None:
+    for content in ("", "\n", "ID,licence\na,CC\n", "ID;group\na;p1\n", "\ufeff"):
+        (tmp_path / "sources.csv").write_text(content, encoding="utf-8")
+        assert find_groups(tmp_path, ["a", "b"], []) == (None, None)
 
 
 @pytest.mark.parametrize("estimate", [out_of_fold_f1, chosen_f1, swept_f1, joined_f1, nested_estimate])

@@ -82,11 +82,26 @@ def _read_groups(path: Path) -> dict[str, str]:
         if not groups:
             raise DataError(f"{path}: no image in it; expected an id and its group per row")
         return groups
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+    return _read_sources(path)
+
+
+def _read_sources(path: Path) -> dict[str, str]:
+    """The groups of a table that has a column of them, among others; empty without it."""
+    remedy = "mend the file, or move it away if it has no groups"
+    with open(path, encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
-        if not {"ID", "group"} <= set(rows.fieldnames or ()):
-            return {}
-        return {row["ID"].strip(): row["group"] or row["ID"] for row in rows if row["ID"]}
+        try:
+            names = rows.fieldnames or ()
+            if any("\0" in name for name in names):
+                raise DataError(f"{path}: has zero bytes, as UTF-16 has, expected UTF-8; {remedy}")
+            if not {"ID", "group"} <= set(names):
+                return {}
+            return {row["ID"].strip(): row["group"] or row["ID"] for row in rows if row["ID"]}
+        except UnicodeDecodeError:
+            raise DataError(f"{path}: not a text file in UTF-8; {remedy}") from None
+        except csv.Error as error:
+            place = f"{path}: line {rows.line_num + 1}"
+            raise DataError(f"{place}: {error}; expected a table with columns ID and group; {remedy}") from None
 
 
 def _number(groups: Mapping[str, str], ids: Sequence[str]) -> NDArray[np.int64]:

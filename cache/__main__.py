@@ -2,13 +2,11 @@
 
 import argparse
 import contextlib
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
-from cache.support.command import run_command
-from cache.support.messages import count, describe_shape, one_line
+from cache.support.command import print_json, print_line, run_command
+from cache.support.messages import count, describe_shape
 
 MAX_PRINTED = 10
 """How many images of a kind are printed; ``--json`` has all."""
@@ -52,25 +50,25 @@ def _status(args: argparse.Namespace) -> None:
 
     described = describe_store(args.store, args.data)
     if args.json:
-        _print_json(described)
+        print_json(described)
         return
     state = f"complete, fingerprint {described['fingerprint'][:16]}" if described["complete"] else "not complete"
-    print(f"{args.store}: {state}")
+    print_line(f"{args.store}: {state}")
     for name, split in described.get("splits", {}).items():
         shape = describe_shape((*split.get("map", ()), split["features"]))
-        print(f"  {name:<6} {split['rows']:>8,} rows of {shape}, {len(split['unreadable']):,} unreadable")
+        print_line(f"  {name:<6} {split['rows']:>8,} rows of {shape}, {len(split['unreadable']):,} unreadable")
         _print_some(split["unreadable"])
     for kind, ids in (described["changes"] or {}).items():
         if isinstance(ids, list) and ids:
-            print(f"  {kind:<10} {len(ids):>8,}")
+            print_line(f"  {kind:<10} {len(ids):>8,}")
             _print_some(ids)
     for name, value in {**described.get("provenance", {}), **described.get("record", {})}.items():
-        print(one_line(f"  {name:<14} {value}"))
+        print_line(f"  {name:<14} {value}")
     for each in described["unfinished"]:
         if each["fingerprint"] != described.get("fingerprint"):
             folder = f"{args.store}.parts/{each['fingerprint'][:16]}"
-            print(f"  unfinished     {count(each['images'], 'image')} with other features, in {folder}")
-    print(one_line(described["next"]))
+            print_line(f"  unfinished     {count(each['images'], 'image')} with other features, in {folder}")
+    print_line(described["next"])
 
 
 def _verify(args: argparse.Namespace) -> None:
@@ -79,9 +77,9 @@ def _verify(args: argparse.Namespace) -> None:
 
     defects = verify_store(args.store)
     if args.json:
-        _print_json({"store": str(args.store), "damage": [vars(each) for each in defects]})
+        print_json({"store": str(args.store), "damage": [vars(each) for each in defects]})
     elif not defects:
-        print(f"{args.store}: {args.store.stat().st_size:,} bytes, all as they were written")
+        print_line(f"{args.store}: {args.store.stat().st_size:,} bytes, all as they were written")
     else:
         _print_some([f"bytes {each.start:,} to {each.end:,}: {each.where}" for each in defects], MAX_DEFECTS)
     if defects:
@@ -101,31 +99,27 @@ def _duplicates(args: argparse.Namespace) -> None:
     with contextlib.closing(Progress(n_images, "comparing")) as progress:
         found = find_duplicates(store, args.cosine, progress.reach)
     if args.json:
-        _print_json({"store": str(args.store), "cosine": args.cosine, "n_near": found.n_near,
+        print_json({"store": str(args.store), "cosine": args.cosine, "n_near": found.n_near,
                      "n_near_leaks": found.n_near_leaks, "identical": [vars(each) for each in found.identical],
                      "near": [vars(each) for each in found.near]})  # fmt: skip
         return
     leaks = sum(each.leak for each in found.identical)
-    print(f"{count(len(found.identical), 'group')} of identical images, {leaks:,} of them in two splits")
+    print_line(f"{count(len(found.identical), 'group')} of identical images, {leaks:,} of them in two splits")
     _print_some([f"{'LEAK ' if each.leak else ''}{' = '.join(each.images)}" for each in found.identical])
     near = count(found.n_near, "pair")
-    print(f"{near} with a cosine of {args.cosine:g} or more, {found.n_near_leaks:,} of them between splits")
+    print_line(f"{near} with a cosine of {args.cosine:g} or more, {found.n_near_leaks:,} of them between splits")
     if store.record["weights_source"].startswith("random:"):
-        print("note: this network is random, not trained: it gives all images nearly the same direction")
+        print_line("note: this network is random, not trained: it gives all images nearly the same direction")
     lines = [f"{'LEAK ' if each.leak else ''}{each.cosine:.4f} {' ~ '.join(each.images)}" for each in found.near]
     _print_some(lines, MAX_PRINTED, found.n_near)
 
 
 def _print_some(lines: list[str], limit: int = MAX_PRINTED, n_lines: int | None = None) -> None:
     for line in lines[:limit]:
-        print(one_line(f"           {line}"))
+        print_line(f"           {line}")
     rest = (len(lines) if n_lines is None else n_lines) - limit
     if rest > 0:
-        print(f"           and {rest:,} more (--json lists {len(lines):,})")
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, indent=1))
+        print_line(f"           and {rest:,} more (--json lists {len(lines):,})")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,12 @@
 
 import argparse
 import contextlib
-import io
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache.support.command import run_command
+from cache.support.command import print_json, print_line, run_command
 from cache.support.errors import DataError
 from cache.support.messages import count, quote
 from cache.support.reporting import warn
@@ -27,9 +25,6 @@ MAX_RESAMPLES = 1_000_000
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line, and return the exit status."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # The name of a file may be bytes that are not text.
-        sys.stdout.reconfigure(errors="backslashreplace")
     return run_command("eval", _parser(), argv)
 
 
@@ -93,16 +88,16 @@ def _score(args: argparse.Namespace) -> None:
             "warnings": warnings,
             "breakdown": _by_level([tally.to_row() for tally in tallies]),
         }
-        print(json.dumps(result))
+        print_json(result)
         return
     images = f"{count(scored.n_images, 'image')}, rules of {args.edition}"
-    print(f"primary F1    {_with_interval(scored.primary, primary)}   ({images})")
+    print_line(f"primary F1    {_with_interval(scored.primary, primary)}   ({images})")
     if scored.secondary is None or secondary is None:
-        print("secondary F1  needs --manual")
+        print_line("secondary F1  needs --manual")
     else:
-        print(f"secondary F1  {_with_interval(scored.secondary, secondary)}")
+        print_line(f"secondary F1  {_with_interval(scored.secondary, secondary)}")
     missed = sum(tally.level == "image" for tally in tallies)
-    print(f"no hit        {count(missed, 'image')}   ([..] is the {NOTE}, {args.resamples:,} resamples)")
+    print_line(f"no hit        {count(missed, 'image')}   ([..] is the {NOTE}, {args.resamples:,} resamples)")
 
 
 def _warn(scored: "ScoredFile", submission: Path, train: Path | None) -> list[str]:
@@ -136,14 +131,16 @@ def _check(args: argparse.Namespace) -> None:
     edition, ids, name = find_edition(args.edition), read_ids(args.ids), str(args.submission)
     faults = find_faults(args.submission, ids, edition)
     if args.json:
-        print(json.dumps({"edition": args.edition, "n_images": len(ids), "faults": [vars(fault) for fault in faults]}))
+        print_json({"edition": args.edition, "n_images": len(ids), "faults": [vars(fault) for fault in faults]})
     elif faults:
         with contextlib.suppress(BrokenPipeError):  # `| head` must not hide the exit status
-            print(*(f"{name}: {fault}" for fault in faults), sep="\n", flush=True)
+            for fault in faults:
+                print_line(f"{name}: {fault}")
+            sys.stdout.flush()
     else:
         needs_zip = edition.zipped and not is_zip(args.submission)
         hint = "; hand it in as a zip with the one file submission.csv" if needs_zip else ""
-        print(f"{name}: {count(len(ids), 'image')}, passes the check of {edition.year}{hint}")
+        print_line(f"{name}: {count(len(ids), 'image')}, passes the check of {edition.year}{hint}")
     skipped = [id for id in ids if is_skipped(id, edition)]
     if skipped:
         found = f"{count(len(skipped), 'id')} with the letters ID, such as {quote(skipped[0])}"
@@ -167,18 +164,18 @@ def _compare(args: argparse.Namespace) -> None:
     if args.json:
         result = {"edition": args.edition, "runs": [first, second], "resamples": args.resamples}
         scores = {each.name.split()[0]: each.to_json(first, second) for each in comparisons}
-        print(json.dumps(result | scores | {"warnings": warnings}))
+        print_json(result | scores | {"warnings": warnings})
         return
     for each in comparisons:
-        print(each.name)
+        print_line(each.name)
         width = max(len(first), len(second), len("difference"))
         for name, score, interval in zip((first, second), each.scores, each.intervals, strict=True):
-            print(f"  {name:{width}}  {_with_interval(score, interval)}")
+            print_line(f"  {name:{width}}  {_with_interval(score, interval)}")
         change = each.difference
         ends = f"[{change.low:+.4f}, {change.high:+.4f}]"
-        print(f"  {'difference':{width}} {change.mean:+.4f}  {ends}   p = {change.p_value:.4f}")
-        print(f"  {each.verdict(first, second)}")
-    print(f"([..] is the {NOTE}, {args.resamples:,} resamples, paired for the difference)")
+        print_line(f"  {'difference':{width}} {change.mean:+.4f}  {ends}   p = {change.p_value:.4f}")
+        print_line(f"  {each.verdict(first, second)}")
+    print_line(f"([..] is the {NOTE}, {args.resamples:,} resamples, paired for the difference)")
 
 
 def _with_interval(score: float, interval: Sequence[float]) -> str:

@@ -1,13 +1,12 @@
 """``python -m heads``: train heads on a store, compare and join them, predict and export."""
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
 from typing import Any
 
-from cache.support.command import run_command
+from cache.support.command import print_json, run_command
 from cache.support.reporting import logger
 from eval.editions import EDITIONS, LATEST
 from heads.registry import CALIBRATIONS, DECODERS, DEFAULT_DECODER, HEADS
@@ -126,7 +125,7 @@ def _choose(args: argparse.Namespace) -> None:
     with parallel_config(n_jobs=-1):
         table = choose(args.store, args.data, heads=args.heads, decoders=args.decoders, pooling=args.pooling)
     if args.json:
-        print(json.dumps({"table": table}, indent=1))
+        print_json({"table": table})
 
 
 def _run_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Command lines: a result on standard output, or one line on standard error that says what to do."""
 
+import ast
 import importlib
 import json
 import os
@@ -9,9 +10,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, make_store
+from conftest import RECORD, ROOT, make_store
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -165,6 +167,75 @@ def test_every_fault_of_a_submission_is_printed_with_its_line(call: Command, tmp
         0,
         f"{tmp_path / 's.csv'}: 2 images, passes the check of 2026; hand it in as a zip with the one file submission.csv\n",
     )
+
+
+EVIL = "x\x1b[2J\r\x9b31m\u202e\nfeaturize: error: forged"
+"""A text that would clear a terminal, colour it, turn its direction, and forge a line."""
+
+
+@pytest.fixture
+def evil(tmp_path: Path) -> Path:
+    """A folder with such a name; a store in it whose texts are such."""
+    store = tmp_path / EVIL / f"{EVIL}.h5"
+    rows = {"a\u202e": np.ones(2), "b\u200b": np.ones(2), "c": np.ones(2)}
+    make_store(store, {"train": rows, "test": {"d\u2067": np.ones(2)}}, unreadable={"c": EVIL})
+    with h5py.File(store, "a") as file:
+        file.move("splits/test", f"splits/{EVIL}")
+        del file["record"]
+        record = RECORD | {EVIL: EVIL, "data": EVIL}
+        file["record"] = np.frombuffer(json.dumps(record).encode(), np.uint8)
+    return store
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("cache", "status", "{store}"),
+        ("cache", "status", "{store}", "--data", "{data}"),
+        ("cache", "verify", "{store}"),
+        ("cache", "duplicates", "{store}"),
+        ("cache", "status", "{folder}/none.h5"),
+        ("featurize", "{data}", "--store", "{store}", "--weights", "random:0"),
+        ("featurize", "{folder}/none", "--store", "{store}"),
+        ("eval", "score", "{csv}", "--truth", "{csv}"),
+        ("eval", "score", "{csv}", "--truth", "{folder}/none.csv"),
+        ("eval", "check", "{csv}", "--ids", "{csv}"),
+        ("eval", "compare", "{csv}", "{csv}", "--truth", "{csv}"),
+        ("heads", "fit", "prior", "--store", "{store}", "--data", "{data}", "--out", "{folder}/run"),
+    ],
+)
+def test_texts_of_files_forge_no_line_and_command_no_terminal(
+    call: Command, evil: Path, words: tuple[str, ...]
+) -> None:
+    folder = evil.parent
+    (folder / "train").mkdir()
+    (folder / "train" / "\u202ea.jpg").write_bytes(b"no image")
+    csv = folder / f"{EVIL}.csv"
+    csv.write_text("ID,CUIs\n\x1b[2Ja,C1\n\u202eb,\x1b[1mC2\n")
+    (folder / "train_concepts.csv").write_text("ID,CUIs\na\u202e,\x1b[1mC2\n")
+    status, out, err = call(*(word.format(store=evil, data=folder, folder=folder, csv=csv) for word in words))
+    assert out or status
+    for line in (out + err).removesuffix("\n").split("\n"):
+        assert line.isprintable()
+        assert not line.startswith("featurize: error: forged")
+
+
+def test_what_is_printed_as_json_is_what_was_read(call: Command, evil: Path) -> None:
+    status, out, _ = call("cache", "status", evil, "--json")
+    described = json.loads(out)
+    assert status == 0
+    assert all(line.isprintable() for line in out.removesuffix("\n").split("\n"))
+    assert described["splits"]["train"]["unreadable"] == [f"c: {EVIL}"]
+    assert (described["store"], described["record"][EVIL]) == (str(evil), EVIL)
+
+
+def test_nothing_is_printed_but_through_the_functions_that_escape() -> None:
+    allowed = ROOT / "cache" / "support" / "command.py"
+    for package in ("cache", "eval", "featurize", "heads"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            names = [node.func.id for node in ast.walk(ast.parse(path.read_text()))
+                     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]  # fmt: skip
+            assert path == allowed or "print" not in names, f"{path}: print"
 
 
 def test_a_reader_that_goes_away_is_no_error(store: Path) -> None:

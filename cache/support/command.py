@@ -1,14 +1,21 @@
-"""Run a command line of the project, and end it with a result or with one line that says what to do."""
+"""Run a command line of the project, and end it with a result or with one line that says what to do.
+
+Everything that a command prints goes through `print_line` or `print_json`: texts of files, such as names, ids and
+reasons, may hold characters that would break a line or command the terminal.
+"""
 
 import argparse
+import io
+import json
 import logging
 import os
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any, TextIO
 
 from cache.support.errors import NotInstalledError, UserError
 from cache.support.messages import describe_error, one_line
@@ -46,6 +53,8 @@ def run_command(name: str, parser: argparse.ArgumentParser, argv: Sequence[str] 
     Exception
         Any other error is a bug, and keeps its traceback.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # its encoding may lack the letters of a file's name
     parser.add_argument(TRACEBACK, action="store_true", help="with an error, print its traceback")
     words = list(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args([word for word in words if word != TRACEBACK])  # also accepted after a subcommand
@@ -59,6 +68,28 @@ def run_command(name: str, parser: argparse.ArgumentParser, argv: Sequence[str] 
     finally:
         _flush_output()
     return 0
+
+
+def print_line(text: str, file: TextIO | None = None) -> None:
+    """Print one line, in which all that cannot be printed is escaped.
+
+    Parameters
+    ----------
+    text : str
+    file : text file, optional
+        Where to; standard output by default.
+
+    Examples
+    --------
+    >>> print_line("a folder\\nof mine: \\x1b[2J")
+    a folder\\nof mine: \\x1b[2J
+    """
+    print(one_line(text), file=file)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print one JSON object. JSON escapes by itself what cannot be printed."""
+    print(json.dumps(value, indent=1))
 
 
 def _flush_output() -> None:
@@ -75,17 +106,17 @@ def _end_badly(name: str, error: BaseException, with_traceback: bool) -> int:
         raise error
     # Native code may turn an interrupt into any exception.
     if isinstance(error, KeyboardInterrupt) or _interrupted.is_set():
-        print(f"{name}: interrupted; the same command continues from what is finished", file=sys.stderr)
+        print_line(f"{name}: interrupted; the same command continues from what is finished", sys.stderr)
         return 130
     if isinstance(error, MemoryError):
-        print(f"{name}: error: not enough memory; close other programs, or use fewer processes", file=sys.stderr)
+        print_line(f"{name}: error: not enough memory; close other programs, or use fewer processes", sys.stderr)
         return 1
     if isinstance(error, UserError):
-        print(f"{name}: error: {one_line(str(error))}", file=sys.stderr)
+        print_line(f"{name}: error: {error}", sys.stderr)
         return 1
     # A full disk, a missing file, a folder without permission.
     if isinstance(error, OSError):
-        print(f"{name}: error: {describe_error(error)}", file=sys.stderr)
+        print_line(f"{name}: error: {describe_error(error)}", sys.stderr)
         return 1
     raise error
 
@@ -94,7 +125,8 @@ class _Printer(logging.Handler):
     """Print each message. Unlike the handlers of `logging` it raises errors, such as that of a closed pipe."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(one_line(record.getMessage()), flush=True)
+        print_line(record.getMessage())
+        sys.stdout.flush()
 
 
 @contextmanager
@@ -105,10 +137,10 @@ def _reporting(name: str) -> Iterator[None]:
     printed: set[str] = set()
 
     def print_once(message: Warning | str, *args: object) -> None:
-        line = one_line(str(message))
+        line = f"{name}: warning: {message}"
         if line not in printed:
             printed.add(line)
-            print(f"{name}: warning: {line}", file=sys.stderr)
+            print_line(line, sys.stderr)
 
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

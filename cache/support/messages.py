@@ -44,11 +44,13 @@ def quote(text: str, limit: int = 60) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""Escape the characters that would break a line, such as a line break in a file's name.
+    r"""Escape what would break a line or command a terminal: line ends, control characters, changes of direction.
 
     >>> one_line("a folder\nof mine/é.csv")
     'a folder\\nof mine/é.csv'
     """
+    if text.isprintable():
+        return text
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 

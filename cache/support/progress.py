@@ -10,6 +10,7 @@ import time
 
 from tqdm import tqdm
 
+from cache.support.command import print_line
 from cache.support.reporting import logger
 
 LINE_SECONDS = 30.0
@@ -59,10 +60,10 @@ class Progress:
             self._last_line = now
             rate = self._done / (now - self._started)
             left = datetime.timedelta(seconds=round((self._total - self._done) / rate))
-            print(
+            print_line(
                 f"{self._label}: {self._done:,} of {self._total:,}, {rate:,.1f} {self._unit}/s, {left} left"
                 f"{f'; {note}' if note else ''}",
-                file=sys.stderr,
+                sys.stderr,
             )
 
     def reach(self, n_done: int) -> None:

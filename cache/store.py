@@ -113,6 +113,11 @@ class FeatureStore:
     The file may come from a stranger: nothing in it is executed, nothing outside it is read, and no size that it
     declares is believed.
 
+    Embeddings are a memory map of the file. Replacing it by another file of its name is safe, and `featurize` does so:
+    the memory map keeps the old one. But a file must not be changed in place while it is in use. If it is cut, the
+    system ends the process that reads what was cut off (SIGBUS), and Python cannot prevent that. If it is overwritten,
+    other numbers are read; `check_unchanged` tells afterwards.
+
     Parameters
     ----------
     path : path-like
@@ -150,6 +155,7 @@ class FeatureStore:
             # One descriptor serves HDF5 and the memory map: between two openings by name, a writer could replace the
             # file.
             with open(self.path, "rb") as raw, h5py.File(raw, "r") as file:
+                self._opened = os.fstat(raw.fileno())
                 self._read(file, raw)
         except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
             raise StoreError(
@@ -245,6 +251,31 @@ class FeatureStore:
             raise StoreError(f"{self.path}: no split '{name}'; it has {some(sorted(self.splits))}")
         return self.splits[name]
 
+    def check_unchanged(self) -> None:
+        """Check that what was read is what was opened; call it before a result of the store is saved.
+
+        It looks at size and time of the file, which costs nothing. That a file has been replaced or removed is no error
+        for embeddings, because the memory map keeps the one that was opened. It is one for maps, which are read from
+        the file by its name.
+
+        Raises
+        ------
+        StoreError
+            The file was changed in place since it was opened, or it has maps and was replaced.
+        """
+        try:
+            now = self.path.stat()
+        except OSError:
+            return  # whoever reads it by its name has had an error
+        before = self._opened
+        is_same = os.path.samestat(now, before)
+        has_changed = (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
+        if has_changed if is_same else self.has_maps:
+            raise StoreError(
+                f"{self.path}: was changed while it was in use, so what was computed from it may be wrong; check it "
+                "with `python -m cache verify`, then run the same command again"
+            )
+
     def blocks(self) -> Iterator[Rows]:
         """Iterate over all rows, some at a time, read from the file instead of the map.
 
@@ -253,17 +284,27 @@ class FeatureStore:
         Yields
         ------
         Rows
+
+        Raises
+        ------
+        StoreError
+            The file was changed or replaced since it was opened.
         """
-        for split in self.splits.values():
-            rows = split.rows
-            stored = rows.embeddings
-            assert isinstance(stored, np.memmap)
-            row_bytes = math.prod(stored.shape[1:]) * stored.itemsize
-            for part in row_blocks(stored):
-                shape, offset = stored[part].shape, stored.offset + part.start * row_bytes
-                numbers: Any = np.fromfile(self.path, stored.dtype, math.prod(shape), offset=offset)
-                block = numbers.reshape(shape)
-                yield Rows(rows.digests[part], rows.status[part], rows.reasons[part], block)
+        with open(self.path, "rb") as file:
+            if not os.path.samestat(os.fstat(file.fileno()), self._opened):
+                raise StoreError(f"{self.path}: was replaced while it was in use; run the same command again")
+            for split in self.splits.values():
+                rows = split.rows
+                stored = rows.embeddings
+                assert isinstance(stored, np.memmap)
+                row_bytes = math.prod(stored.shape[1:]) * stored.itemsize
+                for part in row_blocks(stored):
+                    shape = stored[part].shape
+                    file.seek(stored.offset + part.start * row_bytes)
+                    numbers: Any = np.fromfile(file, stored.dtype, math.prod(shape))
+                    self.check_unchanged()
+                    block = numbers.reshape(shape)
+                    yield Rows(rows.digests[part], rows.status[part], rows.reasons[part], block)
 
 
 def require_store(path: str | os.PathLike[str]) -> Path:

@@ -1,12 +1,13 @@
 """Maps are read from the disk as they are, and an epoch goes through every image once."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse
 
-from cache.support.errors import UserError
+from cache.support.errors import StoreError, UserError
 from heads.data import maps as module
 from heads.data.maps import Maps, in_order, shuffled
 
@@ -86,3 +87,12 @@ def test_a_map_that_is_not_finite_is_refused_when_it_is_read(stored: np.memmap) 
     Maps.from_array(values)[:7].read()
     with pytest.raises(UserError, match="not finite, though its status says fine; the store is damaged: move it away"):
         Maps.from_array(values)[5:9].read()
+
+
+def test_a_file_that_was_cut_while_it_is_in_use_is_one_line(stored: np.memmap) -> None:
+    os.truncate(stored.filename, 10 + stored.nbytes // 2)
+    maps = Maps.from_array(stored)
+    assert len(maps[:5].read()) == 5
+    for rows in (slice(20, 40), slice(40, 45)):
+        with pytest.raises(StoreError, match="was cut or replaced while it was in use; check it with"):
+            maps[rows].read()

@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import textwrap
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,73 @@ def test_a_writer_cannot_swap_the_file_under_a_reader(tmp_path: Path, monkeypatc
     split = FeatureStore(path).split("train")
     assert split.ids == ["a", "b"]
     assert split.embeddings.tolist() == [[1, 2], [3, 4]]
+
+
+def overwrite(path: Path) -> None:
+    with open(path, "r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(b"other")
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))  # the clock of the file system may be coarse
+
+
+def copy_another_over_it(path: Path) -> None:
+    make_store(path.with_name("other.h5"), {"train": {"c": np.ones(5)}})
+    path.write_bytes(path.with_name("other.h5").read_bytes())
+
+
+@pytest.mark.parametrize("change", [truncate, overwrite, copy_another_over_it, lambda path: os.truncate(path, 10**6)])
+def test_a_store_that_is_changed_in_place_while_it_is_in_use_is_noticed(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "s.h5"
+    make_store(path, {"train": {"a": np.ones(2), "b": np.ones(2)}})
+    store = FeatureStore(path)
+    store.check_unchanged()
+    change(path)
+    message = r"s\.h5: was changed while it was in use, so what was computed from it may be wrong; check it with"
+    with pytest.raises(StoreError, match=message):
+        store.check_unchanged()
+    with pytest.raises(StoreError, match=message):
+        list(store.blocks())
+
+
+def replace_it(path: Path) -> None:
+    make_store(path, {"train": {"c": np.zeros(3)}})
+
+
+def move_it(path: Path) -> None:
+    path.rename(path.with_name("moved.h5"))
+
+
+@pytest.mark.parametrize("change", [replace_it, move_it, Path.unlink, lambda path: path.chmod(0o444)])
+def test_a_store_that_is_replaced_or_moved_while_it_is_in_use_stays_as_it_was(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "s.h5"
+    make_store(path, {"train": {"a": np.ones(2), "b": np.ones(2)}})
+    store = FeatureStore(path)
+    change(path)
+    store.check_unchanged()
+    assert store.split("train").embeddings.tolist() == [[1, 1], [1, 1]]
+
+
+def test_maps_of_a_store_that_was_replaced_are_refused_because_they_are_read_by_name(tmp_path: Path) -> None:
+    path, provenance = tmp_path / "s.h5", replace(PROVENANCE, pooling="none")
+    make_store(path, {"train": {"a": np.ones((2, 2, 3))}}, provenance=provenance)
+    store = FeatureStore(path)
+    store.check_unchanged()
+    make_store(path, {"train": {"b": np.ones((2, 2, 3))}}, provenance=provenance)
+    with pytest.raises(StoreError, match="was changed while it was in use"):
+        store.check_unchanged()
+
+
+def test_rows_of_a_store_that_was_replaced_are_not_read_from_the_new_file(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    make_store(path, {"train": {"a": np.ones(2), "b": np.ones(2)}})
+    store = FeatureStore(path)
+    replace_it(path)
+    with pytest.raises(StoreError, match=r"s\.h5: was replaced while it was in use; run the same command again"):
+        list(store.blocks())
 
 
 def test_a_write_in_several_pieces_loses_nothing(tmp_path: Path) -> None:

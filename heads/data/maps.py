@@ -110,6 +110,11 @@ def _read_rows(stored: Embeddings, start: int, n_rows: int) -> Embeddings:
     numbers = int(np.prod(stored.shape[1:]))
     place = stored.offset + start * numbers * stored.itemsize
     read: Any = np.fromfile(stored.filename, stored.dtype, n_rows * numbers, offset=place)
+    if len(read) < n_rows * numbers:
+        raise StoreError(
+            f"{stored.filename}: was cut or replaced while it was in use; check it with `python -m cache verify`, then "
+            "run the same command again"
+        )
     return read.reshape(n_rows, *stored.shape[1:])
 
 

@@ -29,8 +29,8 @@ from cache.support.reporting import warn
 
 PROVENANCE_FILE = "provenance.json"
 
-MAX_HEAD_BYTES = 1 << 26
-"""Longest head that is read, in bytes (64 MiB). A unit of a thousand images has 0.1 MB."""
+MAX_HEAD_BYTES = 1 << 24
+"""Longest head that is read, in bytes (16 MiB). A unit of a thousand images has 0.1 MB."""
 
 _T = TypeVar("_T")
 
@@ -43,7 +43,7 @@ class _Head(TypedDict):
     status: list[Literal[0, 1]]
     reasons: list[str]
     shape: list[int]
-    dtype: Literal["<f4", "<f2"]
+    dtype: Literal["float32", "float16"]
     embeddings: str
 
 
@@ -95,7 +95,7 @@ class Parts:
             "status": rows.status.tolist(),
             "reasons": rows.reasons,
             "shape": embeddings.shape,
-            "dtype": embeddings.dtype.str,
+            "dtype": embeddings.dtype.name,
             "embeddings": hashlib.sha256(embeddings.data).hexdigest(),
         }
         path = self.folder / f"{name}.part"
@@ -148,7 +148,7 @@ class Parts:
         if reasons:
             warn(
                 f"{self.folder}: {count(len(reasons), 'damaged part')} passed over ({reasons[0]}); "
-                "the images are embedded again"
+                "`make features` embeds their images again"
             )
 
     def _read(self, path: Path, read: Callable[[BinaryIO, _Head], _T]) -> _T:
@@ -165,7 +165,7 @@ class Parts:
             lengths = {n_rows, len(head["status"]), len(head["reasons"]), len(head["digests"]) / (2 * DIGEST_BYTES)}
             if len(lengths) > 1 or len(rest) not in (1, 3) or min(rest) < 1:  # vectors or maps
                 raise DamagedFileError("its arrays do not fit together")
-            if head["fingerprint"] != self.fingerprint or head["dtype"] != np.dtype(self._provenance.dtype).str:
+            if head["fingerprint"] != self.fingerprint or head["dtype"] != self._provenance.dtype:
                 raise DamagedFileError("it is a part of other features")
             if file.tell() + _count_bytes(head) != os.fstat(file.fileno()).st_size:
                 raise DamagedFileError("it is shorter or longer than it was written")

@@ -120,7 +120,7 @@ def forge(parts: Parts, embeddings: bytes | None = None, **changes: Any) -> None
     [
         {"shape": [2**40, 4]}, {"shape": [3, 2**70]}, {"shape": [3, -4]}, {"shape": [-3, 4]}, {"shape": [3]}, {"shape": []},
         {"shape": [3, 0], "embeddings": b""}, {"shape": [3, 4.0]}, {"shape": [3, *[1] * 99, 4]}, {"shape": "34"},
-        {"dtype": "<f2"}, {"dtype": "|O"}, {"dtype": ["f", "g"]}, {"status": [0, 0, 2]}, {"status": [0, 0]},
+        {"dtype": "float16"}, {"dtype": "float64"}, {"dtype": "|O"}, {"dtype": ["f", "g"]}, {"status": [0, 0, 2]}, {"status": [0, 0]},
         {"status": None}, {"reasons": ["", ""]}, {"reasons": ["", 5, ""]}, {"digests": "00" * 64}, {"digests": "zz" * 96},
         {"digests": " " * 192}, {"digests": 7}, {"fingerprint": "0" * 64}, {"embeddings": b"\0" * 44},
         {"embeddings": b"\0" * 49},
@@ -177,3 +177,11 @@ def test_a_folder_whose_facts_are_damaged_is_no_unfinished_run(parts: Parts, dam
     assert [found.fingerprint for found in find_unfinished(store)] == [parts.fingerprint]
     path.write_text(damage(path.read_text()))
     assert find_unfinished(store) == []
+
+
+def test_a_run_with_impossible_facts_is_unfinished_and_has_no_images(tmp_path: Path) -> None:
+    other = Parts(tmp_path / "s.h5", replace(PROVENANCE, dtype="a type", size=-(10**30)))
+    other.start(RECORD)
+    other.add(ROWS)
+    (found,) = find_unfinished(tmp_path / "s.h5")
+    assert read(found)[:2] == ([], [])

@@ -1,5 +1,6 @@
 """Send work units to workers. Finished units come back, and only this process writes them."""
 
+import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from cache.support.command import check_interrupted
 from cache.support.errors import UserError
 from cache.support.progress import Progress
 from cache.support.reporting import report
+from featurize.parent_watch import end_with
 from featurize.prepared_network import Network
 from featurize.request import Request
 from featurize.units import STAGES, divide, embed_unit, unit_images
@@ -42,7 +44,14 @@ def embed_images(paths: list[Path], network: Network, request: Request, parts: P
     engine, shape = network.engine, network.cut.shape
     processes = min(engine.count_processes(workers), -(-len(paths) // engine.batch))
     units = divide(paths, processes, engine.batch, unit_images(engine.batch, shape))
-    pool = Parallel(n_jobs=processes, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
+    pool = Parallel(
+        n_jobs=processes,
+        return_as="generator_unordered",
+        batch_size=1,
+        pre_dispatch="2*n_jobs",
+        initializer=end_with,  # joblib's workers outlive a parent that is killed
+        initargs=(os.getpid(),),
+    )
     task, threads = delayed(embed_unit), engine.threads
     progress = Progress(len(paths), "embedding")
     spent = dict.fromkeys(STAGES, 0.0)

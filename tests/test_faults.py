@@ -115,6 +115,38 @@ def test_an_interrupted_run_ends_cleanly_and_continues(
     assert_same(store, undisturbed)
 
 
+def find_descendants(pid: int) -> set[int]:
+    """The processes that a process has started, and those that these have."""
+    try:
+        threads = Path(f"/proc/{pid}/task").glob("*/children")
+        children = {int(child) for thread in threads for child in thread.read_text().split()}
+    except OSError:  # it has ended
+        return set()
+    return children.union(*map(find_descendants, children))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_a_killed_run_leaves_no_process_behind(phantoms: Path, tmp_path: Path) -> None:
+    store = tmp_path / "place" / "s.h5"
+    with start(phantoms, store, "--seconds", 0.2, "--workers", 2) as process:
+        while finished_images(store) < 8 and process.poll() is None:
+            time.sleep(0.02)
+        left = find_descendants(process.pid)
+        process.kill()
+        assert len(left) >= 2, "it had no workers"
+    deadline = time.monotonic() + 10
+    while any(map(is_running, left)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in left if is_running(pid)]
+
+
 @pytest.mark.parametrize("largest", [1000, 12_000])
 def test_a_full_disk_is_one_line_and_the_next_run_continues(
     phantoms: Path, undisturbed: FeatureStore, tmp_path: Path, largest: int

@@ -4,6 +4,7 @@ JPEG and JPEG-LS (ISO/IEC 10918-1 annex B, 14495-1 annex C) and JPEG 2000 (15444
 marker of two bytes, a length and its contents. RLE (PS3.5 annex G) begins with the number of its segments.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,6 +22,18 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 """Markers before the size of a JPEG; the last is that of JPEG-LS."""
 
 _CAPABILITIES, _SIZE, _CODING, _START_OF_SCAN, _START_OF_TILE, _ADOBE = 0x50, 0x51, 0x52, 0xDA, 0x90, 0xEE
+
+
+MAX_SCANS = 100
+"""Scans that a JPEG may have. Programs write about ten; each takes time for every pixel of the image, and few bytes."""
+
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""The marker after a scan: within one, the byte 255 stands before 0 or a restart."""
+
+
+class TooManyScansError(ValueError):
+    """A JPEG has more scans than any program writes."""
 
 
 @dataclass
@@ -66,6 +79,30 @@ def read_code_stream(packed: bytes) -> CodeStream:
         return _read_jpeg(packed)
     n_segments, first = (int.from_bytes(packed[at : at + 4], "little") for at in (0, 4))
     return CodeStream(RLE, n_bytes=n_segments) if 1 <= n_segments <= 15 and first == 64 else CodeStream()
+
+
+def check_scans(packed: bytes) -> None:
+    """Refuse a JPEG of very many scans.
+
+    Raises
+    ------
+    TooManyScansError
+        It has more than `MAX_SCANS`.
+    """
+    if packed.startswith(b"\xff\xd8") and packed.count(_SCAN) > MAX_SCANS and count_scans(packed) > MAX_SCANS:
+        raise TooManyScansError(f"more than {MAX_SCANS} scans")
+
+
+def count_scans(packed: bytes) -> int:
+    """Count the scans of a JPEG, not those of small pictures within its segments, nor what comes after its end."""
+    n_scans, at = 0, 2
+    while marker := _NEXT_MARKER.search(packed, at):
+        at = marker.start()
+        if packed[at : at + 2] == _END:
+            break
+        n_scans += packed[at : at + 2] == _SCAN
+        at += 2 + max(int.from_bytes(packed[at + 2 : at + 4], "big"), 2)
+    return n_scans
 
 
 def _read_jpeg_2000(packed: bytes) -> CodeStream:

@@ -5,8 +5,9 @@ plugins and by those that are installed.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from featurize.decoding.attributes import find_code, find_items, find_number, find_numbers
 from featurize.decoding.dicom_file import open_dicom
+from featurize.decoding.levels import find_levels, find_percentiles, has_levels, look_up
 from featurize.decoding.lookup_table import read_palette, read_table
 from featurize.decoding.packages import Unsupported
 from featurize.decoding.pixel_data import Frame, read_middle_frame
@@ -56,10 +58,15 @@ def read_dicom(data: bytes, max_pixels: int, percentiles: tuple[float, float]) -
         palette = read_palette(file.dataset, *frame.format.range)
         if palette is None:
             raise Unsupported("a DICOM file of palette colours without its palette")
-        return _to_8_bits(palette.entries, palette.bits)[palette.find_places(frame.pixels)]
+        colours = _to_8_bits(palette.entries, palette.bits)
+        return _map_levels(frame.pixels, lambda levels: colours[palette.find_places(levels)])
     if frame.format.samples > 1:
-        return _to_8_bits(frame.pixels, frame.format.stored)
-    return _show(frame, file.dataset, percentiles)
+        return _map_levels(frame.pixels, partial(_to_8_bits, bits=frame.format.stored))
+    if not has_levels(frame.pixels):
+        return _show(frame, file.dataset, percentiles)
+    levels, counts = find_levels(frame.pixels)
+    shown = _show(replace(frame, pixels=levels), file.dataset, percentiles, counts)
+    return look_up(frame.pixels, levels, shown)
 
 
 def window(values: NDArray[Any], center: float, width: float, function: str = LINEAR) -> NDArray[np.float64]:
@@ -107,16 +114,25 @@ class _Grey:
     high: float
 
 
-def _show(frame: Frame, dataset: Any, percentiles: tuple[float, float]) -> NDArray[np.uint8]:
-    """Grey levels as a screen would show them, from 0 to 255."""
+def _map_levels(pixels: NDArray[Any], show: Callable[[NDArray[Any]], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Call a function once for each level, where levels are fewer than pixels."""
+    if not has_levels(pixels):
+        return show(pixels)
+    levels, _ = find_levels(pixels)
+    return look_up(pixels, levels, show(levels))
+
+
+def _show(
+    frame: Frame, dataset: Any, percentiles: tuple[float, float], counts: NDArray[np.int64] | None = None
+) -> NDArray[np.uint8]:
+    """Grey levels as a screen would show them, from 0 to 255; `counts` says of how many pixels each one is."""
     grey = _rescale(frame, dataset)
     padding = _find_padding(frame, dataset)
     shown = _apply_window(grey, frame, dataset)
     if shown is None and grey.values is frame.pixels and frame.format.stored <= 8:
         shown = (grey.values.astype(np.float64) - grey.low) * 255 / (grey.high - grey.low)
     elif shown is None:
-        inside = grey.values if padding is None else grey.values[~padding]
-        shown = _stretch(grey.values, inside, percentiles)
+        shown = _stretch(grey.values, padding, percentiles, counts)
     pixels = np.clip(np.round(np.nan_to_num(shown, copy=False)), 0, 255).astype(np.uint8)
     if frame.format.photometric == "MONOCHROME1":
         pixels = 255 - pixels
@@ -160,12 +176,21 @@ def _apply_window(grey: _Grey, frame: Frame, dataset: Any) -> NDArray[np.float64
     return None
 
 
-def _stretch(values: NDArray[Any], inside: NDArray[Any], percentiles: tuple[float, float]) -> NDArray[np.float64]:
-    """Stretch grey between two percentiles of a part of it."""
-    inside = inside[np.isfinite(inside)]
+def _stretch(
+    values: NDArray[Any],
+    padding: NDArray[np.bool_] | None,
+    percentiles: tuple[float, float],
+    counts: NDArray[np.int64] | None,
+) -> NDArray[np.float64]:
+    """Stretch grey between two percentiles of what is no padding."""
+    is_inside = np.isfinite(values) if padding is None else np.isfinite(values) & ~padding
+    inside = values[is_inside]
     if not inside.size:
         raise Unsupported("a DICOM file in which no grey level is a number")
-    low, high = np.percentile(inside, percentiles)
+    if counts is None:
+        low, high = np.percentile(inside, percentiles, overwrite_input=True)
+    else:
+        low, high = find_percentiles(inside, counts[is_inside], percentiles)
     stretched: NDArray[np.float64] = (values - low) / (high - low if high > low else 1.0) * 255
     return stretched
 

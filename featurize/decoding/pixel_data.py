@@ -11,8 +11,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from featurize.decoding.attributes import find_code, find_integer
-from featurize.decoding.code_stream import DCT, RLE, CodeStream, read_code_stream, strip_boxes
+from featurize.decoding.code_stream import DCT, JPEG, RLE, CodeStream, check_scans, read_code_stream, strip_boxes
 from featurize.decoding.dicom_file import BIG_ENDIAN, EXPLICIT, DicomFile
+from featurize.decoding.guard import require_guard
 from featurize.decoding.packages import Unsupported, find_decoder, find_remedy, load_pydicom, name_syntax
 
 KEYWORDS = {"PixelData": 0, "FloatPixelData": 32, "DoubleFloatPixelData": 64}
@@ -24,6 +25,9 @@ COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL
 
 CONTAINERS = (1, 8, 16, 32, 64)
 """Bits that may be allocated to a number."""
+
+DEEP = 4
+"""A grey level of more than 16 bits counts as so many."""
 
 _ITEM = b"\xfe\xff\x00\xe0"
 
@@ -111,7 +115,8 @@ def read_middle_frame(file: DicomFile, max_pixels: int) -> Frame:
     ----------
     file : DicomFile
     max_pixels : int
-        Pixels that a frame may have; a larger one is refused before it is unpacked.
+        Pixels that a grey frame of at most 16 bits may have; of others it may have fewer. A larger one is refused
+        before it is unpacked.
 
     Returns
     -------
@@ -128,6 +133,7 @@ def read_middle_frame(file: DicomFile, max_pixels: int) -> Frame:
     source = _find_source(file.dataset, max_pixels)
     syntax = _find_syntax(file, source)
     format = _find_format(source, syntax)
+    _check_cost(source, syntax, format, max_pixels)
     return Frame(_unpack(source, syntax, format), format, source.number, source.keyword)
 
 
@@ -167,6 +173,20 @@ def _find_syntax(file: DicomFile, source: _Source) -> str:
         # What unpacks it would believe the stream, and take any amount of time and memory.
         raise ValueError("the compressed pixels do not begin with their size")
     return syntax
+
+
+def _check_cost(source: _Source, syntax: str, format: PixelFormat, max_pixels: int) -> None:
+    """Refuse what takes too much memory or time, and leave to the guard what only trying can tell."""
+    # Colours are converted in numbers of 32 bits, and grey of more than 16 bits is shown in numbers of 64.
+    most = max_pixels // (format.samples * (DEEP if format.allocated > 16 else 1))
+    if source.height * source.width > most:
+        kind = f"of {format.samples} samples of {format.allocated} bits"
+        raise Unsupported(f"{source.width}x{source.height} pixels {kind}, more than {most:,}")
+    if source.stream is None or syntax == RLE:
+        return
+    check_scans(source.packed)
+    if not (syntax in DCT and source.stream.syntax == JPEG):  # only what Pillow reads keeps to the declared size
+        require_guard()
 
 
 def _find_format(source: _Source, syntax: str) -> PixelFormat:

@@ -25,6 +25,7 @@ from cache.packed_files import describe_packed
 from cache.rows import DIGEST_BYTES
 from cache.support.errors import DataError
 from cache.support.image_ids import DICOM_ENDINGS, IMAGE_ENDINGS, find_id_fault
+from cache.support.machine_faults import describe_fault, is_fault_of_machine
 from cache.support.messages import count, one_line, some
 from cache.support.reporting import warn
 from cache.support.split_names import SPLITS, find_split
@@ -146,6 +147,11 @@ def identify(splits: Mapping[str, list[Image]], memo: DigestMemo) -> dict[str, L
     Returns
     -------
     dict of str to Listing
+
+    Raises
+    ------
+    DataError
+        An image cannot be read because of the disk, the network or a lack of open files, which says nothing of it.
     """
 
     def digest_or_reason(image: Image) -> tuple[bytes | None, str]:
@@ -154,6 +160,8 @@ def identify(splits: Mapping[str, list[Image]], memo: DigestMemo) -> dict[str, L
                 return None, "cannot be read: not a regular file"  # reading a pipe would never end
             return memo.digest(image.path), ""
         except OSError as error:
+            if is_fault_of_machine(error):
+                raise DataError(describe_fault(image.path, error)) from error
             return None, f"cannot be read: {error.strerror}"
 
     with ThreadPoolExecutor(HASH_THREADS) as pool:
@@ -242,7 +250,9 @@ def _read_start(path: Path) -> bytes:
             return b""  # opening a pipe would never end
         with open(path, "rb") as file:
             return file.read(132)
-    except OSError:
+    except OSError as error:
+        if is_fault_of_machine(error):
+            _refuse_unreadable(error)
         return b""
 
 

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.rows import DIGEST_BYTES, OK, UNREADABLE, Rows
+from cache.support.errors import DataError
+from cache.support.machine_faults import describe_fault, is_fault_of_machine
 from featurize.decoding.image import Unreadable, decode
 from featurize.prepared_network import Network
 
@@ -81,6 +83,13 @@ def embed_unit(network: Network, paths: list[Path], size: int, dtype: str, threa
     Unit
         One row per path, in the same order, with the digest of the bytes that were read. An image that cannot be
         decoded has a row too, with the reason. A file that has vanished has none, because its bytes are unknown.
+
+    Raises
+    ------
+    DataError
+        A file cannot be read, which is the machine's fault: no reason is recorded.
+    MemoryError
+        The machine lacks memory.
     """
     start = time.perf_counter()
     images: list[_Image] = []
@@ -130,7 +139,9 @@ def _load(path: Path, size: int) -> _Image | None:
     start = time.perf_counter()
     try:
         data = path.read_bytes()
-    except OSError:
+    except OSError as error:
+        if is_fault_of_machine(error):
+            raise DataError(describe_fault(path, error)) from error
         return None
     digest, middle = hashlib.sha256(data).digest(), time.perf_counter()
     try:

@@ -2,6 +2,7 @@
 
 import errno
 import mmap
+from pathlib import Path
 
 _NUMBERS = frozenset(
     {
@@ -22,6 +23,14 @@ def is_fault_of_machine(error: BaseException) -> bool:
     (True, False)
     """
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _NUMBERS)
+
+
+def describe_fault(path: Path, error: OSError) -> str:
+    """Describe on one line why an image could not be read, and what to do."""
+    return (
+        f"{path}: cannot be read ({error.strerror}), which is no damage of the image; finished units are saved: run "
+        "the same command again, and if it fails again, copy the image anew or move it out of the folder"
+    )
 
 
 def has_memory(n_bytes: int) -> bool:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import h5py
 
-from cache.support.messages import quote, some
+from cache.support.machine_faults import is_fault_of_machine
+from cache.support.messages import describe_error, quote, some
 
 HEAD_BYTES = 4096
 """Bytes of the beginning that decide."""
@@ -76,8 +77,13 @@ def _describe_archive(path: Path) -> str:
     """What a zip archive is; an empty text if it is one of Keras."""
     if not zipfile.is_zipfile(path):
         return "a truncated zip or .keras archive: copy or download it again"
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception as error:  # damage shows itself in many ways
+        if is_fault_of_machine(error):
+            raise
+        return f"a damaged zip or .keras archive ({describe_error(error)[:100]}): copy or download it again"
     if WEIGHTS in names:
         return ""
     if any(name.endswith("data.pkl") for name in names):

@@ -1,7 +1,7 @@
 """Call a function in a process that may take only so much time and memory, and that may crash.
 
-What unpacks some kinds of images believes what a damaged file says, and no check in Python can stop it. The process
-stays for the next call, so that a call costs little more than the function itself.
+What reads some kinds of images and of weights believes what a damaged file says, and no check in Python can stop it.
+The process stays for the next call, so that a call costs little more than the function itself.
 """
 
 import atexit
@@ -95,7 +95,7 @@ class _Process:
                 return self._connection.recv()
         except (EOFError, ConnectionError):
             raise self._explain(seconds) from None
-        raise UserError("a process that decodes an image does not answer; run the same command again")
+        raise UserError("a process that reads an image or weights does not answer; run the same command again")
 
     def _explain(self, seconds: int) -> Exception:
         """Why the process has ended."""
@@ -103,10 +103,10 @@ class _Process:
         if status == -signal.SIGXCPU:
             return LimitError(f"takes more than {seconds} seconds")
         if status in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL):
-            return LimitError(f"crashes what decodes it ({signal.Signals(-status).name})")
+            return LimitError(f"crashes what reads it ({signal.Signals(-status).name})")
         return UserError(
-            "a process that decodes an image was ended, most likely for lack of memory; finished units are saved: run "
-            "the same command again with fewer processes (--workers, make WORKERS=1)"
+            "a process that reads an image or weights was ended, most likely for lack of memory; finished units are "
+            "saved: run the same command again with fewer processes (--workers, make WORKERS=1)"
         )
 
     def end(self) -> None:

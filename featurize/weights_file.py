@@ -4,16 +4,16 @@
     Keras 3      HDF5; a group per layer, named by its class and a number: .weights.h5, and within .keras
 
 A file may come from a stranger. Links to other files are not followed. Arrays are not read before their shape is known
-to be that of a layer of the network, so a declared shape cannot take memory.
+to be that of a layer of the network, so a declared shape cannot take memory. What is packed may unpack to more than is
+declared, and names may take any amount of memory: `check_file` tries both in a process that can be ended.
 """
 
 import math
 import re
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.support.errors import ParameterError
+from cache.support.machine_faults import is_fault_of_machine
 from cache.support.messages import describe_error, quote, some
 from featurize.file_kinds import WEIGHTS, describe_other_kind, is_archive
+from featurize.limited_process import LimitError, call_limited
 
 MAX_DEPTH, MAX_ITEMS = 40, 200_000
 """Levels of groups in a file, and groups and arrays, beyond which it is refused."""
@@ -35,10 +37,18 @@ MAX_UNPACKED = 20
 CHUNK_BYTES = 2**26
 """Largest chunk of a compressed array, in bytes, that is unpacked."""
 
+SECONDS, BYTES_PER_SECOND, MAX_MEMORY = 20, 10**7, 2**29
+"""Most processor time for a small file, bytes of a larger one for each second more, and most memory, while it is read
+for the first time."""
+
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 """Groups in Keras 3's layout that hold the layers of a model; the second is from Keras 2.12 to 2.15."""
 
 EXPECTED = "expected the weights of a Keras network, a .h5, .weights.h5 or .keras file"
+
+
+class UnreadableArrayError(Exception):
+    """An array of a file is damaged."""
 
 
 @dataclass(frozen=True, order=True)
@@ -111,50 +121,90 @@ class StoredModel:
 
 
 def check_file(path: Path) -> None:
-    """Refuse a file that cannot be weights of any network.
+    """Refuse a file that cannot be weights of any network, or that is damaged.
+
+    A damaged file may take any amount of time and memory while it is read, or end the process. So it is read in a
+    process that may take only so much, before another opens it.
 
     Raises
     ------
     ParameterError
         The message says what the file is.
+    MemoryError, OSError
+        The machine lacks memory or room, or its disk fails.
     """
-    with open_models(path, with_order=False):
-        pass
+    _refuse_other_kind(path)
+    seconds = SECONDS + path.stat().st_size // BYTES_PER_SECOND
+    try:
+        call_limited(_read_once, path, seconds=seconds, n_bytes=MAX_MEMORY)
+    except LimitError as error:
+        raise _to_damage(path, error) from error
 
 
 @contextmanager
-def open_models(path: Path, with_order: bool = True) -> Iterator[list[StoredModel]]:
+def open_models(path: Path) -> Iterator[list[StoredModel]]:
     """The models in a weights file; their arrays can be read while the block runs.
 
     Parameters
     ----------
     path : Path
-    with_order : bool
-        Read the order of layers, too. In a damaged file that may take any amount of memory, or never end: it is for
-        the process that builds the network, which can be ended.
+        A file that `check_file` has read, or one that is trusted.
 
     Raises
     ------
     ParameterError
         It is no weights file of Keras, or it is damaged. The message says what it is.
     """
+    _refuse_other_kind(path)
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(_open_hdf5(path))
+            models = _read_models(file)
+            names = list(file)
+        except Exception as error:  # damage shows itself in many ways
+            if is_fault_of_machine(error):
+                raise
+            raise _to_damage(path, error) from error
+        if not models:
+            found = some([quote(name) for name in names]) or "nothing"
+            raise ParameterError(f"weights '{path}': an HDF5 file without layers of Keras (it has {found}); {EXPECTED}")
+        try:
+            yield models
+        except UnreadableArrayError as error:
+            raise _to_damage(path, error) from error
+
+
+def _refuse_other_kind(path: Path) -> None:
     kind = describe_other_kind(path)
     if kind:
         raise ParameterError(f"weights '{path}': {kind}; {EXPECTED}")
+
+
+def _to_damage(path: Path, error: Exception) -> ParameterError:
+    how = "truncated" if "truncated" in str(error) else "damaged"
+    return ParameterError(f"weights '{path}': a {how} file ({describe_error(error)[:200]}); copy or download it again")
+
+
+def _read_once(path: Path) -> None:
+    """Read all of a file that can take more than its declared size: names, and arrays that are packed."""
+    with open_models(path) as models:
+        for model in models:
+            for layer in model.layers:
+                for array in layer.arrays.values():
+                    _unpack(array)
+
+
+def _unpack(array: h5py.Dataset) -> None:
+    """Unpack each chunk of an array that is there; of a large declared array that may be few."""
+    if array.chunks is None:
+        return
+    starts: list[tuple[int, ...]] = []
     try:
-        with _open_hdf5(path) as file:
-            models = _read_models(file, with_order)
-            if not models:
-                found = some([quote(name) for name in file]) or "nothing"
-                raise ParameterError(
-                    f"weights '{path}': an HDF5 file without layers of Keras (it has {found}); {EXPECTED}"
-                )
-            yield models
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        how = "truncated" if "truncated" in str(error) else "damaged"
-        raise ParameterError(
-            f"weights '{path}': a {how} file ({describe_error(error)[:200]}); copy or download it again"
-        ) from error
+        array.id.chunk_iter(lambda chunk: starts.append(chunk.chunk_offset))
+        for start in starts:
+            array[tuple(slice(at, at + side) for at, side in zip(start, array.chunks, strict=True))]
+    except Exception as error:
+        raise _to_unreadable(array, error) from error
 
 
 @contextmanager
@@ -177,46 +227,54 @@ def _open_hdf5(path: Path) -> Iterator[h5py.File]:
 
 
 def read_array(array: h5py.Dataset) -> NDArray[Any]:
-    """The numbers of an array: float32, or integers where the file has such."""
+    """The numbers of an array: float32, or integers where the file has such.
+
+    Raises
+    ------
+    UnreadableArrayError
+        It is damaged.
+    """
+    try:
+        stored: NDArray[Any] = array[...]
+    except Exception as error:
+        raise _to_unreadable(array, error) from error
     if array.dtype.kind == "V" and array.dtype.itemsize == 2:  # bfloat16: the upper half of a float32
-        upper: NDArray[np.uint32] = array[...].view(np.uint16).astype(np.uint32) << 16
+        upper = stored.view(np.uint16).astype(np.uint32) << np.uint32(16)
         return upper.view(np.float32)
-    values: NDArray[Any] = array[...]
     with np.errstate(over="ignore"):  # what is too large becomes infinity, and is refused as such
-        floats: NDArray[Any] = values.astype(np.float32) if values.dtype.kind == "f" else values
+        floats: NDArray[Any] = stored.astype(np.float32) if stored.dtype.kind == "f" else stored
     return floats
 
 
-def _read_models(file: h5py.File, with_order: bool) -> list[StoredModel]:
+def _to_unreadable(array: h5py.Dataset, error: Exception) -> Exception:
+    """The error of a damaged array; one that is the machine's fault stays as it is."""
+    return error if is_fault_of_machine(error) else UnreadableArrayError(f"{array.name}: {describe_error(error)}")
+
+
+def _read_models(file: h5py.File) -> list[StoredModel]:
     """Every model in a file that has layers with weights."""
-    try:
-        root = file["model_weights"] if isinstance(_get(file, "model_weights"), h5py.Group) else file
-        arrays = {parts: array for parts, array in _walk(root) if len(parts) > 1}
-        is_legacy = root is not file or "layer_names" in root.attrs or "layer_names0" in root.attrs
-        if is_legacy:
-            return _read_legacy(root, arrays, with_order)
-        numbered = {parts: array for parts, array in arrays.items() if parts[-2] == "vars"}
-        if numbered:
-            return _read_numbered(numbered)
-        named = {parts: array for parts, array in arrays.items() if re.fullmatch(r".+:\d+", parts[-1])}
-        return _read_legacy(root, named, with_order)
-    # Damage shows itself in many ways.
-    except (KeyError, TypeError, ValueError) as error:
-        raise OSError(describe_error(error)) from error
+    root = file["model_weights"] if isinstance(_get(file, "model_weights"), h5py.Group) else file
+    arrays = {parts: array for parts, array in _walk(root) if len(parts) > 1}
+    is_legacy = root is not file or "layer_names" in root.attrs or "layer_names0" in root.attrs
+    if is_legacy:
+        return _read_legacy(root, arrays)
+    numbered = {parts: array for parts, array in arrays.items() if parts[-2] == "vars"}
+    if numbered:
+        return _read_numbered(numbered)
+    named = {parts: array for parts, array in arrays.items() if re.fullmatch(r".+:\d+", parts[-1])}
+    return _read_legacy(root, named)
 
 
-def _read_legacy(
-    root: h5py.Group, arrays: Mapping[tuple[str, ...], h5py.Dataset], with_order: bool
-) -> list[StoredModel]:
+def _read_legacy(root: h5py.Group, arrays: Mapping[tuple[str, ...], h5py.Dataset]) -> list[StoredModel]:
     """Models in the legacy layout: the whole file, and each of its groups that is a model itself."""
     by_group: dict[str, dict[tuple[str, ...], h5py.Dataset]] = {}
     for parts, array in arrays.items():
         by_group.setdefault(parts[0], {})[parts[1:]] = array
-    names = _read_names(root, "layer_names") if with_order else None
+    names = _read_names(root, "layer_names")
     order = [name for name in names if name in by_group] if names is not None else sorted(by_group)
     models, all_layers, is_ordered = [], [], names is not None
     for name in order:
-        listed = _read_names(root[name], "weight_names") if with_order else None
+        listed = _read_names(root[name], "weight_names")
         position = {} if listed is None else {tuple(each.split("/")): number for number, each in enumerate(listed)}
         inside: dict[tuple[str, ...], dict[str, h5py.Dataset]] = {}
         for parts in sorted(by_group[name], key=lambda parts: (position.get(parts, len(position)), parts)):

@@ -288,7 +288,7 @@ def test_too_much_memory_is_an_error_unless_the_machine_lacks_it() -> None:
 
 
 def test_a_crash_is_an_error_and_a_kill_from_outside_is_not_the_functions_fault() -> None:
-    with pytest.raises(LimitError, match=r"crashes what decodes it \(SIGSEGV\)"):
+    with pytest.raises(LimitError, match=r"crashes what reads it \(SIGSEGV\)"):
         call(signal.raise_signal, signal.SIGSEGV)
     with pytest.raises(UserError, match="most likely for lack of memory; finished units are saved"):
         call(signal.raise_signal, signal.SIGKILL)

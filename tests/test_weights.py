@@ -1,11 +1,13 @@
 """Weights files as users have them: what has this network's weights is read, anything else is refused for what it is."""
 
+import contextlib
 import io
 import os
 import pickle
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from conftest import ROOT
 from cache.support import keras as keras_support
 from cache.support.errors import ParameterError, UserError
 from cache.support.keras import import_keras
+from featurize import weights_file
 from featurize.layer_matching import MismatchError, read_weights
 from featurize.weights import copy_weights, describe_weights, digest_weights, load_weights
 from featurize.weights_file import open_models
@@ -319,6 +322,94 @@ def test_a_file_that_is_something_else_is_refused_for_what_it_is(tmp_path: Path,
     with pytest.raises(ParameterError, match=f"mine.h5': {message}") as caught:
         describe_weights(str(tmp_path / "mine.h5"))
     assert "\n" not in str(caught.value)
+
+
+def write_bomb(path: Path, n_bytes: int) -> None:
+    """One layer whose only chunk unpacks to more than it declares."""
+    packer = zlib.compressobj(9)
+    packed = b"".join(packer.compress(bytes(2**24)) for _ in range(n_bytes // 2**24)) + packer.flush()
+    with h5py.File(path, "w") as file:
+        shape = (3, 3, 3, 32)
+        array = file.create_dataset("layers/conv2d/vars/0", shape, "f4", chunks=shape, compression="gzip")
+        array.id.write_direct_chunk((0, 0, 0, 0), packed)
+
+
+def test_an_array_that_unpacks_to_more_than_it_declares_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bomb(tmp_path / "bomb.h5", 2**28)
+    monkeypatch.setattr(weights_file, "MAX_MEMORY", 2**27)
+    with pytest.raises(ParameterError, match=r"bomb.h5': a damaged file \(/layers/conv2d/vars/0: .*download it again"):
+        describe_weights(str(tmp_path / "bomb.h5"))
+
+
+def test_a_large_shape_takes_nothing(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "large.h5", "w") as file:
+        file["layers/conv2d/vars/0"] = np.ones((3, 3, 3, 4), np.float32)
+        options = {"chunks": (1000, 1000), "compression": "gzip"}
+        array = file.create_dataset("layers/conv2d/vars/1", (10**7, 10**7), "f4", **options)
+        array[:1000, -1000:] = 1
+    assert describe_weights(str(tmp_path / "large.h5")).startswith("sha256:")
+    with pytest.raises(MismatchError, match="has"):
+        read(chain(4), tmp_path / "large.h5")
+
+
+def test_numbers_in_another_file_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(bytes(3 * 3 * 3 * 4 * 4))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("layers/conv2d/vars/0", (3, 3, 3, 4), "f4", external=[(tmp_path / "secret", 0, 432)])
+        layout = h5py.VirtualLayout((4,), "f4")
+        layout[:] = h5py.VirtualSource("secret.h5", "a", (4,))
+        file.create_virtual_dataset("layers/conv2d/vars/1", layout)
+    with pytest.raises(ParameterError, match="an HDF5 file without layers of Keras"):
+        describe_weights(str(tmp_path / "a.h5"))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("ending", [".h5", ".weights.h5", ".keras"])
+def test_damage_of_any_byte_is_no_other_error(tmp_path: Path, ending: str) -> None:
+    source, target = chain(4, 6), chain(4, 6)
+    save(source, tmp_path / "whole", ending)
+    whole, random = (tmp_path / "whole").read_bytes(), np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(whole[: random.integers(len(whole) // 2, len(whole)) if random.random() < 0.2 else None])
+        for place in random.integers(0, min(len(damaged), random.choice([800, 10**6])), 3):
+            damaged[place] = random.integers(256)
+        (tmp_path / "damaged").write_bytes(damaged)
+        with contextlib.suppress(ParameterError, MismatchError):
+            describe_weights(str(tmp_path / "damaged"))
+            read(target, tmp_path / "damaged")
+
+
+def test_a_damaged_list_of_names_of_any_length_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["conv/kernel:0"] = np.ones(3, np.float32)
+        file.attrs.create("layer_names", ["conv"] * 50, dtype=h5py.string_dtype())
+    whole = (tmp_path / "a.h5").read_bytes()
+    place = whole.index(b"GCOL")  # where HDF5 keeps texts of variable length
+    for number in range(60):
+        damaged = bytearray(whole)
+        damaged[place + 8 + number] ^= 0xFF
+        (tmp_path / "a.h5").write_bytes(damaged)
+        with contextlib.suppress(ParameterError):
+            describe_weights(str(tmp_path / "a.h5"))
+
+
+def test_an_archive_that_is_damaged_says_so(tmp_path: Path) -> None:
+    whole = as_zip(model_dot_weights_dot_h5=as_hdf5(a=[1.0]))
+    entry = whole.index(b"PK\1\2")
+    for place, value in (
+        (entry, 0),
+        (entry + 8, 1),
+        (entry + 10, 99),
+        (entry + 6, 99),
+        (whole.index(b"PK\3\4") + 28, 99),
+    ):
+        damaged = bytearray(whole)
+        damaged[place] = value
+        (tmp_path / "mine.keras").write_bytes(damaged)
+        with pytest.raises(ParameterError, match=r"mine\.keras': a damaged"):
+            describe_weights(str(tmp_path / "mine.keras"))
 
 
 def test_a_folder_is_refused_for_what_it_is(tmp_path: Path) -> None:

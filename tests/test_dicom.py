@@ -22,7 +22,7 @@ from cache.store import FeatureStore
 from cache.support.errors import NotInstalledError, StoreError
 from cache.writer import write_store
 from featurize import pipeline as features
-from featurize.decoding import dicom, dicom_file
+from featurize.decoding import dicom, dicom_file, packages
 from featurize.decoding.image import DECODING, DECODING_BEFORE_DICOM, Unreadable, decode
 from featurize.pipeline import make_features
 
@@ -717,6 +717,12 @@ def test_other_images_are_not_taken_for_dicom(kind: str) -> None:
             file = io.BytesIO()
             PIL.Image.new(mode, (width, 64), 8).save(file, kind)
             assert not dicom_file.is_dicom(file.getvalue())
+
+
+@pytest.mark.parametrize("syntax", ["1.008.1.2.2", "1.2.840.0008.1.2.4.81", "9" * 70])
+def test_a_transfer_syntax_that_is_no_valid_number_is_only_unknown(syntax: str) -> None:
+    assert packages.find_remedy(syntax) == ""
+    assert packages.name_syntax(syntax) == syntax
 
 
 def test_whatever_a_decoder_raises_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

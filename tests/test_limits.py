@@ -25,7 +25,7 @@ from cache.images import find_images, identify
 from cache.support.errors import DataError, UserError
 from featurize import limited_process, units
 from featurize.decoding import image as module
-from featurize.decoding import levels
+from featurize.decoding import guard, levels
 from featurize.decoding.code_stream import count_scans
 from featurize.decoding.image import Unreadable, decode
 from featurize.decoding.webp import read_webp_size
@@ -110,6 +110,24 @@ def test_scans_are_those_of_the_picture_itself() -> None:
 def test_the_size_of_a_webp_is_read_from_every_kind_of_header(options: dict[str, object]) -> None:
     assert read_webp_size(encode(PIL.Image.new("RGB", (300, 7)), "WEBP", **options)) == (300, 7)
     assert read_webp_size(encode(PIL.Image.new("RGB", (300, 7)))) is None
+
+
+def test_a_picture_that_is_slow_to_decode_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "SECONDS", 0)
+    monkeypatch.setattr(guard, "SECONDS_PER_MB", 1)
+    sides, runs = struct.pack("<ll", 9000, 9000), bytes([1, 0, 0, 0]) * 9000
+    header = struct.pack("<L", 40) + sides + struct.pack("<HHLLllLL", 1, 8, 1, len(runs), 0, 0, 0, 0)
+    file = b"BM" + struct.pack("<LHHL", 1078 + len(runs), 0, 0, 1078) + header + bytes(1024) + runs
+    with pytest.raises(Unreadable, match="damaged, or made to do harm: takes more than . seconds"):
+        decode(file)
+
+
+def test_runs_of_a_bmp_are_read() -> None:
+    row = bytes([4, 0, 4, 255, 0, 0])
+    header = struct.pack("<LllHHLLllLL", 40, 8, 8, 1, 8, 1, 8 * len(row), 0, 0, 0, 0)
+    palette = b"".join(bytes([grey, grey, grey, 0]) for grey in range(256))
+    data = b"BM" + struct.pack("<LHHL", 1078 + 8 * len(row), 0, 0, 1078) + header + palette + row * 8
+    assert decode(data, 8)[:, :, 0].tolist() == [[0] * 4 + [255] * 4] * 8
 
 
 # A large picture is worked on in blocks, or by its levels

@@ -9,7 +9,7 @@ from typing import Any
 
 from featurize.limited_process import call_limited
 
-SECONDS, SECONDS_PER_MB = 4, 2
+SECONDS, SECONDS_PER_MB = 3, 2
 """Most processor time, and more for each megabyte of the file: a tenth of the speed of the slowest decoder."""
 
 MAX_BYTES = 1_250_000_000

@@ -21,7 +21,7 @@ from cache.support.machine_faults import has_memory, is_fault_of_machine
 from featurize.decoding.code_stream import TooManyScansError, check_scans
 from featurize.decoding.dicom import read_dicom
 from featurize.decoding.dicom_file import is_dicom
-from featurize.decoding.guard import MAX_BYTES, GuardRequiredError, call_guarded, is_guarded
+from featurize.decoding.guard import MAX_BYTES, GuardRequiredError, call_guarded, is_guarded, require_guard
 from featurize.decoding.levels import divide_rows, find_levels, find_percentiles, has_levels, look_up
 from featurize.decoding.packages import Unsupported
 from featurize.decoding.webp import read_webp_size
@@ -63,6 +63,9 @@ TILE_SIDES = 322, 323
 
 TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """How a TIFF file begins."""
+
+SLOW_DECODERS = ("bmp_rle",)
+"""Decoders that Pillow has in Python: a small file can keep them busy for a minute."""
 
 MANY_BLOCKS = 16
 """An image of more blocks of rows is converted block by block."""
@@ -133,6 +136,8 @@ def _decode(data: bytes, size: int) -> NDArray[np.uint8]:
             with _quiet(data), PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(*image.size)
                 _check_tiles(image)
+                if any(tile[0] in SLOW_DECODERS for tile in image.tile):
+                    require_guard()
                 image.draft(None, (size, size))
                 return _to_square(_to_plain(_turn(image)), size)
     except (Unreadable, GuardRequiredError):

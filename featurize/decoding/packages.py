@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import re
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,9 @@ LIBJPEG_PIP_LINE = "pip install pylibjpeg pylibjpeg-libjpeg (under the GPL)"
 GDCM_PIP_LINE = "pip install python-gdcm"
 """The commands that install what reads the JPEG that no package of the extra reads: JPEG Lossless, of which either will
 do, and JPEG of 12 bits, which GDCM cannot read."""
+
+
+_NUMBER = re.compile(r"(?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*))+")
 
 
 class Unsupported(ValueError):
@@ -44,8 +48,15 @@ def load_pydicom() -> Any:
     return pydicom
 
 
+def _is_valid(syntax: str) -> bool:
+    """Whether a number is one that the standard allows (PS3.5, section 9.1); pydicom warns of others."""
+    return len(syntax) <= 64 and _NUMBER.fullmatch(syntax) is not None
+
+
 def name_syntax(syntax: str) -> str:
     """Name a transfer syntax, as in ``JPEG Lossless``; its number, if it is unknown."""
+    if not _is_valid(syntax):
+        return syntax or "an unknown transfer syntax"
     name: str = load_pydicom().uid.UID(syntax).name
     return name.split(",")[0] or "an unknown transfer syntax"
 
@@ -53,7 +64,7 @@ def name_syntax(syntax: str) -> str:
 def find_decoder(syntax: str) -> Any | None:
     """Find pydicom's decoder of a transfer syntax; None if it has none, whatever is installed."""
     try:
-        return load_pydicom().pixels.get_decoder(syntax)
+        return load_pydicom().pixels.get_decoder(syntax) if _is_valid(syntax) else None
     except NotImplementedError:
         return None
 

@@ -1,7 +1,7 @@
 """Read an HDF5 file that a stranger made: open nothing outside it, believe no size that it declares.
 
 HDF5 can point to other files (external links, external storage, virtual data sets), unpack small files into large
-arrays (filters), and declare any shape. A feature store uses none of that, so all of it is refused.
+arrays (filters), and declare any shape. Stores and heads use none of that, so all of it is refused.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ MAX_TEXT_BYTES = 1_000_000
 
 
 class UnsafeFileError(ValueError):
-    """The file is not built like a feature store."""
+    """The file is not built like those of this project."""
 
 
 def open_group(parent: h5py.Group, name: str) -> h5py.Group:
@@ -32,7 +32,7 @@ def open_group(parent: h5py.Group, name: str) -> h5py.Group:
     return found
 
 
-def open_dataset(parent: h5py.Group, name: str, kind: str, n_dims: int) -> h5py.Dataset:
+def open_dataset(parent: h5py.Group, name: str, kind: str, n_dims: int | None = None) -> h5py.Dataset:
     """Open a data set whose plain bytes are in this very file.
 
     Parameters
@@ -41,8 +41,8 @@ def open_dataset(parent: h5py.Group, name: str, kind: str, n_dims: int) -> h5py.
     name : str
     kind : str
         The allowed NumPy kinds of its type: ``S`` bytes, ``u`` unsigned, ``i`` signed, ``f`` floating.
-    n_dims : int
-        Its number of dimensions.
+    n_dims : int, optional
+        Its number of dimensions; any if not given.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def open_dataset(parent: h5py.Group, name: str, kind: str, n_dims: int) -> h5py.
         raise UnsafeFileError(f"'{name}' is not a data set")
     if found.is_virtual or found.external is not None or found.chunks is not None:
         raise UnsafeFileError(f"'{name}' is not stored as plain bytes of this file")
-    if found.dtype.kind not in kind or found.ndim != n_dims:
+    if found.dtype.kind not in kind or n_dims not in (None, found.ndim):
         raise UnsafeFileError(f"'{name}' has type {found.dtype} and {found.ndim} dimensions")
     size = found.file.id.get_filesize()
     # As Python integers: a declared shape can overflow 64 bits.
@@ -73,6 +73,23 @@ def read_array(parent: h5py.Group, name: str, kind: str, n_dims: int = 1) -> NDA
     """Read a small data set; see `open_dataset`."""
     array: NDArray[Any] = open_dataset(parent, name, kind, n_dims)[...]
     return array
+
+
+def read_arrays(file: h5py.File) -> dict[str, NDArray[Any]]:
+    """Read the numbers of a file that has data sets and nothing else.
+
+    Together they take no more memory than the file is large: several data sets could share the same bytes.
+
+    Raises
+    ------
+    UnsafeFileError
+        Something in it is not a data set of numbers, stored as plain bytes.
+    """
+    found = {name: open_dataset(file, name, "fiu") for name in file}
+    n_bytes = sum(each.nbytes for each in found.values())
+    if n_bytes > file.id.get_filesize():
+        raise UnsafeFileError(f"it declares {n_bytes:,} bytes, more than the file holds")
+    return {name: each[()] for name, each in found.items()}
 
 
 def read_text(parent: h5py.Group, name: str) -> str:

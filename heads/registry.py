@@ -61,10 +61,11 @@ def make_head(name: str, params: Mapping[str, Any] | None = None) -> "Head":
     if name not in HEADS:
         raise ParameterError(f"no head '{name}'; there are {', '.join(HEADS)}")
     head: Head = resolve_name(HEADS[name])()
-    try:
-        head.set_params(**(params or {}))
-    except ValueError as error:  # scikit-learn's, of an unknown parameter
-        raise ParameterError(f"head '{name}': {error}") from error
+    known = head.get_params(deep=False)
+    unknown = [key for key in params or {} if key not in known]
+    if unknown:
+        raise ParameterError(f"head '{name}': Invalid parameter '{unknown[0]}'; there are {list(known)}")
+    head.set_params(**(params or {}))
     try:
         head.check_params()
     except ParameterError as error:

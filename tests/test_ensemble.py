@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
-from conftest import PROVENANCE, make_store, reported
+from conftest import PROVENANCE, make_store, reported, reseal
 
 from cache.support.errors import UserError
 from eval.comparison import compare_files
@@ -25,7 +25,7 @@ from heads.ensembles.prediction import predict_run
 from heads.estimators.logistic import LogisticHead
 from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.runs.builder import fit_run
-from heads.runs.folder import SCORES
+from heads.runs.files import SCORES
 
 CONCEPTS = np.array(["C1", "C2", "C3", "C4"])
 
@@ -263,7 +263,8 @@ def test_a_damaged_ensemble_is_refused(place: Path) -> None:
     join(place)
     path = place / "both" / "metrics.json"
     metrics = json.loads(path.read_text())
-    path.write_text(json.dumps(metrics | {"members": [{"name": "../a", "store": str(place / "a.h5")}]}))
+    path.write_text(json.dumps(metrics | {"members": [{"name": "../a", "store": str(place / "a.h5"), "run": "a"}]}))
+    reseal(place)
     with pytest.raises(UserError, match="a damaged ensemble"):
         Ensemble.load(place / "both")
 

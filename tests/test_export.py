@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import scipy.sparse
-from conftest import EMBEDDING_HEADS, PROVENANCE, ROOT, make_store, quick_params, reported, snapshot, warned
+from conftest import EMBEDDING_HEADS, PROVENANCE, ROOT, make_store, quick_params, reported, reseal, snapshot, warned
 
 from cache.support.errors import UserError
 from cache.support.files import digest_file
@@ -209,6 +209,7 @@ def test_rounding_of_the_store_alone_is_warned_about(place: Path) -> None:
     metrics = json.loads((place / "runs" / "prior" / "metrics.json").read_text())
     metrics["store"]["provenance"] = vars(facts)
     (place / "runs" / "prior" / "metrics.json").write_text(json.dumps(metrics))
+    reseal(place)
     with warned() as lines:
         export_run(place / "runs" / "prior", place / "b.h5")
     assert len(lines) == 1
@@ -232,6 +233,7 @@ def test_a_run_that_cannot_be_exported_says_why(place: Path) -> None:
 def test_a_head_of_another_length_is_refused(place: Path) -> None:
     saved = json.loads((place / "runs" / "prior" / "head.json").read_text())
     (place / "runs" / "prior" / "head.json").write_text(json.dumps(saved | {"n_features": 3}))
+    reseal(place)
     with pytest.raises(UserError, match=r"prior: a damaged run \(its head takes \(3,\), the store gives \(256,\)\)"):
         export(place, out=place / "m.keras")
 

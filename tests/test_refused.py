@@ -19,7 +19,7 @@ import cheap
 import h5py
 import numpy as np
 import pytest
-from conftest import PROVENANCE, ROOT, make_store, reported, snapshot
+from conftest import PROVENANCE, ROOT, make_store, reported, reseal, snapshot
 
 from cache.lock import locked
 from cache.parts import Parts
@@ -73,6 +73,7 @@ def place(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     shutil.copytree(template, place)
     for path in place.rglob("*.json"):
         path.write_text(path.read_text().replace(str(template), str(place)))
+    reseal(place)
     monkeypatch.chdir(place)
     return place
 
@@ -118,8 +119,9 @@ def damaged_byte() -> None:
 
 
 def odd_concept() -> None:
-    replace_text("run/vocabulary.json", '"C1"', '"NODULE"')()
+    replace_text("run/vocabulary.json", '"C3"', '"NODULE"')()
     replace_text("data/test_ids.csv", "test_00,\n", "")()
+    reseal(Path("run"))
 
 
 def other_store() -> None:
@@ -249,12 +251,12 @@ REQUESTS: dict[str, tuple[str, Change, str]] = {
         "heads ensemble other swept --out run --how weighted", other_files, "is not a run"),
     "ensemble with a damaged run": (
         "heads ensemble run other --out both --how weighted", lambda: Path("other/head.h5").write_text("{}"),
-        "no finished head in it"),
+        "a damaged run (head.h5 has 2 bytes"),
     "ensemble of one group": ("heads ensemble run other --out both --how weighted", one_group, "1 groups that can be"),
     "predict without a run": ("heads predict data --store s.h5", no_change, "data: no finished run in it"),
     "predict with a damaged run": (
         "heads predict run --store s.h5 --data data --edition 2024", lambda: Path("run/head.h5").write_text("{}"),
-        "no finished head in it"),
+        "a damaged run (head.h5 has 2 bytes"),
     "predict without a store": ("heads predict run --data data", no_change, "needs the store that it was trained on"),
     "predict with other features": ("heads predict run --store s.h5", other_store, "size 224, not 255"),
     "predict a split that is missing": (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sparse
-from conftest import PROVENANCE, make_store, reported
+from conftest import PROVENANCE, make_store, reported, reseal
 
 from cache.support.errors import UserError
 from eval.editions import find_edition
@@ -22,7 +22,7 @@ from heads.ensembles.prediction import predict_run
 from heads.estimators.logistic import LogisticHead
 from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.runs.builder import fit_run
-from heads.runs.folder import FORMAT
+from heads.runs.files import FORMAT
 from heads.runs.request import DEFAULTS
 from heads.runs.run import Run
 
@@ -81,8 +81,8 @@ def test_the_saved_scores_are_the_official_scores_of_the_saved_submission(place:
     assert json.loads((place / "run" / "metrics.json").read_text()) == metrics
 
 
-def test_the_digests_of_a_request_are_those_of_earlier_versions(tmp_path: Path) -> None:
-    """So a run that was made before is up to date."""
+def test_the_digests_of_a_request_stay_the_same(tmp_path: Path) -> None:
+    """So a run that another release of this version has made is up to date."""
     (tmp_path / "data").mkdir()
     splits = {split: {f"{split}_{n}": np.arange(3) * n + 1 for n in range(6)} for split in ("train", "valid")}
     make_store(tmp_path / "s.h5", splits, {"train_2": "damaged"})
@@ -96,14 +96,14 @@ def test_the_digests_of_a_request_are_those_of_earlier_versions(tmp_path: Path) 
         two = fit_run("prior", *paths, tmp_path / "b", decoder="fixed:0.5", concepts=["C2"], tune="valid")
         both = make_ensemble([tmp_path / "a", tmp_path / "b"], tmp_path / "c", "weighted", decoder="top-k:1")
     assert one["requests"] == {
-        "head": "bb47241808868cf565192f8696c478419f1a68d66f4683d7c747084c92a532eb",
-        "whole": "e474e3fa16ebb03146c4140446496e9d51f89c90f06d6510c67342595ebc2331",
+        "head": "cab7068ff28cb6f78bc77ff36e3271221928e7cc9b32a0d39872e44374b4805c",
+        "whole": "c3c39ce1b25a1747876042eed2313bff7733a3453adb2e36e5192b4966c810cc",
     }
     assert two["requests"] == {
-        "head": "a2c4ad3f6ae108afb98d475a2fc025faab631283c42557ccade652c0fd5f1ef4",
-        "whole": "0281075048a2b4f2ef4eed30359256763f36864a25e74f71d871a3849e7c3dd3",
+        "head": "dde7ae1aee183226af9a07ed408c6ad07dc98a1e8e8d295a3cb0dc4b5c689bd7",
+        "whole": "4c8bcf6de5648c4625385e564bae64907c21d060c2dfc909c9863b3006598ce0",
     }
-    assert both["requests"] == {"head": "", "whole": "e9454c9c41323965ab5d375578d7af1bf038f48b9725ad30c34da1b3fc080d4d"}
+    assert both["requests"] == {"head": "", "whole": "4cbd4c57ad689e57c9cd6e0ccedc0c04ff0aa3368eb9994dc5a6264eb71ca8df"}
 
 
 def test_a_real_head_beats_the_floor(place: Path) -> None:
@@ -494,8 +494,10 @@ def test_a_run_of_an_earlier_version_is_made_again(place: Path) -> None:
     before, _ = fit(place)
     for name in ("run.json", "metrics.json"):
         path = place / "run" / name
-        path.write_text(path.read_text().replace(f'"format": {FORMAT}', '"format": 1'))
-    with pytest.raises(UserError, match="no finished run in it"):
+        path.write_text(path.read_text().replace(f'"format": {FORMAT}', f'"format": {FORMAT - 1}'))
+    (place / "run" / "digests.json").unlink()  # earlier versions had none
+    message = rf"run: a run of another version \({FORMAT - 1}\), expected {FORMAT}; make it again with `make head RUN="
+    with pytest.raises(UserError, match=message):
         predict(place)
     assert fit(place)[0]["valid"] == before["valid"]
 
@@ -545,6 +547,7 @@ def test_a_strangers_run_cannot_name_code_to_load(place: Path) -> None:
     fit(place)
     path = place / "run" / "head.json"
     path.write_text(path.read_text().replace('"logistic"', '"os:system"'))
+    reseal(place)
     with pytest.raises(UserError, match="no head 'os:system'"):
         predict(place)
 

@@ -19,7 +19,7 @@ from heads.ensembles.prediction import predict_run
 from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.registry import make_head
 from heads.runs.builder import fit_run, prepare_head
-from heads.runs.folder import SCORES
+from heads.runs.files import SCORES
 from heads.runs.keras_model import export_run
 from heads.runs.predictor import StoredRun
 from heads.runs.run import Run

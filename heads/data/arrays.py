@@ -1,6 +1,7 @@
 """Named arrays: in an HDF5 file, and lists of arrays under numbered names."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from cache import safe_hdf5
 from cache.support.files import SteadyFile, replacing
+from cache.support.json_file import DamagedFileError
+from cache.support.messages import describe_error
 from heads.data.types import Arrays
 
 
@@ -25,15 +29,88 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def read_arrays(path: Path) -> Arrays:
-    """Read what `write_arrays` wrote.
+    """Read what `write_arrays` wrote. The file may come from a stranger.
 
     Raises
     ------
-    OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError
-        The file is missing or damaged; HDF5 reports damage in many ways.
+    DamagedFileError
+        It is damaged, or built in another way.
+    OSError
+        It cannot be opened.
     """
-    with h5py.File(path, "r", locking=False) as file:
-        return {name: dataset[()] for name, dataset in file.items()}
+    with open(path, "rb") as raw:
+        try:
+            with h5py.File(raw, "r") as file:
+                return safe_hdf5.read_arrays(file)
+        except MemoryError:
+            raise
+        except Exception as error:  # HDF5 reports damage in many ways
+            raise DamagedFileError(f"{path.name}: {describe_error(error)}") from None
+
+
+@dataclass(frozen=True)
+class SavedArray:
+    """What an array of a file must be.
+
+    Parameters
+    ----------
+    shape : tuple of str or int
+        Its sides. A word stands for a number, the same one for all arrays that are checked together.
+    dtype : dtype
+        Such as float32, or ``numpy.integer`` for whole numbers of any size.
+    finite : bool
+        Whether its numbers must be finite. They may be infinite otherwise, but NaN is no number.
+    """
+
+    shape: tuple[str | int, ...]
+    dtype: Any = np.float32
+    finite: bool = True
+
+
+def check_arrays(
+    arrays: Mapping[str, NDArray[Any]], expected: Mapping[str, SavedArray], **sides: int
+) -> list[NDArray[Any]]:
+    """Take the expected arrays from those of a file, and check that they are what was saved.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+    expected : mapping of str to SavedArray
+    **sides : int
+        The numbers that some words of the shapes stand for.
+
+    Returns
+    -------
+    list of ndarray
+        In the order of `expected`.
+
+    Raises
+    ------
+    DamagedFileError
+        One is missing, or something else.
+
+    Examples
+    --------
+    >>> expected = {"coef": SavedArray(("concepts", "features"), np.float64)}
+    >>> check_arrays({"coef": np.zeros((2, 3))}, expected, features=4)
+    Traceback (most recent call last):
+    cache.support.json_file.DamagedFileError: 'coef' has shape (2, 3), expected (2, 4)
+    """
+    for name, one in expected.items():
+        if name not in arrays:
+            raise DamagedFileError(f"it has no '{name}'")
+        array = arrays[name]
+        if array.ndim == len(one.shape):
+            for word, side in zip(one.shape, array.shape, strict=True):
+                sides.setdefault(str(word), side if isinstance(word, str) else word)
+        shape = tuple(sides.get(str(word), word) for word in one.shape)
+        if array.shape != shape:
+            raise DamagedFileError(f"'{name}' has shape {array.shape}, expected {shape}")
+        if not np.issubdtype(array.dtype, one.dtype):
+            raise DamagedFileError(f"'{name}' has numbers of type {array.dtype}, expected {one.dtype.__name__}")
+        if array.dtype.kind == "f" and not (np.isfinite(array) if one.finite else ~np.isnan(array)).all():
+            raise DamagedFileError(f"'{name}' has values that are not {'finite' if one.finite else 'numbers'}")
+    return [arrays[name] for name in expected]
 
 
 def number_arrays(name: str, arrays: Sequence[Any]) -> Arrays:

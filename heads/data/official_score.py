@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
+
+import msgspec
 
 from cache.support.errors import UserError
 from cache.support.reporting import warn
@@ -13,14 +15,17 @@ from eval.f1 import ImageF1, mean_f1, primary_f1, secondary_f1
 
 Interval = tuple[float, float]
 
+Bounds = Annotated[list[float], msgspec.Meta(min_length=2, max_length=2)]
+"""An interval as JSON has it."""
+
 
 class ScoreMetrics(TypedDict):
     """The official scores as ``metrics.json`` has them."""
 
     primary: float
-    primary_interval: list[float]
+    primary_interval: Bounds
     secondary: float | None
-    secondary_interval: list[float] | None
+    secondary_interval: Bounds | None
     n_images: int
     n_unreadable: int
     edition: int

@@ -67,6 +67,14 @@ def positive_rate(Y: scipy.sparse.csr_matrix) -> NDArray[np.float32]:
     return rate.astype(np.float32)
 
 
+def _is_finite(value: float, kind: type) -> bool:
+    """Whether a number is finite; as a float, which a whole number may be too large for, where that is expected."""
+    try:
+        return kind is int or math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def check_number(
     value: object, name: str, kind: type, minimum: float, maximum: float = np.inf, closed: str = "both"
 ) -> None:
@@ -97,7 +105,7 @@ def check_number(
     """
     has_minimum, has_maximum = closed in ("both", "left"), closed in ("both", "right")
     kinds = int if kind is int else (int, float)
-    if isinstance(value, kinds) and not isinstance(value, bool) and (isinstance(value, int) or math.isfinite(value)):
+    if isinstance(value, kinds) and not isinstance(value, bool) and _is_finite(value, kind):
         above = value >= minimum if has_minimum else value > minimum
         below = value <= maximum if has_maximum else value < maximum
         if above and below:

@@ -151,6 +151,16 @@ class Decoder(BaseEstimator, ABC):
 
         Raises
         ------
-        KeyError, TypeError, ValueError
-            Something is missing, has the wrong type or is out of its range.
+        DamagedFileError
+            Something is missing, has the wrong type or is out of its range. `cache.support.json_file.check_type` raises
+            it, and any other ValueError is taken for the same.
+        """
+
+    def check_concepts(self, n_concepts: int) -> None:
+        """Check that what was restored is for so many concepts, if that is known.
+
+        Raises
+        ------
+        DamagedFileError
+            It is for another number of concepts.
         """

@@ -1,7 +1,7 @@
 """A decoder of calibrated scores."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 import numpy as np
 import scipy.sparse
@@ -9,9 +9,17 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from cache.support.errors import ParameterError
+from cache.support.json_file import check_type
 from heads.data.types import Counts, Groups, Scores
 from heads.decoders.base import Decoder
 from heads.decoders.calibration import Calibration
+
+
+class CalibratedState(TypedDict):
+    """What is saved of both steps."""
+
+    calibration: dict[str, Any]
+    decoder: dict[str, Any]
 
 
 class Calibrated(Decoder):
@@ -76,6 +84,12 @@ class Calibrated(Decoder):
 
     def set_state(self, state: Mapping[str, Any]) -> Self:
         """Restore what `get_state` returned."""
-        self.calibration_ = clone(self.calibration).set_state(state["calibration"])
-        self.decoder_ = clone(self.decoder).set_state(state["decoder"])
+        states = check_type(state, CalibratedState)
+        self.calibration_ = clone(self.calibration).set_state(states["calibration"])
+        self.decoder_ = clone(self.decoder).set_state(states["decoder"])
         return self
+
+    def check_concepts(self, n_concepts: int) -> None:
+        """Check both."""
+        self.calibration_.check_concepts(n_concepts)
+        self.decoder_.check_concepts(n_concepts)

@@ -16,7 +16,7 @@ and solves the 2 x 2 system of each concept by Cramer's rule, for all concepts a
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 import numpy as np
 import scipy.sparse
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.base import BaseEstimator
 
+from cache.support.json_file import DamagedFileError, check_type
 from heads.data.blocks import split_rows
 from heads.data.types import Scores
 
@@ -80,9 +81,19 @@ class Calibration(BaseEstimator, ABC):
 
         Raises
         ------
-        KeyError, TypeError, ValueError
+        DamagedFileError
             Something is missing, has the wrong type or is out of its range.
         """
+
+    def check_concepts(self, n_concepts: int) -> None:
+        """Check that what was restored is for so many concepts, as `Decoder.check_concepts` does."""
+
+
+class PlattState(TypedDict):
+    """What is saved of a calibration."""
+
+    slope: float | list[float]
+    offset: float | list[float]
 
 
 class Platt(Calibration):
@@ -129,11 +140,17 @@ class Platt(Calibration):
 
     def set_state(self, state: Mapping[str, Any]) -> Self:
         """Restore what `get_state` returned."""
-        slope, offset = (np.array(state[key], dtype=np.float64) for key in ("slope", "offset"))
-        if slope.shape != offset.shape or slope.ndim > 1 or not np.isfinite([slope, offset]).all():
-            raise ValueError(f"slopes of shape {slope.shape} and offsets of shape {offset.shape}")
+        saved = check_type(state, PlattState)
+        slope, offset = np.array(saved["slope"], np.float64), np.array(saved["offset"], np.float64)
+        if slope.shape != offset.shape or not np.isfinite([slope, offset]).all():
+            raise DamagedFileError(f"slopes of shape {slope.shape} and offsets of shape {offset.shape}")
         self.slope_, self.offset_ = slope, offset
         return self
+
+    def check_concepts(self, n_concepts: int) -> None:
+        """Check that there is one slope, or one per concept."""
+        if np.shape(self.slope_) not in ((), (n_concepts,)):
+            raise DamagedFileError(f"{len(self.slope_):,} slopes of {n_concepts:,} concepts")
 
 
 class Temperature(Platt):

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from numbers import Real
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
 from cache.support.errors import ParameterError
+from cache.support.json_file import DamagedFileError, check_type
 from heads.data.folds import count_folds, split_folds
 from heads.data.types import Counts, Groups, Scores
 from heads.decoders.base import Decoder
@@ -20,6 +21,20 @@ STRENGTHS = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, np.inf)
 
 MIN_SHARE = 0.2
 """Lowest threshold of a concept, as a share of the global one. Lower scores are left out of the search."""
+
+
+class ThresholdState(TypedDict):
+    """What is saved of a decoder with thresholds."""
+
+    threshold: float | list[float]
+
+
+class GainReport(TypedDict):
+    """What `ConceptThresholds` reports."""
+
+    held_out_f1: float | None
+    gain: float
+    strength: float | None
 
 
 class Threshold(Decoder):
@@ -42,11 +57,16 @@ class Threshold(Decoder):
 
     def set_state(self, state: Mapping[str, Any]) -> Self:
         """Restore what `get_state` returned."""
-        threshold = np.array(state["threshold"], dtype=np.float64)
-        if threshold.ndim > 1 or np.isnan(threshold).any():
-            raise ValueError(f"a threshold of shape {threshold.shape}")
+        threshold = np.array(check_type(state, ThresholdState)["threshold"], dtype=np.float64)
+        if np.isnan(threshold).any():
+            raise DamagedFileError("a threshold is not a number")
         self.threshold_ = threshold if threshold.ndim else float(threshold)
         return self
+
+    def check_concepts(self, n_concepts: int) -> None:
+        """Check that there is one threshold, or one per concept."""
+        if np.shape(self.threshold_) not in ((), (n_concepts,)):
+            raise DamagedFileError(f"{len(self.threshold_):,} thresholds of {n_concepts:,} concepts")
 
 
 class FixedThreshold(Threshold):
@@ -185,9 +205,9 @@ class ConceptThresholds(Threshold):
     def set_state(self, state: Mapping[str, Any]) -> Self:
         """Restore what `get_state` returned."""
         super().set_state(state)
-        report = state["report"]
-        self.held_out_f1_, self.gain_ = report["held_out_f1"], float(report["gain"])
-        self.strength_ = np.inf if report["strength"] is None else float(report["strength"])
+        report = check_type(state.get("report"), GainReport)
+        self.held_out_f1_, self.gain_ = report["held_out_f1"], report["gain"]
+        self.strength_ = np.inf if report["strength"] is None else report["strength"]
         return self
 
 

@@ -9,6 +9,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from cache.support.errors import ParameterError
+from cache.support.json_file import DamagedFileError, check_type
 from eval.editions import MAX_CONCEPTS
 from heads.data.types import Counts, Groups, Scores
 from heads.decoders.base import Decoder
@@ -83,9 +84,10 @@ class TopK(Decoder):
 
     def set_state(self, state: Mapping[str, Any]) -> Self:
         """Restore what `get_state` returned."""
-        if not _is_size(state["k"]):
-            raise ValueError(f"k = {state['k']!r}")
-        self.k_ = int(state["k"])
+        k = check_type(state.get("k"), int)
+        if not _is_size(k):
+            raise DamagedFileError(f"k = {k}, expected a number from 1 to {MAX_CONCEPTS}")
+        self.k_ = k
         return self
 
 

@@ -12,10 +12,10 @@ from sklearn.base import clone
 
 from cache.lock import locked
 from cache.support.errors import DataError, ParameterError, RunError
+from cache.support.files import sync
 from cache.support.reporting import report
 from cache.support.versions import installed_versions
 from eval.f1 import ImageF1, image_f1
-from eval.run_folder import VOCABULARY
 from heads.data.folds import split_folds
 from heads.data.official_score import ScoreMetrics
 from heads.data.store import LabelledStore
@@ -26,31 +26,19 @@ from heads.ensembles.blend import fit_stack, fit_weights
 from heads.ensembles.ensemble import MIXING, Ensemble, align_rows
 from heads.ensembles.held_out import HeldOut, find_unseen, score_unseen
 from heads.ensembles.request import ENSEMBLE, EnsembleRequest
-from heads.estimators.storage import ARRAYS, PARAMETERS
 from heads.evaluation.cross_validation import EstimateMetrics, summarise
 from heads.runs.builder import PACKAGES, save_result
 from heads.runs.description import describe
-from heads.runs.folder import (
-    DECODER,
-    FORMAT,
-    MEMBERS,
-    METRICS,
-    REQUEST,
-    check_folder,
-    find_metrics,
-    read_metrics,
-    replacing_results,
-)
-from heads.runs.metrics import MemberMetrics, RunMetrics
+from heads.runs.files import DIGESTS, FORMAT, MEMBERS, RunFiles, damaged
+from heads.runs.folder import check_folder, find_whole, read_metrics, replacing_results
+from heads.runs.leftovers import remove_leftovers
+from heads.runs.metrics import MemberMetrics, RequestDigests, RunMetrics
 from heads.runs.predictor import StoredRun
 from heads.runs.request import FOLDS, TRAIN, VALID_SPLIT, RunRequest
 from heads.runs.run import save_decoder
 
 FITTED = {"weighted": fit_weights, "stack": fit_stack}
 """The methods with numbers to fit."""
-
-COPIED = (REQUEST, PARAMETERS, ARRAYS, DECODER, VOCABULARY, METRICS)
-"""The files of a member that are copied; its metrics last, because they show that it is whole."""
 
 
 def make_ensemble(
@@ -97,8 +85,11 @@ def make_ensemble(
         raise ParameterError(f"{out}: is one of the runs to join, which it would replace; name another RUN (--out)")
     members, data = _open_members(folders)
     digests = request.digest(members, data)
-    earlier = find_metrics(out)
+    for folder in folders:
+        remove_leftovers(folder)
+    earlier = find_whole(out)
     if earlier and earlier["requests"] == digests:
+        remove_leftovers(out)
         report(f"{out}: up to date ({describe(earlier)})")
         return earlier
     with locked(out, RunError):
@@ -149,10 +140,7 @@ class BuiltEnsemble:
         runs = [str(member.folder.absolute()) for member in ensemble.members]
         with replacing_results(out, {"name": ENSEMBLE} | request.to_json() | {"members": runs}) as folder:
             for member, copied in zip(ensemble.members, self.metrics["members"], strict=True):
-                copy = folder / MEMBERS / copied["name"]
-                copy.mkdir(parents=True)
-                for file in COPIED:
-                    shutil.copyfile(member.folder / file, copy / file)
+                _copy_run(member.folder, folder / MEMBERS / copied["name"])
             save_decoder(folder, ensemble.decoder, request.decoder, ensemble.vocabulary, ensemble.fallback)
             save_result(folder, self.metrics, self.valid_ids, self.predicted)
 
@@ -185,12 +173,12 @@ class EnsembleBuilder:
             if self.data[0].valid and data.valid:
                 find_unseen(member, data.valid)
 
-    def build(self, digests: dict[str, str]) -> BuiltEnsemble:
+    def build(self, digests: RequestDigests) -> BuiltEnsemble:
         """Fit weights and decoder as far as the method needs them, and score valid as a run does.
 
         Parameters
         ----------
-        digests : dict of str to str
+        digests : dict
             Those of `EnsembleRequest.digest`.
         """
         ensemble, nested = self._fit_and_estimate(self.request.make_decoder())
@@ -270,6 +258,16 @@ class EnsembleBuilder:
         """``train``, or what the first member learnt from that learnt from more."""
         splits = [member.metrics["train"]["splits"] for member in self.members]
         return next((each for each in splits if each != TRAIN), TRAIN)
+
+
+def _copy_run(folder: Path, copy: Path) -> None:
+    """Copy the files that a run consists of, its digests last."""
+    copy.mkdir(parents=True)
+    for name in (*RunFiles.open(folder).digests, DIGESTS):
+        shutil.copyfile(folder / name, copy / name)
+        sync(copy / name)
+    if not RunFiles.open(copy).is_whole():
+        raise damaged(folder, "a file is not what was written, or has just been replaced")
 
 
 def _describe_member(number: int, member: StoredRun) -> MemberMetrics:

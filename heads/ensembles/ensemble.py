@@ -6,18 +6,23 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
 from cache.support.errors import ParameterError, RunError
+from cache.support.json_file import DamagedFileError, check_type
+from cache.support.messages import describe_error
 from heads.data.types import Scores
 from heads.data.vocabulary import columns_to_concepts, place_columns
 from heads.decoders.base import Decoder
 from heads.decoders.ranking import bound_sizes
 from heads.ensembles.blend import mix, stack
-from heads.runs.folder import DAMAGE, MEMBERS, read_metrics
+from heads.runs.files import RunFiles, damaged
+from heads.runs.folder import METRICS, read_metrics
+from heads.runs.metrics import RunMetrics
 from heads.runs.predictor import Predictor, StoredRun
 from heads.runs.run import load_decoder
 
@@ -26,6 +31,22 @@ METHODS = ("mean", "weighted", "stack", "union", "intersection", "vote")
 sets that each run's own decoder predicts."""
 
 MIXING = METHODS[:3]
+
+
+class MixedParams(TypedDict):
+    """The parameters of an ensemble in ``metrics.json``."""
+
+    how: str
+    numbers: list[float]
+
+
+def _check_numbers(params: MixedParams, n_members: int) -> None:
+    """Check that a method has the numbers that it needs."""
+    needed = {"weighted": n_members, "stack": n_members + 1}.get(params["how"], 0)
+    if params["how"] not in METHODS or not n_members:
+        raise DamagedFileError(f"{n_members:,} members, joined by {params['how']!r}")
+    if len(params["numbers"]) != needed or not np.isfinite(params["numbers"]).all():
+        raise DamagedFileError(f"{len(params['numbers']):,} numbers of {n_members:,} members")
 
 
 @dataclass(frozen=True)
@@ -67,17 +88,18 @@ class Ensemble:
             The store of a member is missing, damaged or of other features.
         """
         folder = Path(folder)
-        metrics = read_metrics(folder)
-        decoder, vocabulary, fallback = load_decoder(folder)
+        files = RunFiles.open(folder)
+        metrics = files.read_json(METRICS, RunMetrics)
+        decoder, vocabulary, fallback = load_decoder(files)
         try:
-            stores = [(str(each["name"]), Path(each["store"])) for each in metrics["members"]]
-            method, numbers = metrics["params"]["how"], [float(each) for each in metrics["params"]["numbers"]]
-            if method not in METHODS or any(Path(name).name != name for name, _ in stores):
-                raise ValueError("odd members")
-        except DAMAGE as error:
-            raise RunError(f"{folder}: a damaged ensemble ({error}); make it again") from error
-        members = [StoredRun(folder / MEMBERS / name, store) for name, store in stores]
-        return cls(members, method, numbers, decoder, vocabulary, fallback)
+            mixed = check_type(metrics["params"], MixedParams)
+            members = metrics.get("members", [])
+            stores = [(files.open_member(each["name"]), Path(each["store"])) for each in members]
+            _check_numbers(mixed, len(stores))
+        except (DamagedFileError, OSError) as error:
+            raise RunError(f"{folder}: a damaged ensemble ({describe_error(error)}); make it again") from error
+        opened = [StoredRun(member, store) for member, store in stores]
+        return cls(opened, mixed["how"], mixed["numbers"], decoder, vocabulary, fallback)
 
     @property
     def content(self) -> str:
@@ -136,7 +158,7 @@ class Ensemble:
         n_voters = np.zeros(len(scores), np.int16)
         for member, part in zip(self.members, parts, strict=True):
             readable = ~np.isnan(part[:, 0])
-            columns = place_columns(member.run.vocabulary, self.vocabulary)
+            columns = self._place(member)
             votes[readable] += self._widen_sets(member.run.decoder.predict(part[readable][:, columns]), columns)
             n_voters += readable
         needed = {"union": np.ones_like(n_voters), "intersection": n_voters, "vote": n_voters // 2 + 1}[self.method]
@@ -162,8 +184,14 @@ class Ensemble:
         if member.run.vocabulary == self.vocabulary:
             return scores
         wide = np.where(np.isnan(scores[:, :1]), scores[:, :1], np.zeros((1, len(self.vocabulary)), np.float32))
-        wide[:, place_columns(member.run.vocabulary, self.vocabulary)] = scores
+        wide[:, self._place(member)] = scores
         return wide
+
+    def _place(self, member: StoredRun) -> NDArray[np.int64]:
+        """The columns of a member in those of the ensemble."""
+        if not set(member.run.vocabulary) <= set(self.vocabulary):
+            raise damaged(member.folder, "a concept that the ensemble does not have")
+        return place_columns(member.run.vocabulary, self.vocabulary)
 
     def _widen_sets(self, predicted: scipy.sparse.csr_matrix, columns: NDArray[np.int64]) -> NDArray[np.int16]:
         wide = np.zeros((predicted.shape[0], len(self.vocabulary)), np.int16)

@@ -11,7 +11,8 @@ from heads.data.store import LabelledStore
 from heads.decoders.base import Decoder
 from heads.ensembles.ensemble import METHODS, MIXING
 from heads.registry import make_decoder
-from heads.runs.folder import FORMAT
+from heads.runs.files import FORMAT
+from heads.runs.metrics import RequestDigests
 from heads.runs.predictor import StoredRun
 from heads.runs.request import CHOICES, DEFAULTS, check_choice
 
@@ -80,7 +81,7 @@ class EnsembleRequest:
         """The request as ``run.json`` has it."""
         return {"how": self.method, "decoder": self.decoder, "tune": self.tune, "nested": self.nested}
 
-    def digest(self, members: Sequence[StoredRun], data: Sequence[LabelledStore]) -> dict[str, str]:
+    def digest(self, members: Sequence[StoredRun], data: Sequence[LabelledStore]) -> RequestDigests:
         """Digests of the request and of what it reads, like those of `RunRequest.digest`; an ensemble has no head."""
         train, valid = data[0].train, data[0].valid
         whole = self.to_json() | {

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse
@@ -12,6 +12,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cache.support.errors import ParameterError, UserError
+from cache.support.json_file import DamagedFileError
+from heads.data.arrays import SavedArray, check_arrays
 from heads.data.types import Arrays
 from heads.data.validation import check_indicator
 
@@ -77,8 +79,9 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     array([[0.99, 0.  ]], dtype=float32)
     """
 
-    arrays: tuple[str, ...]
-    """What was learnt: names of attributes without their ``_``, and of arrays in a saved run."""
+    arrays: ClassVar[Sequence[str] | Mapping[str, SavedArray]]
+    """What was learnt: names of attributes without their ``_``, and of arrays in a saved run. A mapping also says what
+    each array is, in shapes of ``features``, ``concepts`` and other words. A run with other arrays is refused."""
 
     progress_unit = "concepts"
     """What `fit` counts when it reports progress."""
@@ -213,13 +216,25 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         return {name: getattr(self, f"{name}_") for name in self.arrays}
 
     def set_state(self, state: Mapping[str, NDArray[Any]], n_features: int, n_concepts: int) -> Self:
-        """Restore a fitted head from what `get_state` returned."""
+        """Restore a fitted head from what `get_state` returned.
+
+        Raises
+        ------
+        DamagedFileError
+            An array is missing, or something else than what was saved.
+        """
         self.n_features_in_, self.n_concepts_ = n_features, n_concepts
         self._restore(state)
         return self
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Set the attributes from the arrays of `get_state`; a missing one is a KeyError."""
+        """Set the attributes from the arrays of `get_state`; raise a DamagedFileError, or any ValueError, if they are
+        not what was saved."""
+        missing = [name for name in self.arrays if name not in state]
+        if missing:
+            raise DamagedFileError(f"it has no '{missing[0]}'")
+        if isinstance(self.arrays, Mapping):
+            check_arrays(state, self.arrays, features=self.n_features_in_, concepts=self.n_concepts_)
         for name in self.arrays:
             setattr(self, f"{name}_", state[name])
 

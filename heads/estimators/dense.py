@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from heads.data.arrays import list_arrays, number_arrays
+from heads.data.arrays import SavedArray, check_arrays, number_arrays
 from heads.data.blocks import split_rows
 from heads.data.standardization import standardisation, standardise
 from heads.data.types import Arrays
@@ -95,6 +95,9 @@ class DenseHead(Head):
     """
 
     progress_unit = "epochs"
+
+    _inputs: ClassVar = "features"
+    """What the dense layers get, as a side of a saved array."""
 
     hidden: int | Sequence[int] = 0
     dropout: float = 0.0
@@ -218,9 +221,10 @@ class DenseHead(Head):
         return learnt | number_arrays("weights", self.weights_)
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self.mean_, self.scale_, self.held_out_f1_ = state["mean"], state["scale"], state["held_out_f1"]
-        self.weights_ = list_arrays("weights", state)
-        widths = [len(self.mean_), *self._hidden, self.n_concepts_]
+        widths: list[str | int] = [self._inputs, *self._hidden, "concepts"]
         shapes = [shape for ends in pairwise(widths) for shape in (ends, ends[1:])]
-        if [weights.shape for weights in self.weights_] != shapes:
-            raise ValueError(f"expected weights of the shapes {shapes}")
+        expected = {"mean": SavedArray((self._inputs,)), "scale": SavedArray((self._inputs,)),
+                    "held_out_f1": SavedArray(("epochs",), np.float64)}  # fmt: skip
+        expected |= {f"weights_{number}": SavedArray(shape) for number, shape in enumerate(shapes)}
+        sides = {"features": self.n_features_in_, "concepts": self.n_concepts_}
+        self.mean_, self.scale_, self.held_out_f1_, *self.weights_ = check_arrays(state, expected, **sides)

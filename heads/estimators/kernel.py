@@ -1,6 +1,6 @@
 """Ridge regression with a Gaussian kernel, for concepts that are not linear in the embedding."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.linalg
@@ -8,6 +8,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from cache.support.errors import ParameterError
+from heads.data.arrays import SavedArray
 from heads.data.blocks import split_rows
 from heads.data.standardization import BLOCK_IMAGES, standardisation, standardise
 from heads.data.validation import check_number
@@ -62,7 +63,13 @@ class KernelHead(Head):
            [0., 1.]], dtype=float32)
     """
 
-    arrays = ("mean", "scale", "landmarks", "coef", "rate")
+    arrays: ClassVar = {
+        "mean": SavedArray(("features",)),
+        "scale": SavedArray(("features",)),
+        "landmarks": SavedArray(("landmarks", "features")),
+        "coef": SavedArray(("landmarks", "concepts")),
+        "rate": SavedArray(("concepts",)),
+    }
 
     def __init__(self, alpha: float = 0.2, gamma: float = 0.5, landmarks: int = 4096, random_state: int = 0) -> None:
         self.alpha = alpha

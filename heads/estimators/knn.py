@@ -10,6 +10,9 @@ from joblib import cpu_count
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
+from cache.support.json_file import DamagedFileError
+from cache.support.messages import describe_error
+from heads.data.arrays import SavedArray, check_arrays
 from heads.data.blocks import split_rows
 from heads.data.types import Arrays
 from heads.data.validation import check_number, positive_rate
@@ -19,6 +22,13 @@ from heads.networks.layers import head_model, linear
 
 BLOCK_VALUES = 2**24
 """Similarities in a thread's memory at a time: 64 MiB."""
+
+SAVED = {
+    "directions": SavedArray(("images", "features")),
+    "label_ends": SavedArray(("ends",), np.integer),
+    "labels": SavedArray(("labels",), np.integer),
+}
+"""The arrays of a saved head."""
 
 
 class KNeighborsHead(Head):
@@ -141,10 +151,16 @@ class KNeighborsHead(Head):
         return {"directions": self.directions_, "label_ends": self.labels_.indptr, "labels": self.labels_.indices}
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self.directions_, ends, columns = state["directions"], state["label_ends"], state["labels"]
+        sides = {"features": self.n_features_in_, "concepts": self.n_concepts_}
+        self.directions_, ends, columns = check_arrays(state, SAVED, **sides)
+        if not len(self.directions_):
+            raise DamagedFileError("it has no training image")
         shape = (len(self.directions_), self.n_concepts_)
-        self.labels_ = scipy.sparse.csr_matrix((np.ones(len(columns), np.float32), columns, ends), shape=shape)
-        self.labels_.check_format(full_check=True)  # SciPy would read outside the arrays of a damaged matrix
+        try:
+            self.labels_ = scipy.sparse.csr_matrix((np.ones(len(columns), np.float32), columns, ends), shape=shape)
+            self.labels_.check_format(full_check=True)  # SciPy would read outside the arrays of a damaged matrix
+        except ValueError as error:
+            raise DamagedFileError(f"its labels: {describe_error(error)}") from None
         self.frequency_ = positive_rate(self.labels_)
 
 

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse
@@ -13,6 +13,7 @@ from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 
 from cache.support.errors import ParameterError
+from heads.data.arrays import SavedArray
 from heads.data.blocks import split_rows
 from heads.data.standardization import BLOCK_IMAGES, standardise
 from heads.data.validation import check_number, positive_rate
@@ -49,7 +50,12 @@ class LogisticHead(Head):
         Minus or plus infinity for such a concept.
     """
 
-    arrays = ("mean", "scale", "coef", "intercept")
+    arrays: ClassVar = {
+        "mean": SavedArray(("features",), np.float64),
+        "scale": SavedArray(("features",), np.float64),
+        "coef": SavedArray(("concepts", "features"), np.float64),
+        "intercept": SavedArray(("concepts",), np.float64, finite=False),
+    }
 
     def __init__(
         self, C: float | Sequence[float] = 0.01, class_weight: str | None = None, n_jobs: int | None = None

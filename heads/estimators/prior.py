@@ -1,11 +1,12 @@
 """The baseline: every image gets the training frequencies."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from heads.data.arrays import SavedArray
 from heads.data.validation import positive_rate
 from heads.estimators.base import Head
 from heads.networks.backend import import_keras
@@ -25,7 +26,7 @@ class PriorHead(Head):
     array([[1. , 0.5]], dtype=float32)
     """
 
-    arrays = ("frequency",)
+    arrays: ClassVar = {"frequency": SavedArray(("concepts",))}
 
     def _fit(self, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> None:
         self.frequency_ = positive_rate(Y)

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
 from cache.support.errors import ParameterError
+from heads.data.arrays import SavedArray
 from heads.data.blocks import split_rows
 from heads.data.standardization import BLOCK_IMAGES, standardisation, standardise
 from heads.data.validation import check_number
@@ -60,7 +61,14 @@ class RidgeHead(Head):
            [1. , 1. ]], dtype=float32)
     """
 
-    arrays = ("mean", "scale", "coef", "intercept", "alphas", "gcv")
+    arrays: ClassVar = {
+        "mean": SavedArray(("features",)),
+        "scale": SavedArray(("features",)),
+        "coef": SavedArray(("concepts", "features")),
+        "intercept": SavedArray(("concepts",)),
+        "alphas": SavedArray(("penalties",), np.float64),
+        "gcv": SavedArray(("penalties",), np.float64, finite=False),
+    }
 
     def __init__(self, alpha: float | Sequence[float] | None = None) -> None:
         self.alpha = alpha

@@ -2,14 +2,27 @@
 
 import json
 from pathlib import Path
+from typing import Any, TypedDict
 
-from cache.support.errors import RunError
+from cache.support.errors import ParameterError, RunError
 from cache.support.files import write_text
+from cache.support.json_file import DamagedFileError, read_json
+from cache.support.messages import describe_error
 from heads.data.arrays import read_arrays, write_arrays
 from heads.estimators.base import Head
 from heads.registry import make_head
 
 PARAMETERS, ARRAYS = "head.json", "head.h5"
+
+
+class DescribedHead(TypedDict):
+    """What ``head.json`` holds."""
+
+    head: str
+    """Its name in the registry."""
+    params: dict[str, Any]
+    n_features: int
+    n_concepts: int
 
 
 def save_head(head: Head, name: str, folder: str | Path) -> None:
@@ -21,9 +34,19 @@ def save_head(head: Head, name: str, folder: str | Path) -> None:
     name : str
         Its name in the registry.
     folder : str or Path
+
+    Raises
+    ------
+    ParameterError
+        It could not be loaded again, because its training has diverged.
     """
-    write_arrays(Path(folder) / ARRAYS, head.get_state())
-    described = {
+    state = head.get_state()
+    try:
+        make_head(name, head.get_params()).set_state(state, head.n_features_in_, head.n_concepts_)
+    except DamagedFileError as error:
+        raise ParameterError(f"{name}: training has diverged ({error}); choose a lower learning rate") from error
+    write_arrays(Path(folder) / ARRAYS, state)
+    described: DescribedHead = {
         "head": name,
         "params": head.get_params(),
         "n_features": head.n_features_in_,
@@ -32,18 +55,32 @@ def save_head(head: Head, name: str, folder: str | Path) -> None:
     write_text(Path(folder) / PARAMETERS, json.dumps(described, indent=1))
 
 
-def load_head(folder: str | Path) -> Head:
+def load_head(folder: str | Path, n_concepts: int | None = None) -> Head:
     """Load a head, whose scores are bit for bit those of the saved one.
+
+    The files may come from a stranger: nothing in them is executed, and no size that they declare is believed.
+
+    Parameters
+    ----------
+    folder : str or Path
+    n_concepts : int, optional
+        How many concepts the head must have.
 
     Raises
     ------
     RunError
-        The folder has no head, or a damaged one.
+        The folder has no head, a damaged one, or one of other concepts.
     """
     try:
-        described = json.loads((Path(folder) / PARAMETERS).read_text(encoding="utf-8"))
+        described = read_json(Path(folder) / PARAMETERS, DescribedHead)
+        n_columns, n_features = described["n_concepts"], described["n_features"]
+        if n_columns != (n_concepts or n_columns):
+            raise DamagedFileError(f"{n_columns:,} concepts in the head, {n_concepts:,} in the vocabulary")
+        if min(n_columns, n_features) < 1:
+            raise DamagedFileError(f"a head of {n_features:,} features and {n_columns:,} concepts")
         head = make_head(described["head"], described["params"])
-        state = read_arrays(Path(folder) / ARRAYS)
-        return head.set_state(state, described["n_features"], described["n_concepts"])
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise RunError(f"{folder}: no finished head in it ({error}); train it again with `make head`") from error
+        return head.set_state(read_arrays(Path(folder) / ARRAYS), n_features, n_columns)
+    # What a head refuses is a DamagedFileError or a ParameterError, and both are a ValueError.
+    except (OSError, ValueError) as error:
+        why = describe_error(error)
+        raise RunError(f"{folder}: no finished head in it ({why}); train it again with `make head`") from error

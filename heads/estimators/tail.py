@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cache.support.devices import POLICIES
 from cache.support.errors import ParameterError
-from heads.data.arrays import list_arrays, number_arrays
+from heads.data.arrays import SavedArray, check_arrays, list_arrays, number_arrays
 from heads.data.maps import Maps
 from heads.data.standardization import standardisation
 from heads.data.types import Arrays
@@ -80,6 +80,8 @@ class TailHead(DenseHead):
 
     takes_maps = True
     progress_unit = "images"
+
+    _inputs: ClassVar = "pooled features"
 
     epochs: int = 10
     patience: int = 3
@@ -236,4 +238,5 @@ class TailHead(DenseHead):
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         super()._restore(state)
-        self.tail_, self.tail_weights_ = state["tail"].tobytes().decode(), list_arrays("tail_weights", state)
+        (text,) = check_arrays(state, {"tail": SavedArray(("letters",), np.uint8)})
+        self.tail_, self.tail_weights_ = text.tobytes().decode(), list_arrays("tail_weights", state)

@@ -9,6 +9,7 @@ from sklearn.base import clone
 from eval.bootstrap import find_interval
 from eval.f1 import ImageF1, image_f1, mean_f1
 from heads.data.folds import split_folds
+from heads.data.official_score import Bounds
 from heads.data.split import LabelledSplit
 from heads.data.types import Counts, Groups, Scores
 from heads.decoders.base import Decoder
@@ -20,7 +21,7 @@ class EstimateMetrics(TypedDict):
     """A cross-validated estimate of the primary score as ``metrics.json`` has it."""
 
     primary: float
-    primary_interval: list[float]
+    primary_interval: Bounds
     n_images: int
     on: str
     """``train`` or ``valid``: the split that was divided into folds."""

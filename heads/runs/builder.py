@@ -3,8 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from cache.lock import locked
 from cache.network_files import TAIL
 from cache.store import FeatureStore
-from cache.support.errors import DataError, RunError, StoreError, UserError
+from cache.support.errors import DataError, RunError, StoreError
 from cache.support.files import write_text
 from cache.support.reporting import report
 from cache.support.versions import installed_versions
@@ -35,17 +34,10 @@ from heads.evaluation.cross_validation import EstimateMetrics, decoder_f1, neste
 from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.networks.stored import StoredNetwork
 from heads.runs.description import describe, report_run
-from heads.runs.folder import (
-    FORMAT,
-    METRICS,
-    VALID_SCORES,
-    check_folder,
-    find_metrics,
-    load_scores,
-    replacing_results,
-    save_scores,
-)
-from heads.runs.metrics import RunMetrics, StoreMetrics, TrainMetrics
+from heads.runs.files import FORMAT, VALID_SCORES, load_scores, save_scores
+from heads.runs.folder import METRICS, check_folder, find_metrics, find_whole, replacing_results
+from heads.runs.leftovers import Training, remove_leftovers
+from heads.runs.metrics import RequestDigests, RunMetrics, StoreMetrics, TrainMetrics
 from heads.runs.progress import Clock, watching
 from heads.runs.request import BOTH, FOLDS, TRAIN, VALID_SPLIT, RunRequest
 from heads.runs.run import Run
@@ -118,8 +110,10 @@ def fit_run(
         labelled = LabelledStore.load(store, data, request.pooling, request.concepts)
     new_head = request.make_head()
     prepare_head(new_head, labelled.store)
-    earlier = find_metrics(out)
-    if earlier and earlier["requests"] == request.digest(new_head, labelled):
+    digests = request.digest(new_head, labelled)
+    earlier = find_whole(out)
+    if earlier and earlier["requests"] == digests:
+        remove_leftovers(out, Training.of(out, digests["head"]))
         report(f"{out}: up to date ({describe(earlier)})")
         return earlier
     with locked(out, RunError):
@@ -134,11 +128,11 @@ def build_run(request: RunRequest, data: LabelledStore, out: Path, clock: Clock)
     head, decoder = request.make_head(), request.make_decoder()
     prepare_head(head, data.store)
     digests = request.digest(head, data)
-    training = out.with_name(out.name + ".training")
-    builder, scores = RunBuilder(request, data, clock, training / f"{digests['head']}.h5"), None
+    training = Training.of(out, digests["head"])
+    builder, scores = RunBuilder(request, data, clock, training.checkpoint), None
     check_folder(out)
     builder.check(decoder)
-    earlier = find_metrics(out)
+    earlier = find_whole(out)
     if earlier:
         same = earlier["requests"]["head"] == digests["head"]
         report(f"{out}: {'decodes again' if same else 'replaces'} an earlier run ({describe(earlier)})")
@@ -146,28 +140,16 @@ def build_run(request: RunRequest, data: LabelledStore, out: Path, clock: Clock)
         if same and earlier["train"]["splits"] != BOTH:
             head = load_head(out)
             prepare_head(head, data.store)
-    with _forgetting(training):
+    elif find_metrics(out):
+        report(f"{out}: one of its files is damaged; it is made again")
+    with training.forgetting():
         if not hasattr(head, "n_concepts_"):
             head = builder.fit(head)
         built = builder.build(head, decoder, digests, scores)
     built.save(out, request)
-    shutil.rmtree(training, ignore_errors=True)
+    shutil.rmtree(training.folder, ignore_errors=True)
     report_run(out, built.metrics)
     return built.metrics
-
-
-@contextmanager
-def _forgetting(training: Path) -> Iterator[None]:
-    """Remove the checkpoints that the block has made if it is refused: they would lead to the same end again."""
-    before = set(training.glob("*"))
-    try:
-        yield
-    except UserError:
-        for path in set(training.glob("*")) - before:
-            path.unlink()
-        if not before and training.is_dir():
-            training.rmdir()
-        raise
 
 
 def prepare_head(head: Head, store: FeatureStore) -> None:
@@ -283,7 +265,7 @@ class RunBuilder:
             return head.fit(train.X, train.Y, progress=progress, checkpoint=self.checkpoint)
 
     def build(
-        self, head: Head, decoder: Decoder, digests: dict[str, str], scores: NDArray[np.float32] | None = None
+        self, head: Head, decoder: Decoder, digests: RequestDigests, scores: NDArray[np.float32] | None = None
     ) -> BuiltRun:
         """Tune the decoder, score valid, and learn from valid too if that is requested.
 
@@ -292,7 +274,7 @@ class RunBuilder:
         head : Head
             Fitted on train.
         decoder : Decoder
-        digests : dict of str to str
+        digests : dict
             Those of `RunRequest.digest`.
         scores : ndarray of float32, shape (n_readable, n_concepts), optional
             Out-of-fold scores of train, if they are known.

@@ -21,7 +21,8 @@ def describe(metrics: RunMetrics) -> str:
     line += _describe_gain(decoder.get("report", {})) + _describe_nested(metrics.get("nested"))
     if valid is None:
         return f"{line}; no image of valid to score on"
-    secondary = f", secondary {with_interval(valid, 'secondary')}" if valid["secondary"] is not None else ""
+    has_secondary = valid["secondary"] is not None and valid["secondary_interval"] is not None
+    secondary = f", secondary {with_interval(valid, 'secondary')}" if has_secondary else ""
     both = ", before valid joined train" if metrics["train"]["splits"] != TRAIN else ""
     frozen = "; frozen random network" if metrics["store"]["weights"].startswith("random:") else ""
     primary = with_interval(valid, "primary")
@@ -43,9 +44,10 @@ def report_run(folder: Path, metrics: RunMetrics) -> None:
 
 def _describe_gain(decoder_report: Mapping[str, Any]) -> str:
     """What the tuning of a decoder gains on folds that were held out."""
-    if decoder_report.get("held_out_f1") is None:
+    gain = decoder_report.get("gain")
+    if decoder_report.get("held_out_f1") is None or not isinstance(gain, float):
         return ""
-    return f", a gain of {decoder_report['gain']:.4f} on held-out folds over one threshold"
+    return f", a gain of {gain:.4f} on held-out folds over one threshold"
 
 
 def _describe_nested(nested: EstimateMetrics | None) -> str:

@@ -1,6 +1,6 @@
-"""The folder of a run: the names of its files, and how they are read and removed.
+"""The folder of a run: the names of its files, how they are read, and how another run takes its place.
 
-``run.json``, the request, comes first and marks the folder as a run. ``metrics.json`` comes last. A folder without it
+``run.json``, the request, comes first and marks the folder as a run. ``digests.json`` comes last. A folder without it
 is an unfinished run.
 """
 
@@ -8,45 +8,95 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, NotRequired, TypedDict
 
 from cache.support.errors import RunError
-from cache.support.files import digest_file, replacing, replacing_files, write_text
+from cache.support.files import replacing_files
+from cache.support.json_file import DamagedFileError, check_type, read_json
 from eval.run_folder import VALID, VOCABULARY
 from heads.estimators.storage import ARRAYS, PARAMETERS
+from heads.runs.files import (
+    DIGESTS,
+    FORMAT,
+    MEMBERS,
+    REQUEST,
+    SCORES,
+    VALID_SCORES,
+    RunFiles,
+    digest_plain,
+    find_version,
+    read_sealed,
+    write_digests,
+    write_sealed,
+)
 from heads.runs.metrics import RunMetrics
 
-FORMAT = 3
-"""Version of a run's files and of what a head computes from its parameters. Raise it when results change."""
-
-REQUEST, METRICS, DECODER = "run.json", "metrics.json", "decoder.json"
+METRICS, DECODER = "metrics.json", "decoder.json"
 SUBMISSION, SUBMISSION_ZIP, SUBMISSION_RECORD = "submission.csv", "submission.zip", "submission.json"
-
-SCORES, VALID_SCORES = "out_of_fold.npy", "valid_scores.npy"
-"""Out-of-fold scores of train, and scores of valid by a head that had not yet learnt from it."""
 
 EXPORTED = "model.keras"
 """The run as a Keras model that takes images. Its description is beside it, with ``.json`` at the end."""
 
-MEMBERS = "members"
-"""Folder of an ensemble with copies of its runs, so that it needs nothing else but the stores."""
-
 RESULTS = (
-    METRICS, f"{EXPORTED}.json", EXPORTED, SUBMISSION_RECORD, SUBMISSION, SUBMISSION_ZIP, VALID, DECODER, VOCABULARY,
-    PARAMETERS, ARRAYS, SCORES, VALID_SCORES,
+    DIGESTS, f"{EXPORTED}.json", EXPORTED, SUBMISSION_RECORD, SUBMISSION, SUBMISSION_ZIP, VALID, METRICS, DECODER,
+    VOCABULARY, PARAMETERS, ARRAYS, SCORES, VALID_SCORES,
 )  # fmt: skip
 """The files of an earlier run. They are removed in this order: first the proof that it is finished."""
 
-DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
-"""What a missing, damaged or foreign JSON file may raise while it is read and used."""
+TEMPORARY = ".*.[0-9]*.????????.tmp"
+"""Files and folders that were not yet finished; named by `cache.support.files.name_temporary`."""
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file. What may go wrong, here and with what the file holds, is in `DAMAGE`."""
-    return json.loads(path.read_text(encoding="utf-8"))
+class StoredRequest(TypedDict):
+    """What ``run.json`` holds: the options of a run, or those of an ensemble."""
+
+    format: int
+    name: str
+    decoder: str
+    tune: str
+    nested: bool
+    store: NotRequired[str]
+    data: NotRequired[str]
+    params: NotRequired[dict[str, Any]]
+    concepts: NotRequired[list[str]]
+    pooling: NotRequired[str]
+    train: NotRequired[str]
+    how: NotRequired[str]
+    members: NotRequired[list[str]]
+
+
+def read_request(folder: Path) -> StoredRequest | None:
+    """The request of the run in a folder, finished or not; None if there is no run of this version."""
+    try:
+        request = read_sealed(folder / REQUEST, StoredRequest)
+    except (DamagedFileError, OSError):
+        return None
+    return request if request["format"] == FORMAT else None
+
+
+def read_metrics(folder: Path) -> RunMetrics:
+    """Read the metrics of a finished run.
+
+    Raises
+    ------
+    RunError
+        The run is missing, unfinished, damaged or of another version.
+    """
+    return RunFiles.open(folder).read_json(METRICS, RunMetrics)
+
+
+def find_metrics(folder: Path) -> RunMetrics | None:
+    """The metrics of the finished run in a folder; None if there is none of this version, or a damaged one."""
+    try:
+        return read_metrics(folder)
+    except RunError:
+        return None
+
+
+def find_whole(folder: Path) -> RunMetrics | None:
+    """The metrics of the finished run in a folder; None also if any of its files is damaged."""
+    metrics = find_metrics(folder)
+    return metrics if metrics and RunFiles.open(folder).is_whole() else None
 
 
 def is_up_to_date(record: Path, request: Mapping[str, Any]) -> bool:
@@ -61,54 +111,12 @@ def is_up_to_date(record: Path, request: Mapping[str, Any]) -> bool:
         What decides the files.
     """
     try:
-        found = read_json(record)
-        files = found["files"] if "files" in found else {record.stem: found["sha256"]}
-        same = {key: found[key] for key in request} == json.loads(json.dumps(request))
-        return same and all(digest_file(record.with_name(name)).hex() == digest for name, digest in files.items())
-    except DAMAGE:
+        found = read_json(record, dict[str, Any])
+        files = check_type(found.get("files", {record.stem: found.get("sha256")}), dict[str, str])
+        same = {key: found.get(key) for key in request} == json.loads(json.dumps(request))
+        return same and all(digest_plain(record.parent / Path(name).name) == files[name] for name in files)
+    except (DamagedFileError, OSError):
         return False
-
-
-def damaged(folder: Path, why: object) -> RunError:
-    """The error of a run that is there and cannot be used."""
-    return RunError(f"{folder}: a damaged run ({why}); train it again with `make head`")
-
-
-def read_request(folder: Path) -> dict[str, Any] | None:
-    """The request of the run in a folder, finished or not; None if there is no run of this version."""
-    request = _read_any_version(folder)
-    return request if request is not None and request["format"] == FORMAT else None
-
-
-def _read_any_version(folder: Path) -> dict[str, Any] | None:
-    try:
-        request = read_json(folder / REQUEST)
-    except DAMAGE:
-        return None
-    return request if isinstance(request, dict) and "format" in request else None
-
-
-def read_metrics(folder: Path) -> RunMetrics:
-    """Read the metrics of a finished run.
-
-    Raises
-    ------
-    RunError
-        The run is missing, unfinished or of another version.
-    """
-    metrics = find_metrics(folder)
-    if metrics is None:
-        raise RunError(f"{folder}: no finished run in it; make it with `make head RUN={folder}`")
-    return metrics
-
-
-def find_metrics(folder: Path) -> RunMetrics | None:
-    """The metrics of the finished run in a folder; None if there is none of this version."""
-    try:
-        metrics = read_json(folder / METRICS)
-    except DAMAGE:
-        return None
-    return cast(RunMetrics, metrics) if isinstance(metrics, dict) and metrics.get("format") == FORMAT else None
 
 
 def check_folder(folder: Path) -> None:
@@ -123,11 +131,13 @@ def check_folder(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise RunError(f"{folder}: is a file, expected a folder for the run; name another RUN (--out)")
-    if any(folder.iterdir()) and _read_any_version(folder) is None:
+    if any(folder.iterdir()) and find_version(folder) is None:
         raise RunError(f"{folder}: has files in it and is not a run; name another RUN (--out)")
     odd = [name for name in (REQUEST, *RESULTS) if (folder / name).is_dir()]
     if odd:
         raise RunError(f"{folder / odd[0]}: is a folder where a file has to be; move it away or name another RUN")
+    if (folder / MEMBERS).is_symlink():
+        raise RunError(f"{folder / MEMBERS}: is a link, expected a folder of the run; remove it or name another RUN")
 
 
 @contextmanager
@@ -154,21 +164,7 @@ def replacing_results(folder: Path, request: Mapping[str, Any]) -> Iterator[Path
         As `check_folder`.
     """
     check_folder(folder)
-    with replacing_files(folder, stale=RESULTS, first=REQUEST, last=METRICS) as new:
-        write_text(new / REQUEST, json.dumps({"format": FORMAT} | dict(request), indent=1))
+    with replacing_files(folder, stale=RESULTS, first=REQUEST, last=DIGESTS) as new:
+        write_sealed(new / REQUEST, {"format": FORMAT} | dict(request))
         yield new
-
-
-def save_scores(scores: NDArray[np.float32], folder: Path, name: str = SCORES) -> None:
-    """Save scores in a run, so that another decoder or an ensemble needs no training."""
-    with replacing(folder / name) as temporary, open(temporary, "wb") as file:
-        np.save(file, scores, allow_pickle=False)
-
-
-def load_scores(folder: Path, shape: tuple[int, int], name: str = SCORES) -> NDArray[np.float32] | None:
-    """Load the scores of a run as a memory map; None if they are missing or of another shape."""
-    try:
-        scores = np.load(folder / name, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
-        return None
-    return scores if scores.shape == shape and scores.dtype == np.float32 else None
+        write_digests(new)

@@ -16,7 +16,8 @@ from heads.data.maps import Maps
 from heads.networks.backend import import_keras
 from heads.networks.layers import HEAD
 from heads.networks.stored import StoredNetwork, load_model
-from heads.runs.folder import EXPORTED, MEMBERS, damaged, is_up_to_date, read_metrics, read_request
+from heads.runs.files import MEMBERS, RunFiles, damaged
+from heads.runs.folder import EXPORTED, is_up_to_date, read_metrics, read_request
 from heads.runs.predictor import StoredRun
 from heads.runs.run import load_decoder
 
@@ -94,7 +95,8 @@ def _open(folder: Path, store: str | os.PathLike[str] | None) -> StoredRun:
     metrics = read_metrics(folder)
     if "members" in metrics:
         raise RunError(f"{folder}: an ensemble, expected one run; export those in {folder / MEMBERS}, each by itself")
-    trained_on = (read_request(folder) or {}).get("store")
+    request = read_request(folder)
+    trained_on = request.get("store") if request else None
     if store is None and not trained_on:
         raise RunError(f"{folder}: does not say which store it was trained on; name it with --store")
     return StoredRun(folder, store or str(trained_on))
@@ -102,7 +104,7 @@ def _open(folder: Path, store: str | os.PathLike[str] | None) -> StoredRun:
 
 def _describe(stored: StoredRun, front: StoredNetwork) -> dict[str, Any]:
     """What a user of the model needs to know, and what decides the model."""
-    decoder, vocabulary, fallback = load_decoder(stored.folder)
+    decoder, vocabulary, fallback = load_decoder(RunFiles.open(stored.folder))
     provenance, metrics = stored.store.provenance, stored.metrics
     return {
         "format": FORMAT,

@@ -49,6 +49,15 @@ class MemberMetrics(TypedDict):
     run: str
 
 
+class RequestDigests(TypedDict):
+    """Digests of a request and of what it reads."""
+
+    head: str
+    """Of what decides the head that learns from train; empty for an ensemble."""
+    whole: str
+    """Of what decides the result."""
+
+
 class RunMetrics(TypedDict):
     """The result of a run or of an ensemble."""
 
@@ -65,7 +74,6 @@ class RunMetrics(TypedDict):
     store: StoreMetrics
     versions: dict[str, str]
     seconds: dict[str, float]
-    requests: dict[str, str]
-    """Digests of the request: ``head``, of what decides the fitted head, and ``whole``."""
+    requests: RequestDigests
     members: NotRequired[list[MemberMetrics]]
     """Of an ensemble alone."""

@@ -7,12 +7,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cache.support.errors import ParameterError, RunError
+from cache.support.errors import ParameterError
 from heads.data.store import LabelledStore
 from heads.decoders.base import Decoder
 from heads.estimators.base import Head
 from heads.registry import DEFAULT_DECODER, make_decoder, make_head
-from heads.runs.folder import FORMAT, REQUEST, read_request
+from heads.runs.files import FORMAT, REQUEST, damaged
+from heads.runs.folder import read_request
+from heads.runs.metrics import RequestDigests
 
 TRAIN, BOTH = "train", "train+valid"
 """What the saved head of a run learns from."""
@@ -89,7 +91,7 @@ class RunRequest:
             The head, the decoder, a parameter or the value of an option is unknown.
         """
         places = {"data": str(data.absolute()), "store": str(store.absolute())}
-        earlier = read_request(out) or {}
+        earlier: dict[str, Any] = dict(read_request(out) or {})
         follows = earlier.get("name") == name and earlier.get("data") == places["data"]
         defaults = DEFAULTS | {key: earlier[key] for key in DEFAULTS if follows and key in earlier}
         chosen = {key: defaults[key] if options.get(key) is None else options[key] for key in DEFAULTS}
@@ -109,11 +111,11 @@ class RunRequest:
         RunError
             There is no run of this version, or it is an ensemble.
         """
-        found = read_request(folder) or {}
-        try:
-            return cls(**{field.name: found[field.name] for field in fields(cls)})
-        except KeyError as error:
-            raise RunError(f"{folder}: {REQUEST} has no {error}; train it again with `make head`") from None
+        found: dict[str, Any] = dict(read_request(folder) or {})
+        missing = [field.name for field in fields(cls) if field.name not in found]
+        if missing:
+            raise damaged(folder, f"{REQUEST} has no '{missing[0]}'")
+        return cls(**{field.name: found[field.name] for field in fields(cls)})
 
     def make_head(self) -> Head:
         """Make the head, not yet fitted.
@@ -135,7 +137,7 @@ class RunRequest:
         """
         return make_decoder(self.decoder)
 
-    def digest(self, head: Head, data: LabelledStore) -> dict[str, str]:
+    def digest(self, head: Head, data: LabelledStore) -> RequestDigests:
         """Digests of the request and of what it reads.
 
         Parameters
@@ -146,7 +148,7 @@ class RunRequest:
 
         Returns
         -------
-        dict of str to str
+        dict
             ``head``, of what decides the head that learns from train, and ``whole``, of what decides the result.
         """
         # The number of processes changes no result.
@@ -171,8 +173,11 @@ class RunRequest:
             "nested": self.nested,
             "labels": data.valid.files if data.valid else {},
         }
-        texts = {"head": json.dumps(learnt, sort_keys=True), "whole": json.dumps([learnt, decoded], sort_keys=True)}
-        return {key: hashlib.sha256(text.encode()).hexdigest() for key, text in texts.items()}
+        return {"head": _digest(learnt), "whole": _digest([learnt, decoded])}
+
+
+def _digest(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,33 @@ from cache.provenance import Provenance, WeightsOrigin
 from cache.store import FeatureStore
 from cache.support.errors import StoreError
 from cache.support.files import write_text
+from cache.support.json_file import DamagedFileError
+from cache.support.messages import describe_error
 from eval.run_folder import VOCABULARY
 from heads.data.vocabulary import columns_to_concepts
 from heads.decoders.base import Decoder
 from heads.estimators.base import Head
-from heads.estimators.storage import load_head, save_head
+from heads.estimators.storage import ARRAYS, PARAMETERS, load_head, save_head
 from heads.registry import make_decoder
-from heads.runs.folder import DAMAGE, DECODER, damaged, read_json, read_metrics
+from heads.runs.files import RunFiles, damaged
+from heads.runs.folder import DECODER, METRICS
 from heads.runs.metrics import RunMetrics
+
+
+class SavedDecoder(TypedDict):
+    """What ``decoder.json`` holds."""
+
+    decoder: str
+    """As it was requested, such as ``fixed:0.3``."""
+    state: dict[str, Any]
+
+
+class SavedVocabulary(TypedDict):
+    """What ``vocabulary.json`` holds."""
+
+    vocabulary: list[str]
+    usual: list[str]
+    """The fallback set."""
 
 
 @dataclass(frozen=True)
@@ -100,34 +119,46 @@ class Run:
             The folder holds no finished run, or a damaged one.
         """
         folder = Path(folder)
-        metrics = read_metrics(folder)
-        head = load_head(folder)
-        decoder, vocabulary, fallback = load_decoder(folder)
-        if len(vocabulary) != head.n_concepts_:
-            raise damaged(folder, f"{head.n_concepts_:,} concepts in the head, {len(vocabulary):,} in the vocabulary")
+        files = RunFiles.open(folder)
+        metrics = files.read_json(METRICS, RunMetrics)
+        decoder, vocabulary, fallback = load_decoder(files)
+        try:
+            files.check(PARAMETERS), files.check(ARRAYS)
+        except (DamagedFileError, OSError) as error:
+            raise damaged(folder, describe_error(error)) from error
+        head = load_head(folder, len(vocabulary))
         return cls(metrics["head"], head, decoder, metrics["decoder"]["name"], metrics["pooling"], vocabulary, fallback)
 
 
 def save_decoder(folder: Path, decoder: Decoder, text: str, vocabulary: Sequence[str], fallback: Sequence[str]) -> None:
     """Write what turns scores into concepts: the fitted decoder, the vocabulary and the fallback set."""
-    write_text(folder / DECODER, json.dumps({"decoder": text, "state": decoder.get_state()}, indent=1))
-    write_text(folder / VOCABULARY, json.dumps({"vocabulary": vocabulary, "usual": fallback}, indent=1))
+    fitted: SavedDecoder = {"decoder": text, "state": decoder.get_state()}
+    concepts: SavedVocabulary = {"vocabulary": list(vocabulary), "usual": list(fallback)}
+    write_text(folder / DECODER, json.dumps(fitted, indent=1))
+    write_text(folder / VOCABULARY, json.dumps(concepts, indent=1))
 
 
-def load_decoder(folder: Path) -> tuple[Decoder, list[str], list[str]]:
-    """Read what `save_decoder` wrote.
+def load_decoder(files: RunFiles) -> tuple[Decoder, list[str], list[str]]:
+    """Read what `save_decoder` wrote: decoder, vocabulary and fallback set.
 
     Raises
     ------
     RunError
-        It is missing or damaged.
+        It is missing or damaged, or one does not fit the other.
     """
+    concepts, fitted = files.read_json(VOCABULARY, SavedVocabulary), files.read_json(DECODER, SavedDecoder)
+    vocabulary, fallback = concepts["vocabulary"], concepts["usual"]
+    if not vocabulary or vocabulary != sorted(set(vocabulary)):
+        raise damaged(files.folder, "a vocabulary that is empty, not sorted, or has a concept twice")
+    if not set(fallback) <= set(vocabulary):
+        raise damaged(files.folder, "a fallback set with a concept that is not in the vocabulary")
     try:
-        concepts, fitted = read_json(folder / VOCABULARY), read_json(folder / DECODER)
         decoder = make_decoder(fitted["decoder"]).set_state(fitted["state"])
-        return decoder, list(map(str, concepts["vocabulary"])), list(map(str, concepts["usual"]))
-    except DAMAGE as error:
-        raise damaged(folder, error) from error
+        decoder.check_concepts(len(vocabulary))
+    # What a decoder refuses is a DamagedFileError or a ParameterError, and both are a ValueError.
+    except ValueError as error:
+        raise damaged(files.folder, error) from error
+    return decoder, vocabulary, fallback
 
 
 def refuse_other_features(folder: Path, metrics: RunMetrics, store: FeatureStore) -> None:
@@ -140,10 +171,10 @@ def refuse_other_features(folder: Path, metrics: RunMetrics, store: FeatureStore
     RunError
         The run does not say what it was trained on.
     """
+    source = metrics["store"]["weights"]
     try:
-        trained_on = Provenance.from_json(json.dumps(metrics["store"]["provenance"]))
-        source = str(metrics["store"]["weights"])
-    except DAMAGE as error:
+        trained_on = Provenance.from_json(json.dumps(metrics["store"].get("provenance")))
+    except ValueError as error:
         raise damaged(folder, error) from error
     here = store.provenance
     if metrics["pooling"] in here.pooling.split(","):

@@ -18,7 +18,14 @@ from eval.editions import Edition
 from eval.evaluator_files import is_skipped
 from eval.labels import find_label_file, read_ids
 from eval.submission import render_submission, write_submission
-from heads.runs.folder import SUBMISSION, SUBMISSION_RECORD, SUBMISSION_ZIP, is_up_to_date, read_metrics
+from heads.runs.folder import (
+    SUBMISSION,
+    SUBMISSION_RECORD,
+    SUBMISSION_ZIP,
+    is_up_to_date,
+    read_metrics,
+)
+from heads.runs.leftovers import remove_leftovers
 from heads.runs.predictor import Predictor
 
 
@@ -63,6 +70,7 @@ def write_predictions(predictor: Predictor, folder: Path, data: Path | None, spl
     }
     if split == "test" and is_up_to_date(folder / SUBMISSION_RECORD, request):
         hand_in = folder / (SUBMISSION_ZIP if edition.zipped else SUBMISSION)
+        remove_leftovers(folder)
         report(f"{hand_in}: up to date ({len(ids):,} images, passed the check of {edition.year})")
         return hand_in
     row_of = _find_rows(stored, readable, ids, split, place, edition)

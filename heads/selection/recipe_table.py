@@ -100,5 +100,5 @@ def _describe_scores(metrics: RunMetrics | None) -> str:
     if metrics is None or metrics["valid"] is None:
         return "not run | "
     valid = metrics["valid"]
-    secondary = with_interval(valid, "secondary") if valid["secondary"] is not None else "–"
+    secondary = with_interval(valid, "secondary") if valid["secondary_interval"] is not None else "–"
     return f"{with_interval(valid, 'primary')} | {secondary}"

@@ -5,13 +5,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from sklearn.model_selection import ParameterGrid
 
 from cache.lock import locked
 from cache.support.errors import DataError, ParameterError, RunError
-from cache.support.files import write_text
+from cache.support.json_file import DamagedFileError
 from cache.support.reporting import report
 from eval.bootstrap import find_interval
 from eval.f1 import mean_f1
@@ -21,7 +21,8 @@ from heads.estimators.base import Head, Trial
 from heads.evaluation.cross_validation import decoder_f1
 from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.runs.builder import BuiltRun, RunBuilder, build_run, prepare_head
-from heads.runs.folder import DAMAGE, FORMAT, check_folder, find_metrics, read_json
+from heads.runs.files import FORMAT, read_sealed, write_sealed
+from heads.runs.folder import check_folder, find_whole
 from heads.runs.progress import Clock, watching
 from heads.runs.request import FOLDS, VALID_SPLIT, RunRequest
 
@@ -30,6 +31,13 @@ TRIALS = "sweep.json"
 
 Row = dict[str, Any]
 """A trial: its parameters, scores and seconds."""
+
+
+class Trials(TypedDict):
+    """What ``sweep.json`` holds."""
+
+    format: int
+    trials: dict[str, Row]
 
 
 def sweep_runs(
@@ -90,7 +98,7 @@ def sweep_runs(
         for row in sweep.run(pending, keys, rows):
             report(describe_row(row, by))
         best = max(keys, key=lambda key: rows[key][by])
-        saved = find_metrics(out)
+        saved = find_whole(out)
         if saved is None or saved["requests"]["whole"] != best:
             build_run(sweep.request_trial(rows[best]["params"]), labelled, out, Clock())
     table = sorted((rows[key] for key in keys), key=lambda row: -row[by])
@@ -165,11 +173,11 @@ class Sweep:
     def read(self) -> dict[str, Row]:
         """The finished trials, by their digests."""
         try:
-            saved = read_json(self.out / TRIALS)
-            rows: dict[str, Row] = saved["trials"] if saved["format"] == FORMAT else {}
-            return {key: row for key, row in rows.items() if self.by in row}
-        except DAMAGE:
+            saved = read_sealed(self.out / TRIALS, Trials)
+        except (DamagedFileError, OSError):
             return {}
+        rows: dict[str, Row] = saved["trials"] if saved["format"] == FORMAT else {}
+        return {key: row for key, row in rows.items() if self.by in row}
 
     def run(self, pending: Sequence[Trial], keys: Sequence[str], rows: dict[str, Row]) -> Iterator[Row]:
         """Do the trials that are not done.
@@ -200,7 +208,7 @@ class Sweep:
                 if row[self.by] > best:
                     built.save(self.out, self.request_trial(trial))
                 rows[self.digest(trial)] = row
-                write_text(self.out / TRIALS, json.dumps({"format": FORMAT, "trials": rows}, indent=1))
+                write_sealed(self.out / TRIALS, {"format": FORMAT, "trials": rows})
                 yield row
 
     def _score(self, trial: Trial, head: Head, clock: Clock) -> tuple[Row, BuiltRun]:

@@ -1,22 +1,42 @@
-"""Kill the writer with SIGKILL at 25 moments spread over a run, and compare the result with an undisturbed one.
+"""Kill commands with SIGKILL, give them again, and compare the result with an undisturbed one.
 
-The real command with the real network runs on drawn images. After every kill it is said how many images the part
-files hold; the next run must embed just the others. Ctrl-C is timed as well.
+`featurize` is killed at 25 moments spread over a run: the real command with the real network on drawn images. After
+every kill it is said how many images the part files hold; the next run must embed just the others. Ctrl-C is timed as
+well.
+
+Commands of `heads` are killed before each call that changes a name or the bytes of a file, one call after another. Each
+run must then be a whole earlier one, or say that it is unfinished. The same command must then give the files that it
+gives undisturbed, and leave nothing else.
 """
 
 import argparse
+import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from cache.parts import find_unfinished
 from cache.store import FeatureStore
+from cache.support.errors import RunError
+from heads.__main__ import main as give_command
+from heads.runs.files import SEAL, RunFiles
+from heads.runs.folder import METRICS
 
 OPTIONS = ["--weights", "random:0", "--size", "128"]
+
+CALLS = ("fsync", "mkdir", "open", "rename", "replace", "rmdir", "truncate", "ftruncate", "unlink", "write")
+"""Functions of `os` before which a command is killed."""
+
+NOT_COMPARED = ("seconds", SEAL, METRICS, "members/")
+"""Keys, and beginnings of keys, of JSON files that differ between equal runs: times, and digests of files with them."""
 
 
 def start(data: Path, store: Path) -> subprocess.Popen[str]:
@@ -52,6 +72,113 @@ def interrupt(data: Path, store: Path) -> float:
         process.communicate()
     assert process.returncode == 130
     return time.perf_counter() - begun
+
+
+def kill_at_every_step(words: list[str], place: Path, every: int = 1) -> int:
+    """Kill a command of `heads` at every step, and give it again.
+
+    It runs in children of this process, which are forked from it. So there must be no other threads, and TensorFlow
+    must not be loaded.
+
+    Parameters
+    ----------
+    words : list of str
+        The words after ``python -m heads``, with paths below `place`.
+    place : Path
+        The folder that the command reads and writes. It is put back before each kill, and has the undisturbed result
+        at the end.
+    every : int
+        Only one of so many steps, for a quick check.
+
+    Returns
+    -------
+    int
+        How many steps there are.
+
+    Raises
+    ------
+    AssertionError
+        A run reads as finished and is not, the same command fails, or its result is another one.
+    """
+    before = place.with_name(f"{place.name}.before")
+    shutil.copytree(place, before, symlinks=True)
+    try:
+        assert _fork(words, place, 0) == 0, f"{words}: fails undisturbed"
+        expected = dict(_read_results(place))
+        for step in range(1, sys.maxsize, every):
+            shutil.rmtree(place)
+            shutil.copytree(before, place, symlinks=True)
+            status = _fork(words, place, step)
+            if status != signal.SIGKILL:
+                assert status == 0, f"{words}: fails undisturbed"
+                return step - 1  # the last step, but for those that were left out
+            _check_runs(place, f"{words} killed at step {step}")
+            assert _fork(words, place, 0) == 0, f"{words} killed at step {step}: fails the second time"
+            found = dict(_read_results(place))
+            differ = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+            assert not differ, f"{words} killed at step {step}: {', '.join(differ)} differ"
+        raise AssertionError
+    finally:
+        shutil.rmtree(before)
+
+
+def _fork(words: list[str], place: Path, step: int) -> int:
+    """Give a command in a child, which is killed before a step; returns its status, or its signal."""
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            os.chdir(place)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            steps = iter(range(1, sys.maxsize))
+            for name in CALLS if step else ():
+                setattr(os, name, _dying(getattr(os, name), name, steps, step))
+            status = give_command(words)
+        finally:
+            os._exit(status)
+    return abs(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def _dying(real: Callable[..., Any], name: str, steps: Iterator[int], last: int) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        reads = name == "open" and not args[1] & os.O_CREAT
+        if not reads and next(steps) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+
+    return call
+
+
+def _check_runs(place: Path, when: str) -> None:
+    """Check that every run is whole, or says that it is unfinished."""
+    for folder in {path.parent for path in place.rglob("run.json")}:
+        if ".tmp" in str(folder.relative_to(place)):
+            continue  # not yet in its place
+        try:
+            files = RunFiles.open(folder)
+        except RunError as error:
+            if "no finished run" not in str(error):
+                raise AssertionError(f"{when}: {error}") from error
+        else:
+            assert files.is_whole(), f"{when}: {folder} reads as finished and is not"
+
+
+def _read_results(place: Path) -> Iterator[tuple[str, Any]]:
+    """The files below a folder, without what differs between equal runs."""
+    for path in sorted(place.rglob("*")):
+        if path.is_dir():
+            yield f"{path.relative_to(place)}/", None
+        elif path.suffix == ".json":
+            yield str(path.relative_to(place)), _without_times(json.loads(path.read_text()))
+        else:
+            yield str(path.relative_to(place)), path.read_bytes()
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_times(each) for key, each in value.items() if not key.startswith(NOT_COMPARED)}
+    return [_without_times(each) for each in value] if isinstance(value, list) else value
 
 
 def main() -> None:

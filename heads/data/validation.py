@@ -115,4 +115,8 @@ def check_number(
     )
     if np.isfinite(maximum):
         expected += f" and {'at most' if has_maximum else 'below'} {maximum:,}"
-    raise ParameterError(f"{name} is {value!r}, expected {expected}")
+    raise ParameterError(f"{name} is {_cut(repr(value))}, expected {expected}")
+
+
+def _cut(text: str, limit: int = 60) -> str:
+    return text if len(text) <= limit else text[:limit] + "…"

@@ -108,7 +108,8 @@ class Candidates:
         """
         rows, columns = np.nonzero(scores >= max(floor, float(np.finfo(np.float32).tiny)))
         values = scores[rows, columns]
-        positive = np.asarray(Y[rows, columns], dtype=bool).ravel()
+        # Of no places at all SciPy gives a sparse matrix.
+        positive = np.asarray(Y[rows, columns], dtype=bool).ravel() if len(rows) else np.zeros(0, bool)
         order = np.lexsort((-values, columns))
         starts = np.searchsorted(columns[order], np.arange(scores.shape[1] + 1))
         n_true = np.diff(Y.indptr).astype(np.int64) if n_true is None else n_true

@@ -1,7 +1,11 @@
 """A run as one Keras model, from images to scores, for use without this project."""
 
+import glob
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.lock import locked
 from cache.support.errors import ParameterError, RunError
-from cache.support.files import digest_file, replacing_files, sync, write_text
+from cache.support.files import digest_file, making, name_temporary, sync, write_text
 from cache.support.reporting import report, warn
 from heads.data.maps import Maps
 from heads.networks.backend import import_keras
@@ -18,6 +23,7 @@ from heads.networks.layers import HEAD
 from heads.networks.stored import StoredNetwork, load_model
 from heads.runs.files import MEMBERS, RunFiles, damaged
 from heads.runs.folder import EXPORTED, is_up_to_date, read_metrics, read_request
+from heads.runs.leftovers import remove_leftovers
 from heads.runs.predictor import StoredRun
 from heads.runs.run import load_decoder
 
@@ -60,7 +66,7 @@ def export_run(
     Raises
     ------
     RunError
-        The run is missing or damaged, or it is an ensemble.
+        The run is missing or damaged, or it is an ensemble; or another process is writing it.
     StoreError
         The store or the network beside it is missing, damaged or of other features.
     UserError
@@ -74,11 +80,14 @@ def export_run(
     front = StoredNetwork.find(stored.store)
     description, record = _describe(stored, front), path.with_name(path.name + ".json")
     if is_up_to_date(record, description):
+        remove_leftovers(folder if path.parent.resolve() == folder.resolve() else path)
         report(f"{path}: up to date ({_describe_size(path)})")
         return path
     model = _join(front, stored)
-    # The description goes first and comes last, so that it never describes another model.
-    with replacing_files(path.parent, stale=[record.name], last=record.name) as new:
+    is_inside = path.parent.resolve() == folder.resolve()
+    with locked(folder if is_inside else path, RunError), _replacing(path, record) as new:
+        if read_metrics(folder)["requests"] != stored.metrics["requests"]:
+            raise RunError(f"{folder}: another run has taken its place meanwhile; run the same command again")
         differences = _save(model, new / path.name, stored)
         largest = float(differences.max(initial=0))
         checks = {"sha256": digest_file(new / path.name).hex(), "checked": len(differences), "difference": largest}
@@ -88,6 +97,32 @@ def export_run(
     checked = f"within {largest:.0e} of the run's on {len(differences):,} stored images"
     report(f"{path}: {scores}, {checked}; {_describe_size(path)}; {record.name} lists the concepts")
     return path
+
+
+@contextmanager
+def _replacing(path: Path, record: Path) -> Iterator[Path]:
+    """Yield a new folder for a model and its description, and move both to their places at the end of the block.
+
+    Keras wants a name that ends in .keras, so the folder has the temporary name. The caller holds the lock, so what a
+    killed process has left is removed.
+    """
+    for name in (path, record):
+        if name.is_dir():
+            raise ParameterError(f"{name}: is a folder, expected a file to write; give another path")
+    with making(path.parent):
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            shutil.rmtree(left, ignore_errors=True)
+        new = name_temporary(path)
+        new.mkdir()
+        try:
+            yield new
+            # The description goes first and comes last, so that it never describes another model.
+            record.unlink(missing_ok=True)
+            for each in (path, record):
+                os.replace(new / each.name, each)
+                sync(path.parent)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
 
 
 def _open(folder: Path, store: str | os.PathLike[str] | None) -> StoredRun:

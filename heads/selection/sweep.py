@@ -14,6 +14,8 @@ from cache.support.errors import DataError, ParameterError, RunError
 from cache.support.json_file import DamagedFileError
 from cache.support.reporting import report
 from eval.bootstrap import find_interval
+from eval.editions import LATEST, find_edition
+from eval.evaluator_files import is_skipped
 from eval.f1 import mean_f1
 from heads.data.folds import check_folds
 from heads.data.store import LabelledStore
@@ -139,12 +141,16 @@ class Sweep:
         ParameterError
             A parameter is unknown or out of its range.
         DataError
-            The store has no split 'valid', and that decides.
+            The store has no split 'valid', or none that is scored, and that decides.
         """
         if self.by not in (VALID_SPLIT, FOLDS):
             raise ParameterError(f"by is '{self.by}', expected {VALID_SPLIT} or {FOLDS}")
-        if self.by == VALID_SPLIT and self.data.valid is None:
+        valid, edition = self.data.valid, find_edition(LATEST)
+        if self.by == VALID_SPLIT and valid is None:
             raise DataError(f"{self.request.store}: has no split 'valid' to choose by; choose by folds (BY=folds)")
+        if self.by == VALID_SPLIT and valid and all(is_skipped(id, edition) for id in valid.ids):
+            raise DataError("the official evaluator counts no image of valid, because each has the letters ID in its "
+                            "id; choose by folds (BY=folds)")  # fmt: skip
         request = self.request_trial(trial)
         return request.digest(request.make_head(), self.data)["whole"]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, warned
 from joblib import cpu_count
 
 from cache.network_files import NetworkFiles
@@ -23,8 +23,10 @@ from cache.support import keras as keras_support
 from cache.support.errors import NotInstalledError, ParameterError, UserError
 from featurize.backbone import Backbone
 from featurize.decoding.image import decode
+from featurize.engines import jax as jax_engine
 from featurize.engines import tensorflow as tensorflow_engine
 from featurize.engines.base import Engine, FrontFiles
+from featurize.engines.gpu_batch import ShrinkingBatch
 from featurize.engines.gpu_lock import lock_gpu
 from featurize.engines.openvino import OpenVINOEngine, import_openvino
 from featurize.engines.registry import ENGINES, choose_engine, find_engine
@@ -63,8 +65,8 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Net
     folder = tmp_path_factory.mktemp("engine")
 
     def make(engine: str, precision: str = "float32") -> Network:
-        if engine == "openvino" and find_spec("openvino") is None:
-            pytest.skip("openvino is not installed")
+        if find_spec(find_engine(engine).package) is None:
+            pytest.skip(f"{engine} is not installed")
         return prepare_network(REQUEST, find_engine(engine)(precision), folder / f"{engine}.{precision}.h5")
 
     return make
@@ -101,9 +103,12 @@ def test_an_engine_finds_the_files_that_it_says_it_runs(network: Network) -> Non
     assert all((network.files.folder / name).is_file() for name in network.engine.files)
 
 
-def test_tensorflow_computes_in_bfloat16_as_a_gpu_would(beside: Callable[[str, str], Network]) -> None:
+@pytest.mark.parametrize("engine", ["tensorflow", "jax"])
+def test_an_engine_for_gpus_computes_in_bfloat16_as_they_would(
+    beside: Callable[[str, str], Network], engine: str
+) -> None:
     # On a CPU it is slow, and the same arithmetic.
-    coarse, exact = beside("tensorflow", "bfloat16").embed(images(2)), keras_embeddings(2)
+    coarse, exact = beside(engine, "bfloat16").embed(images(2)), keras_embeddings(2)
     cosine = (exact * coarse).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(coarse, axis=1)
     assert coarse.dtype == np.float32
     assert 0.99 < cosine.min() < 1 - 1e-9
@@ -148,6 +153,66 @@ def test_what_a_gpu_runs_gives_the_same_embeddings_on_a_cpu(
     compiled = on_gpus.embed(images(4))  # through XLA
     np.testing.assert_allclose(compiled, expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
     assert taken == ["first"]
+
+
+class FakeGpu:
+    """What JAX tells of a GPU."""
+
+    def __init__(self, capability: str) -> None:
+        self.device_kind, self.compute_capability = "NVIDIA B", capability
+
+
+@pytest.mark.parametrize(("capability", "precision"), [("9.0", "bfloat16"), ("7.5", "float16"), ("6.1", "float32")])
+def test_jax_is_chosen_where_it_alone_sees_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, capability: str, precision: str
+) -> None:
+    monkeypatch.setattr(jax_engine, "has_nvidia_device", lambda: True)
+    monkeypatch.setattr(jax_engine, "_list_gpus", lambda: [FakeGpu("10.0"), FakeGpu(capability)])
+    choice = choose_engine("auto", "auto")
+    assert (choice.engine.name, choice.engine.precision, choice.engine.count_processes()) == ("jax", precision, 2)
+    assert choice.why == f"on 2 x NVIDIA B; {precision} is its fastest arithmetic here"
+    assert choice.engine.batch == jax_engine.GPU_BATCH
+
+
+def fitting(most: int, tried: list[int]) -> ShrinkingBatch:
+    """A function for batches on a device that has memory for `most` images."""
+
+    def compile_for(size: int) -> Callable[[np.ndarray], np.ndarray]:
+        def infer(images: np.ndarray) -> np.ndarray:
+            tried.append(len(images))
+            if len(images) > most:
+                raise MemoryError
+            return images * 2
+
+        return infer
+
+    return ShrinkingBatch(compile_for, lambda error: isinstance(error, MemoryError))
+
+
+def test_a_batch_without_memory_is_tried_in_halves() -> None:
+    tried: list[int] = []
+    infer, batch = fitting(3, tried), np.arange(8)
+    with warned() as lines:
+        assert np.asarray(infer(batch)).tolist() == (batch * 2).tolist()
+    assert lines == [
+        "the GPU has no memory for 8 images at once; trying 4", "the GPU has no memory for 4 images at once; trying 2"
+    ]  # fmt: skip
+    assert tried == [8, 4, 2, 2, 2, 2]
+    infer(batch)
+    assert tried[6:] == [2, 2, 2, 2]  # what did not fit is not tried again
+
+
+def test_a_gpu_without_memory_for_one_image_is_one_line() -> None:
+    with warned(), pytest.raises(UserError, match="no memory for 1 image at once; end other programs that use it"):
+        fitting(0, [])(np.arange(4))
+
+
+def test_another_error_on_a_gpu_keeps_its_traceback() -> None:
+    def compile_for(size: int) -> Callable[[np.ndarray], np.ndarray]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ShrinkingBatch(compile_for, lambda error: isinstance(error, MemoryError))(np.arange(4))
 
 
 def test_each_process_takes_a_gpu_of_its_own(tmp_path: Path) -> None:
@@ -324,8 +389,9 @@ def test_a_missing_engine_gives_the_line_that_installs_it(monkeypatch: pytest.Mo
     choice = choose_engine("auto", "float32")
     assert (choice.engine.name, choice.why) == ("tensorflow", "openvino is not installed")
     monkeypatch.setattr(TensorFlowEngine, "is_installed", lambda: False)
+    monkeypatch.setattr(jax_engine.JaxEngine, "is_installed", lambda: False)
     with pytest.raises(
-        NotInstalledError, match=r"no engine is installed; .* openvino: pip .*; tensorflow: pip install t"
+        NotInstalledError, match=r"no engine is installed; .* openvino: pip .*; tensorflow: pip install t.*; jax: pip"
     ):
         choose_engine()
 
@@ -350,7 +416,7 @@ def test_auto_is_chosen_and_explained() -> None:
 @pytest.mark.parametrize(
     ("engine", "precision", "message"),
     [
-        ("torch", "auto", "engine 'torch': expected one of auto, openvino, tensorflow"),
+        ("torch", "auto", "engine 'torch': expected one of auto, openvino, tensorflow, jax"),
         ("auto", "int8", "precision 'int8': expected one of auto, float32, bfloat16, float16"),
         (
             "openvino",

@@ -26,6 +26,9 @@ TRACEBACK = "--traceback"
 TENSORFLOW_PIP_LINE = "pip install tensorflow-cpu, or for GPUs: pip install 'tensorflow[and-cuda]'"
 """The command that installs TensorFlow and Keras."""
 
+JAX_PIP_LINE = "pip install jax keras, or for GPUs: pip install 'jax[cuda12]' keras"
+"""The command that installs JAX and Keras."""
+
 _interrupted = threading.Event()
 
 
@@ -198,16 +201,17 @@ def muted_imports() -> Iterator[None]:
     Raises
     ------
     NotInstalledError
-        TensorFlow, or Keras, which comes with it, is not installed.
+        TensorFlow, Keras or JAX is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with muted():
             yield
     except ModuleNotFoundError as error:
-        if error.name not in ("keras", "tensorflow"):
+        lines = {"keras": TENSORFLOW_PIP_LINE, "tensorflow": TENSORFLOW_PIP_LINE, "jax": JAX_PIP_LINE}
+        if error.name not in lines:
             raise
-        raise NotInstalledError(f"{error.name} is not installed: {TENSORFLOW_PIP_LINE}") from error
+        raise NotInstalledError(f"{error.name} is not installed: {lines[error.name]}") from error
 
 
 @contextmanager

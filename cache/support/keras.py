@@ -10,29 +10,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from cache.support.command import muted_imports
 from cache.support.errors import UserError
 from cache.support.messages import describe_error
 
-BACKEND = "tensorflow"
-"""The backend that Keras computes with."""
-
 VARIABLES = {
-    "KERAS_BACKEND": BACKEND,
     "KERAS_MAX_EPOCHS": None,
     "KERAS_MAX_STEPS_PER_EPOCH": None,
     "KERAS_NNX_ENABLED": None,
     "TF_USE_LEGACY_KERAS": None,
 }
-"""Variables of the environment that would change results, and the value that each has here; None removes it."""
+"""Variables of the environment that would change results, and the value that each has here; None removes it. Another
+one is ``KERAS_BACKEND``, the backend that Keras computes with."""
 
 
-def import_keras() -> Any:
+def find_backend() -> str:
+    """What Keras computes with: TensorFlow, or JAX where that is installed and TensorFlow is not."""
+    has_only_jax = find_spec("jax") is not None and find_spec("tensorflow") is None
+    return "jax" if has_only_jax else "tensorflow"
+
+
+def import_keras(backend: str | None = None) -> Any:
     """Import Keras, and set what changes results: types, epsilon, the order of axes, limits of training.
 
     The settings are set again at every call, because a user may change them in between in the same process.
+
+    Parameters
+    ----------
+    backend : str, optional
+        ``tensorflow`` or ``jax``, for a process of its own; that of `find_backend` if not given.
 
     Returns
     -------
@@ -45,11 +54,12 @@ def import_keras() -> Any:
     UserError
         This process has imported Keras with another backend, or ``keras.json`` is invalid.
     """
-    keras = _import("keras")
-    if keras.config.backend() != BACKEND:
+    expected = backend or find_backend()
+    keras = _import("keras", expected)
+    if keras.config.backend() != expected:
         raise UserError(
-            f"Keras computes with the backend {keras.config.backend()} in this process, expected {BACKEND}; import "
-            f"Keras after this project, or set KERAS_BACKEND={BACKEND} before"
+            f"Keras computes with the backend {keras.config.backend()} in this process, expected {expected}; import "
+            f"Keras after this project, or set KERAS_BACKEND={expected} before"
         )
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
@@ -76,13 +86,14 @@ def import_tensorflow() -> Any:
 
 
 @contextmanager
-def own_variables() -> Iterator[None]:
-    """Set `VARIABLES` in the environment while the block runs.
+def own_variables(backend: str = "tensorflow") -> Iterator[None]:
+    """Set `VARIABLES`, and the backend, in the environment while the block runs.
 
     TensorFlow looks at some of them long after its import, where something first uses ``tf.keras``.
     """
-    before = {name: os.environ.pop(name, None) for name in VARIABLES}
-    os.environ.update({name: value for name, value in VARIABLES.items() if value is not None})
+    variables = VARIABLES | {"KERAS_BACKEND": backend}
+    before = {name: os.environ.pop(name, None) for name in variables}
+    os.environ.update({name: value for name, value in variables.items() if value is not None})
     try:
         yield
     finally:
@@ -93,9 +104,9 @@ def own_variables() -> Iterator[None]:
 
 
 @cache
-def _import(name: str) -> Any:
+def _import(name: str, backend: str = "tensorflow") -> Any:
     try:
-        with muted_imports(), own_variables():
+        with muted_imports(), own_variables(backend):
             found = import_module(name)
     # What Keras reads while it is imported is its file of settings.
     except (ValueError, AttributeError, TypeError, OSError) as error:

@@ -16,6 +16,7 @@ AUTO = "auto"
 ENGINES = {
     "openvino": "featurize.engines.openvino:OpenVINOEngine",
     "tensorflow": "featurize.engines.tensorflow:TensorFlowEngine",
+    "jax": "featurize.engines.jax:JaxEngine",
 }
 """Name and class of each engine, in the order in which ``auto`` prefers them. Classes are imported when they are
 used."""

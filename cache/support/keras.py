@@ -6,6 +6,7 @@ functions here, in worker processes too. The variables of the environment are as
 
 import logging
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -25,6 +26,10 @@ VARIABLES = {
 }
 """Variables of the environment that would change results, and the value that each has here; None removes it. Another
 one is ``KERAS_BACKEND``, the backend that Keras computes with."""
+
+
+ADDRESS_SPACE = 3 * 10**9
+"""TensorFlow needs about as many bytes, and where a limit allows less it ends the process itself."""
 
 
 def find_backend() -> str:
@@ -52,7 +57,7 @@ def import_keras(backend: str | None = None) -> Any:
     NotInstalledError
         It is not installed.
     UserError
-        This process has imported Keras with another backend, or ``keras.json`` is invalid.
+        This process has imported Keras with another backend, ``keras.json`` is invalid, or memory does not suffice.
     """
     expected = backend or find_backend()
     keras = _import("keras", expected)
@@ -105,6 +110,7 @@ def own_variables(backend: str = "tensorflow") -> Iterator[None]:
 
 @cache
 def _import(name: str, backend: str = "tensorflow") -> Any:
+    _require_address_space()
     try:
         with muted_imports(), own_variables(backend):
             found = import_module(name)
@@ -118,3 +124,24 @@ def _import(name: str, backend: str = "tensorflow") -> Any:
     # TensorFlow warns about functions that are traced again: once per fit.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return found
+
+
+def _require_address_space() -> None:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < ADDRESS_SPACE:
+        raise UserError(
+            f"not enough memory: this process may take {limit / 1e9:.1f} GB (ulimit -v), TensorFlow needs "
+            f"{ADDRESS_SPACE / 1e9:.0f} GB; raise the limit, or use a head without TensorFlow, such as kernel"
+        )
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Turn off TensorFloat-32, TensorFlow's default on recent GPUs: float32 would be multiplied with three digits."""
+    experimental = import_tensorflow().config.experimental
+    before = experimental.tensor_float_32_execution_enabled()
+    experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        experimental.enable_tensor_float_32_execution(before)

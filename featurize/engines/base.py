@@ -6,6 +6,8 @@ resumed run equals an undisturbed one.
 
 import importlib.util
 from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +15,10 @@ from typing import Any, ClassVar
 import numpy as np
 from joblib import cpu_count
 from numpy.typing import NDArray
+
+
+AHEAD = 2
+"""Batches that are sent to a device before the result of the first is waited for."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,7 @@ class Engine(ABC):
         return max(1, int(cpu_count()) // self.count_processes())
 
     @abstractmethod
-    def infer(self, images: NDArray[np.uint8], files: FrontFiles) -> NDArray[np.float32]:
+    def infer(self, images: NDArray[np.uint8], files: FrontFiles) -> Any:
         """Embed one full batch.
 
         Parameters
@@ -138,7 +144,8 @@ class Engine(ABC):
 
         Returns
         -------
-        ndarray of float32, shape (batch, n_features) or (batch, height, width, n_features)
+        array of float32, shape (batch, n_features) or (batch, height, width, n_features)
+            What NumPy can convert. The result may come later than the array: then its conversion waits.
         """
 
     def embed(self, images: NDArray[np.uint8], files: FrontFiles) -> NDArray[np.float32]:
@@ -153,10 +160,33 @@ class Engine(ABC):
         -------
         ndarray of float32, shape (n_images, n_features) or (n_images, height, width, n_features)
         """
-        outputs = []
-        for start in range(0, len(images), self.batch):
-            batch = images[start : start + self.batch]
-            missing = self.batch - len(batch)
-            padded = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.uint8)]) if missing else batch
-            outputs.append(self.infer(padded, files)[: len(batch)])
-        return np.concatenate(outputs)
+        batches = (images[start : start + self.batch] for start in range(0, len(images), self.batch))
+        return np.concatenate(list(self.embed_batches(batches, files)))
+
+    def embed_batches(self, batches: Iterable[NDArray[np.uint8]], files: FrontFiles) -> Iterator[NDArray[np.float32]]:
+        """Embed batches. While a device computes one, the next ones are read and sent to it.
+
+        Parameters
+        ----------
+        batches : iterable of ndarray of uint8, each of shape (n_images, size, size, 3)
+            None has more images than `batch`.
+        files : FrontFiles
+
+        Yields
+        ------
+        ndarray of float32, shape (n_images, n_features) or (n_images, height, width, n_features)
+            In the order of the batches.
+        """
+        pending: deque[tuple[Any, int]] = deque()
+        for images in batches:
+            missing = self.batch - len(images)
+            padded = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)]) if missing else images
+            pending.append((self.infer(padded, files), len(images)))
+            if len(pending) > AHEAD:
+                yield _wait(*pending.popleft())
+        while pending:
+            yield _wait(*pending.popleft())
+
+
+def _wait(result: Any, n_images: int) -> NDArray[np.float32]:
+    return np.asarray(result, np.float32)[:n_images]

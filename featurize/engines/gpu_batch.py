@@ -26,7 +26,7 @@ class ShrinkingBatch:
     def __init__(self, compile_for: Callable[[int], Infer], is_out_of_memory: Callable[[BaseException], bool]) -> None:
         self._compile_for, self._is_out_of_memory = compile_for, is_out_of_memory
         self._infer: Infer | None = None
-        self._n_parts = 1
+        self._size, self._n_parts = 0, 1
 
     def __call__(self, images: NDArray[np.uint8]) -> Any:
         """Embed images.
@@ -44,7 +44,8 @@ class ShrinkingBatch:
         while True:
             size = len(images) // self._n_parts
             try:
-                self._infer = self._infer or self._compile_for(size)
+                if self._infer is None or size != self._size:
+                    self._infer, self._size = self._compile_for(size), size
                 parts = [self._infer(images[start : start + size]) for start in range(0, len(images), size)]
                 return parts[0] if len(parts) == 1 else np.concatenate([np.asarray(part) for part in parts])
             except Exception as error:

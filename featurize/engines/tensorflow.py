@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from cache.network_files import FRONT
 from cache.support.command import TENSORFLOW_PIP_LINE
 from cache.support.devices import find_fastest_precision, has_nvidia_device
-from cache.support.keras import import_keras, import_tensorflow
+from cache.support.keras import full_precision, import_keras, import_tensorflow
 from featurize.engines.base import Engine, FrontFiles
+from featurize.engines.gpu_batch import ShrinkingBatch
 from featurize.engines.gpu_lock import lock_gpu
 
 BATCH, GPU_BATCH = 16, 128
@@ -52,10 +53,9 @@ class TensorFlowEngine(Engine):
         """Its own: Keras' layers are built in it."""
         return self.precision
 
-    def infer(self, images: NDArray[np.uint8], files: FrontFiles) -> NDArray[np.float32]:
-        """Embed one full batch."""
-        embeddings: NDArray[np.float32] = _open(files, self.batch)(images).numpy()
-        return embeddings
+    def infer(self, images: NDArray[np.uint8], files: FrontFiles) -> Any:
+        """Begin to embed one full batch; the result is a tensor, whose conversion waits for its numbers."""
+        return _open(files)(images)
 
 
 def compile_function(infer: Callable[[Any], Any], model: Any, batch: int, jit_compile: bool = False) -> Any:
@@ -75,13 +75,22 @@ def _describe_gpus() -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=1)
-def _open(files: FrontFiles, batch: int) -> Callable[[NDArray[np.uint8]], Any]:
-    """The compiled front; where there are several GPUs, on one that no other process of ours uses."""
+def _open(files: FrontFiles) -> Callable[[NDArray[np.uint8]], Any]:
+    """The front for any number of images per batch; where there are several GPUs, on one that no other process uses."""
     tf, keras = import_tensorflow(), import_keras()
     gpus = tf.config.list_physical_devices("GPU")
     if len(gpus) > 1:
         tf.config.set_visible_devices([gpus[lock_gpu(files.folder, len(gpus))]], "GPU")
     model = keras.saving.load_model(files.folder / FRONT, compile=False)
-    # XLA takes half a minute to compile for a CPU, and gains little there.
-    function = compile_function(partial(model, training=False), model, batch, jit_compile=bool(gpus))
-    return lambda images: function(tf.constant(images))
+
+    def compile_for(batch: int) -> Callable[[NDArray[np.uint8]], Any]:
+        # XLA takes half a minute to compile for a CPU, and gains little there.
+        function = compile_function(partial(model, training=False), model, batch, jit_compile=bool(gpus))
+
+        def infer(images: NDArray[np.uint8]) -> Any:
+            with full_precision():
+                return function(tf.constant(images))
+
+        return infer
+
+    return ShrinkingBatch(compile_for, lambda error: isinstance(error, tf.errors.ResourceExhaustedError))

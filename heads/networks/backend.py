@@ -1,7 +1,6 @@
 """Keras and TensorFlow, imported late, and how heads set them up: seed, precision, devices, first outputs."""
 
 import random
-import resource
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -9,44 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.support import keras as keras_import
 from cache.support.devices import find_fastest_precision
-from cache.support.errors import UserError
+from cache.support.keras import full_precision as full_precision
+from cache.support.keras import import_keras as import_keras  # for heads outside this project, too
+from cache.support.keras import import_tensorflow as import_tensorflow
 
 MIN_RATE = 1e-4
 """Smallest training frequency at which an output starts; 1 less this is the largest."""
-
-ADDRESS_SPACE = 3 * 10**9
-"""TensorFlow needs about as many bytes, and where a limit allows less it ends the process itself."""
-
-
-def import_keras() -> Any:
-    """Import Keras, as `cache.support.keras.import_keras` does.
-
-    Raises
-    ------
-    NotInstalledError
-        It is not installed.
-    UserError
-        The process may not take enough memory for TensorFlow.
-    """
-    _require_address_space()
-    return keras_import.import_keras()
-
-
-def import_tensorflow() -> Any:
-    """Import TensorFlow, as `import_keras` does Keras."""
-    _require_address_space()
-    return keras_import.import_tensorflow()
-
-
-def _require_address_space() -> None:
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit != resource.RLIM_INFINITY and limit < ADDRESS_SPACE:
-        raise UserError(
-            f"not enough memory: this process may take {limit / 1e9:.1f} GB (ulimit -v), TensorFlow needs "
-            f"{ADDRESS_SPACE / 1e9:.0f} GB; raise the limit, or use a head without TensorFlow, such as kernel"
-        )
 
 
 @contextmanager

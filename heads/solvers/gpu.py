@@ -5,7 +5,6 @@ coefficients. TensorFlow is imported only where there is a GPU.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from cache.support.devices import has_nvidia_device
 from cache.support.errors import NotInstalledError
 from heads.data.blocks import split_rows
-from heads.networks.backend import import_tensorflow
+from heads.networks.backend import full_precision, import_tensorflow
 
 BLOCK_ROWS = 16_384
 """Rows per product: 16 MiB of scores for 256 concepts."""
@@ -75,7 +74,7 @@ class GpuRows:
             On the device.
         """
         tf = import_tensorflow()
-        with tf.device(self.device), _full_precision(tf):
+        with tf.device(self.device), full_precision():
             weights = tf.constant(negative.astype(W.dtype)), tf.constant(positive.astype(W.dtype))
             coefficients = tf.constant(W)
             for block, Z, weight in self._blocks:
@@ -100,15 +99,3 @@ def _sum_rows() -> Any:
         return tf.reduce_sum(tf.cast(loss, tf.float64), axis=0), gradient, p
 
     return tf.function(sum_rows, reduce_retracing=True, autograph=False)
-
-
-@contextmanager
-def _full_precision(tf: Any) -> Iterator[None]:
-    """Turn off TensorFloat-32, TensorFlow's default on recent GPUs: its three digits are too few for an optimum."""
-    experimental = tf.config.experimental
-    before = experimental.tensor_float_32_execution_enabled()
-    experimental.enable_tensor_float_32_execution(False)
-    try:
-        yield
-    finally:
-        experimental.enable_tensor_float_32_execution(before)

@@ -167,7 +167,7 @@ def test_jax_is_chosen_where_it_alone_sees_the_gpu(
     monkeypatch: pytest.MonkeyPatch, capability: str, precision: str
 ) -> None:
     monkeypatch.setattr(jax_engine, "has_nvidia_device", lambda: True)
-    monkeypatch.setattr(jax_engine, "_list_gpus", lambda: [FakeGpu("10.0"), FakeGpu(capability)])
+    monkeypatch.setattr(jax_engine, "list_gpus", lambda: [FakeGpu("10.0"), FakeGpu(capability)])
     choice = choose_engine("auto", "auto")
     assert (choice.engine.name, choice.engine.precision, choice.engine.count_processes()) == ("jax", precision, 2)
     assert choice.why == f"on 2 x NVIDIA B; {precision} is its fastest arithmetic here"

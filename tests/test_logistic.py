@@ -5,6 +5,7 @@ import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,12 @@ from cache.support.devices import has_nvidia_device
 from heads.estimators.logistic import LogisticHead
 from heads.solvers import gpu, lbfgs, objective
 from heads.solvers import one_vs_rest as solver
+from heads.solvers.gpu import GpuRows
+from heads.solvers.jax_rows import JaxRows
+from heads.solvers.tensorflow_rows import TensorFlowRows
+
+CPUS: dict[type[GpuRows], str] = {TensorFlowRows: "/CPU:0", JaxRows: "cpu"}
+"""The name of a CPU in each library for GPUs."""
 
 RATES = (0.5, 0.9, 0.1, 0.02, 0.0, 0.3)
 """Share of positive images of each concept; 0 stands for one image."""
@@ -109,21 +116,27 @@ def test_large_data_in_float32_reach_the_optimum_through_a_sample(
     assert_is_the_optimum(LogisticHead(C=0.1, class_weight=class_weight).fit(X, Y), X, Y)
 
 
+@pytest.mark.parametrize("rows", [TensorFlowRows, JaxRows])
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
-def test_through_tensorflow_it_is_the_same_optimum(class_weight: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_through_a_library_for_gpus_it_is_the_same_optimum(
+    class_weight: str | None, rows: type[GpuRows], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(solver, "FLOAT64_SIZE", 0)
     monkeypatch.setattr(solver, "MIN_SAMPLED_ROWS", 0)
     monkeypatch.setattr(objective, "SAMPLE", 500)
-    monkeypatch.setattr(gpu, "BLOCK_ROWS", 1500)
-    monkeypatch.setattr(solver, "find_gpu", lambda: "/CPU:0")
+    monkeypatch.setattr(sys.modules[rows.__module__], "BLOCK_ROWS", 1500)
+    monkeypatch.setattr(solver, "find_gpu", lambda: partial(rows, device=CPUS[rows]))
     monkeypatch.setattr(objective.Problem, "_sum_strip", None)  # so that NumPy cannot evaluate
     X, Y = draw(5000, 24, "correlated")
     assert_is_the_optimum(LogisticHead(C=0.1, class_weight=class_weight).fit(X, Y), X, Y)
 
 
+@pytest.mark.parametrize("rows", [TensorFlowRows, JaxRows])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_tensorflow_evaluates_as_numpy_does(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "BLOCK_ROWS", 700)
+def test_a_library_for_gpus_evaluates_as_numpy_does(
+    dtype: type, rows: type[GpuRows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[rows.__module__], "BLOCK_ROWS", 700)
     random = np.random.default_rng(0)
     Z, weight = random.standard_normal((2000, 9)).astype(dtype), random.integers(1, 4, 2000).astype(dtype)
     Y = scipy.sparse.csr_matrix(random.random((2000, 3)) < 0.2, dtype=np.float32)
@@ -131,7 +144,7 @@ def test_tensorflow_evaluates_as_numpy_does(dtype: type, monkeypatch: pytest.Mon
     with ThreadPoolExecutor(2) as pool:
         plain = replace(objective.Problem.from_arrays(Z, np.ones(9), Y, np.ones(3), "balanced", pool), weight=weight)
         found = []
-        for problem in (plain, replace(plain, gpu=gpu.GpuRows(Z, weight, "/CPU:0"))):
+        for problem in (plain, replace(plain, gpu=rows(Z, weight, CPUS[rows]))):
             curvature = objective.Curvature(np.full(3, 0.01, dtype))
             found.append((problem.evaluate(W, curvature), curvature.collect()))
     tolerance = 1e-4 if dtype == np.float32 else 1e-10
@@ -139,6 +152,17 @@ def test_tensorflow_evaluates_as_numpy_does(dtype: type, monkeypatch: pytest.Mon
         [*vars(found[0][0]).values(), *found[0][1]], [*vars(found[1][0]).values(), *found[1][1]], strict=True
     ):
         np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+def test_the_first_library_that_sees_a_gpu_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "has_nvidia_device", lambda: True)
+    monkeypatch.setattr(TensorFlowRows, "find_device", lambda: None)
+    monkeypatch.setattr(JaxRows, "find_device", lambda: "cpu")
+    make_rows = gpu.find_gpu()
+    assert make_rows is not None
+    assert isinstance(make_rows(np.ones((3, 2)), np.ones(3)), JaxRows)
+    monkeypatch.setattr(JaxRows, "find_device", lambda: None)
+    assert gpu.find_gpu() is None
 
 
 def test_without_a_gpu_tensorflow_is_not_loaded() -> None:

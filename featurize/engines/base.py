@@ -16,7 +16,6 @@ import numpy as np
 from joblib import cpu_count
 from numpy.typing import NDArray
 
-
 AHEAD = 2
 """Batches that are sent to a device before the result of the first is waited for."""
 

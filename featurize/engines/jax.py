@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.network_files import FRONT
-from cache.support.command import JAX_PIP_LINE, muted_imports
+from cache.support.command import JAX_PIP_LINE
 from cache.support.devices import find_fastest_precision, has_nvidia_device
+from cache.support.jax import import_jax, list_gpus
 from cache.support.keras import import_keras
 from featurize.engines.base import Engine, FrontFiles
 from featurize.engines.gpu_batch import ShrinkingBatch
@@ -44,12 +45,12 @@ class JaxEngine(Engine):
     @classmethod
     def find_gpus(cls) -> list[str]:
         """Names of the GPUs that JAX can use. It takes a second to load, so only where the system has such a device."""
-        return [str(gpu.device_kind) for gpu in _list_gpus()] if has_nvidia_device() else []
+        return [str(gpu.device_kind) for gpu in list_gpus()] if has_nvidia_device() else []
 
     @classmethod
     def find_native_precision(cls) -> str:
         """The fastest arithmetic that every GPU has; float32 on a CPU."""
-        gpus = _list_gpus() if has_nvidia_device() else []
+        gpus = list_gpus() if has_nvidia_device() else []
         return find_fastest_precision(_parse_capability(gpu.compute_capability) for gpu in gpus)
 
     @property
@@ -67,31 +68,6 @@ class JaxEngine(Engine):
         return _open(files, self.n_gpus)(images)
 
 
-def import_jax() -> Any:
-    """Import JAX, which then takes a GPU's memory as it needs it and not three quarters of it at once.
-
-    Raises
-    ------
-    NotInstalledError
-        It is not installed.
-    """
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    with muted_imports():
-        import jax
-        import jax.export
-
-    return jax
-
-
-def _list_gpus() -> list[Any]:
-    """The GPUs that JAX can use; none where it was installed for CPUs alone."""
-    try:
-        found: list[Any] = import_jax().local_devices(backend="gpu")
-    except RuntimeError:
-        return []
-    return found
-
-
 def _parse_capability(text: str) -> tuple[int, int]:
     """The two numbers of a compute capability.
 
@@ -107,7 +83,7 @@ def _open(files: FrontFiles, n_gpus: int) -> Callable[[NDArray[np.uint8]], Any]:
     """The front for any number of images per batch; where there are several GPUs, on one that no other process uses."""
     jax = import_jax()
     if n_gpus:
-        devices = _list_gpus()
+        devices = list_gpus()
         device = devices[lock_gpu(files.folder, len(devices)) if len(devices) > 1 else 0]
     else:
         device = jax.local_devices(backend=CPU)[0]

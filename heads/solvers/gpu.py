@@ -1,12 +1,14 @@
-"""Loss and gradient of many logistic regressions on a GPU, through TensorFlow.
+"""Loss and gradient of many logistic regressions on a GPU, through TensorFlow or JAX.
 
 The products over all rows are nearly all of the work, so these alone are on the GPU; what comes back is as large as the
-coefficients. TensorFlow is imported only where there is a GPU.
+coefficients. A library is imported only where there is a GPU.
 """
 
-from collections.abc import Iterator
-from functools import cache
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from functools import partial
+from pkgutil import resolve_name
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse
@@ -14,27 +16,18 @@ from numpy.typing import NDArray
 
 from cache.support.devices import has_nvidia_device
 from cache.support.errors import NotInstalledError
-from heads.data.blocks import split_rows
-from heads.networks.backend import full_precision, import_tensorflow
 
 BLOCK_ROWS = 16_384
 """Rows per product: 16 MiB of scores for 256 concepts."""
 
-
-def find_gpu() -> str | None:
-    """TensorFlow's name of the first GPU, None if there is none or TensorFlow is not installed.
-
-    TensorFlow takes seconds to load, so it is not imported where the system has no NVIDIA device.
-    """
-    if not has_nvidia_device():
-        return None
-    try:
-        return "/GPU:0" if import_tensorflow().config.list_physical_devices("GPU") else None
-    except NotInstalledError:
-        return None
+ROWS = {
+    "tensorflow": "heads.solvers.tensorflow_rows:TensorFlowRows",
+    "jax": "heads.solvers.jax_rows:JaxRows",
+}
+"""The libraries, in the order in which they are tried."""
 
 
-class GpuRows:
+class GpuRows(ABC):
     """Rows in the memory of a device.
 
     Parameters
@@ -43,16 +36,25 @@ class GpuRows:
     weight : ndarray, shape (n_rows,)
         How many rows each row stands for.
     device : str
-        TensorFlow's name of the device.
+        The library's name of the device.
     """
 
+    @abstractmethod
     def __init__(self, Z: NDArray[Any], weight: NDArray[Any], device: str) -> None:
-        tf = import_tensorflow()
         self.device = device
-        with tf.device(device):
-            blocks = split_rows(len(Z), BLOCK_ROWS)
-            self._blocks = [(block, tf.constant(Z[block]), tf.constant(weight[block])) for block in blocks]
 
+    @classmethod
+    @abstractmethod
+    def find_device(cls) -> str | None:
+        """The library's name of the first GPU; None if it sees none.
+
+        Raises
+        ------
+        NotInstalledError
+            The library is not installed.
+        """
+
+    @abstractmethod
     def evaluate(
         self, W: NDArray[Any], Y: scipy.sparse.csr_matrix, negative: NDArray[Any], positive: NDArray[Any]
     ) -> Iterator[tuple[NDArray[np.float64], NDArray[Any], Any]]:
@@ -70,32 +72,34 @@ class GpuRows:
         ------
         loss : ndarray of float64, shape (n_concepts,)
         gradient : ndarray, shape (n_concepts, n_features + 1)
-        probabilities : tf.Tensor, shape (n_block, n_concepts)
-            On the device.
+        probabilities : array, shape (n_block, n_concepts)
+            On the device; NumPy can convert it.
         """
-        tf = import_tensorflow()
-        with tf.device(self.device), full_precision():
-            weights = tf.constant(negative.astype(W.dtype)), tf.constant(positive.astype(W.dtype))
-            coefficients = tf.constant(W)
-            for block, Z, weight in self._blocks:
-                labels = Y[block].tocoo()
-                places = np.column_stack([labels.row, labels.col]).astype(np.int64)
-                loss, gradient, p = _sum_rows()(Z, weight, coefficients, tf.constant(places), *weights)
-                yield loss.numpy(), gradient.numpy(), p
+
+    def with_rows(self, Z: NDArray[Any], weight: NDArray[Any]) -> Self:
+        """Other rows on the same device."""
+        return type(self)(Z, weight, self.device)
 
 
-@cache
-def _sum_rows() -> Any:
-    """The compiled sum of loss and gradient over a block of rows."""
-    tf = import_tensorflow()
+def find_gpu() -> Callable[[NDArray[Any], NDArray[Any]], GpuRows] | None:
+    """What puts rows on the first GPU; None if there is none, or no library that sees it.
 
-    def sum_rows(Z: Any, weight: Any, W: Any, places: Any, negative: Any, positive: Any) -> Any:
-        logits = tf.matmul(Z, W, transpose_b=True)  # (n_block, n_concepts)
-        labels = tf.scatter_nd(places, tf.ones(tf.shape(places)[0], Z.dtype), tf.shape(logits, tf.int64))
-        weights = weight[:, None] * (negative + (positive - negative) * labels)
-        loss = weights * (tf.nn.softplus(logits) - labels * logits)
-        p = tf.sigmoid(logits)
-        gradient = tf.matmul(weights * (p - labels), Z, transpose_a=True)
-        return tf.reduce_sum(tf.cast(loss, tf.float64), axis=0), gradient, p
+    A library takes seconds to load, so none is imported where the system has no NVIDIA device.
+    """
+    if not has_nvidia_device():
+        return None
+    for name in ROWS.values():
+        kind: type[GpuRows] = resolve_name(name)
+        try:
+            device = kind.find_device()
+        except NotInstalledError:
+            continue
+        if device:
+            return partial(kind, device=device)
+    return None
 
-    return tf.function(sum_rows, reduce_retracing=True, autograph=False)
+
+def list_places(Y: scipy.sparse.csr_matrix) -> NDArray[np.int64]:
+    """Row and column of each label, shape (n_labels, 2)."""
+    labels = Y.tocoo()
+    return np.column_stack([labels.row, labels.col]).astype(np.int64)

@@ -110,7 +110,7 @@ class Problem:
         return replace(sampled, Y=self.Y[rows])
 
     def _on_rows(self, Z: Floats, weight: Floats) -> "Problem":
-        return replace(self, Z=Z, weight=weight, gpu=self.gpu and GpuRows(Z, weight, self.gpu.device))
+        return replace(self, Z=Z, weight=weight, gpu=self.gpu and self.gpu.with_rows(Z, weight))
 
     def evaluate(self, W: Floats, curvature: "Curvature | None" = None) -> "Evaluation":
         """Objective and gradient.
@@ -139,7 +139,7 @@ class Problem:
         start = 0
         for loss, gradient, p in gpu.evaluate(W, self.Y, self.negative, self.positive):
             if curvature is not None:
-                self._note(curvature, p.numpy(), start, self.Y[start : start + len(p)])
+                self._note(curvature, np.asarray(p), start, self.Y[start : start + len(p)])
             start += len(p)
             yield loss, gradient
 

@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from heads.data.blocks import split_rows
 from heads.data.standardization import standardisation, standardise
-from heads.solvers.gpu import GpuRows, find_gpu
+from heads.solvers.gpu import find_gpu
 from heads.solvers.lbfgs import Minimum, minimise
 from heads.solvers.objective import TILE, Floats, Problem
 
@@ -144,8 +144,8 @@ def solve(
     objective, converged, passes = np.zeros(len(W)), np.zeros(len(W), dtype=bool), 0.0
     order = np.argsort(counts, kind="stable")  # concepts of similar frequency need similar numbers of steps
     by_column = Y.tocsc()
-    device = find_gpu() if rotated.Z.dtype == np.float32 else None
-    gpu = GpuRows(rotated.Z, np.ones(n_images, np.float32), device) if device else None
+    make_rows = find_gpu() if rotated.Z.dtype == np.float32 else None
+    gpu = make_rows(rotated.Z, np.ones(n_images, np.float32)) if make_rows else None
     with threadpool_limits(1), ThreadPoolExecutor(n_threads or cpu_count()) as pool:
         for part in split_rows(len(order), BLOCK):
             block = order[part]

@@ -21,9 +21,11 @@ from joblib import cpu_count
 from cache.network_files import NetworkFiles
 from cache.support import keras as keras_support
 from cache.support.errors import NotInstalledError, ParameterError, UserError
+from cache.support.reporting import DataWarning
 from featurize.backbone import Backbone
 from featurize.decoding.image import decode
 from featurize.engines import jax as jax_engine
+from featurize.engines import registry
 from featurize.engines import tensorflow as tensorflow_engine
 from featurize.engines.base import Engine, FrontFiles
 from featurize.engines.gpu_batch import ShrinkingBatch
@@ -172,6 +174,22 @@ def test_jax_is_chosen_where_it_alone_sees_the_gpu(
     assert (choice.engine.name, choice.engine.precision, choice.engine.count_processes()) == ("jax", precision, 2)
     assert choice.why == f"on 2 x NVIDIA B; {precision} is its fastest arithmetic here"
     assert choice.engine.batch == jax_engine.GPU_BATCH
+
+
+@pytest.mark.parametrize(
+    ("engine", "line"),
+    [("jax", r"pip install 'jax\[cuda12\]'"),
+     ("openvino", r"pip install 'tensorflow\[and-cuda\]' or pip install 'jax\[cuda12\]'")],
+)  # fmt: skip
+def test_a_gpu_that_the_engine_does_not_see_gives_the_line_that_mends_it(
+    monkeypatch: pytest.MonkeyPatch, engine: str, line: str
+) -> None:
+    if not find_engine(engine).is_installed():
+        pytest.skip(f"{engine} is not installed")
+    monkeypatch.setattr(registry, "has_nvidia_device", lambda: True)
+    monkeypatch.setattr(find_engine(engine), "find_gpus", list)
+    with pytest.warns(DataWarning, match=f"a GPU that is not used: the engine {engine} does not see it; {line}$"):
+        choose_engine(engine, "float32")
 
 
 def fitting(most: int, tried: list[int]) -> ShrinkingBatch:

@@ -60,6 +60,8 @@ class Engine(ABC):
         The package that it imports.
     pip_line : str
         The command that installs the package.
+    cuda_line : str
+        The command that installs it for GPUs; empty if it is for CPUs alone.
     distributions : tuple of str
         Names under which pip may have installed it; a store records their versions.
     files : tuple of str
@@ -69,6 +71,7 @@ class Engine(ABC):
     name: ClassVar[str]
     package: ClassVar[str]
     pip_line: ClassVar[str]
+    cuda_line: ClassVar[str] = ""
     distributions: ClassVar[tuple[str, ...]]
     files: ClassVar[tuple[str, ...]]
 

@@ -39,6 +39,7 @@ class JaxEngine(Engine):
     name = "jax"
     package = "jax"
     pip_line = JAX_PIP_LINE
+    cuda_line = "pip install 'jax[cuda12]'"
     distributions = ("jax", "jaxlib", "jax-cuda12-plugin")
     files = (FRONT,)
 

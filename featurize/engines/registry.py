@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
-from cache.support.devices import POLICIES
+from cache.support.devices import POLICIES, has_nvidia_device
 from cache.support.errors import NotInstalledError, ParameterError
+from cache.support.reporting import warn
 
 if TYPE_CHECKING:
     from featurize.engines.base import Engine
@@ -72,6 +73,11 @@ def choose_engine(engine: str = AUTO, precision: str = AUTO) -> Choice:
         A name is unknown, or the engine does not compute in this precision here.
     NotInstalledError
         The engine is not installed; the message has the line that installs it.
+
+    Warns
+    -----
+    DataWarning
+        There is a GPU, and the engine does not see it.
     """
     precisions = (AUTO, *POLICIES)
     if engine != AUTO:
@@ -88,6 +94,11 @@ def choose_engine(engine: str = AUTO, precision: str = AUTO) -> Choice:
         choice = f", or choose {' or '.join(others)}" if others else ""
         raise NotInstalledError(f"engine '{engine}' is not installed: {kind.pip_line}{choice}")
     n_gpus, native = len(kind.find_gpus()), kind.find_native_precision()
+    if not n_gpus and has_nvidia_device():
+        lines = (
+            [kind.cuda_line] if kind.cuda_line else [line for each in ENGINES if (line := find_engine(each).cuda_line)]
+        )
+        warn(f"this machine has a GPU that is not used: the engine {engine} does not see it; {' or '.join(lines)}")
     if precision == AUTO:
         precision = native
         reasons.append(f"{native} is its fastest arithmetic here")

@@ -27,6 +27,7 @@ class TensorFlowEngine(Engine):
     name = "tensorflow"
     package = "tensorflow"
     pip_line = TENSORFLOW_PIP_LINE
+    cuda_line = "pip install 'tensorflow[and-cuda]'"
     distributions = ("tensorflow", "tensorflow-cpu")
     files = (FRONT,)
 

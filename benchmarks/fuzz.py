@@ -29,7 +29,17 @@ MAX_SECONDS, MAX_BYTES = 10, 1_500_000_000
 PARENT_SECONDS, PARENT_BYTES = 30, 8_000_000_000
 """When an input is ended from outside."""
 
-SHARES = {"labels": 35, "submissions": 35, "images": 30, "dicom": 30, "stores": 20, "parts": 15, "runs": 20, "memo": 10, "weights": 5}
+SHARES = {
+    "labels": 35,
+    "submissions": 35,
+    "images": 30,
+    "dicom": 30,
+    "stores": 20,
+    "parts": 15,
+    "runs": 20,
+    "memo": 10,
+    "weights": 5,
+}
 """How many of 200 inputs each target gets."""
 
 CHUNK = 2_500

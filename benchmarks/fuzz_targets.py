@@ -124,7 +124,8 @@ class Images(Target):
         rng = np.random.default_rng(0)
         grey = np.uint8(np.add.outer(np.arange(90), np.arange(120)) + rng.integers(0, 20, (90, 120)))
         kinds: list[tuple[str, Any, dict[str, Any]]] = [
-            ("JPEG", grey, {}), ("JPEG", grey, {"progressive": True}), ("JPEG", np.dstack([grey] * 3), {"exif": _exif()}),
+            ("JPEG", grey, {}), ("JPEG", grey, {"progressive": True}),
+            ("JPEG", np.dstack([grey] * 3), {"exif": _exif()}),
             ("PNG", grey, {}), ("PNG", np.uint16(grey) * 200, {}), ("PNG", np.dstack([grey] * 4), {}),
             ("TIFF", grey, {}), ("TIFF", np.float32(grey), {}), ("TIFF", np.uint16(grey), {"compression": "tiff_lzw"}),
             ("TIFF", grey, {"compression": "jpeg"}), ("TIFF", grey > 100, {"compression": "group4"}),
@@ -158,7 +159,10 @@ class Dicom(Images):
 
         values = np.uint16(np.add.outer(np.arange(64), np.arange(80)) * 20)
         self.seeds = [_dicom(values, syntax) for syntax in self.SYNTAXES]
-        self.seeds += [_dicom(np.uint8(values // 16), self.SYNTAXES[1], frames=3), _dicom(np.int16(values), self.SYNTAXES[1])]
+        self.seeds += [
+            _dicom(np.uint8(values // 16), self.SYNTAXES[1], frames=3),
+            _dicom(np.int16(values), self.SYNTAXES[1]),
+        ]
         self.places = []
         for seed in self.seeds:
             dataset = pydicom.dcmread(io.BytesIO(seed), force=True)

@@ -10,16 +10,20 @@ from typing import Any
 import h5py
 import numpy as np
 
-NUMBERS = (0, 1, 2, 7, 8, 9, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF,
-           0x100000000, 0x7FFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF)  # fmt: skip
+NUMBERS = (0, 1, 2, 7, 8, 9, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000,
+           0xFFFFFFFF, 0x100000000, 0x7FFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF)  # fmt: skip
 """Numbers at which something overflows, or a size becomes absurd."""
 
-TOKENS = ("", ",", ";", "|", '"', '""', "\n", "\r", "\r\n", "\t", " ", "\0", "\ufeff", "\xa0", "\u200b", "ID,CUIs\n", "C0000001",
-          "=1+1", "'", "[", "]", "\x1b[2J", "\u202e", "e\u0301", "C" * 70_000, "," * 3_000, '"' * 999, "ID", "NaN", "-1")  # fmt: skip
+TOKENS = (
+    "", ",", ";", "|", '"', '""', "\n", "\r", "\r\n", "\t", " ", "\0", "\ufeff", "\xa0", "\u200b", "ID,CUIs\n", "C0000001",
+    "=1+1", "'", "[", "]", "\x1b[2J", "\u202e", "e\u0301", "C" * 70_000, "," * 3_000, '"' * 999, "ID", "NaN", "-1",
+)  # fmt: skip
 """Pieces of text that a reader of tables may trip over."""
 
-VALUES: tuple[Any, ...] = (None, True, False, 0, 1, -1, 2**31, 2**63, 10**30, 0.5, -0.0, 1e308, "", "x", "\0", "../../etc/passwd", [],
-                           [[]], {}, {"a": {}}, [0] * 1000, float("nan"), float("inf"), "\ud800", "9" * 400)  # fmt: skip
+VALUES: tuple[Any, ...] = (
+    None, True, False, 0, 1, -1, 2**31, 2**63, 10**30, 0.5, -0.0, 1e308, "", "x", "\0", "../../etc/passwd", [], [[]], {},
+    {"a": {}}, [0] * 1000, float("nan"), float("inf"), "\ud800", "9" * 400,
+)  # fmt: skip
 """What may stand in JSON where something else was expected."""
 
 
@@ -89,7 +93,9 @@ def damage_json(data: bytes, rng: random.Random, others: Sequence[bytes] = ()) -
     if kind < 0.4:
         return damage_bytes(data, rng, (), others)
     if kind < 0.42:
-        return rng.choice((b"[" * 100_000, b'{"a":' * 50_000, b"[" * 900 + b"]" * 900, b'"' + b"a" * 10**6, b"1" * 5_000))
+        return rng.choice(
+            (b"[" * 100_000, b'{"a":' * 50_000, b"[" * 900 + b"]" * 900, b'"' + b"a" * 10**6, b"1" * 5_000)
+        )
     root = json.loads(data)
     holders = [([root], 0)]
     for holder, key in holders:
@@ -196,10 +202,12 @@ def _group(parent: Any, name: str, shape: Any, kind: Any, rng: random.Random, ou
 
 
 def _other(parent: Any, name: str, shape: Any, kind: Any, rng: random.Random, outside: str) -> None:
+    sides = shape or (1,)
     made = rng.choice((
-        np.zeros(shape or (1,), "f8"), np.full(shape or (1,), np.nan, "f4"), np.zeros((0,), "u1"), np.array(b"x" * 50), np.zeros((2, 2), "i8"),
-        np.full(shape or (1,), -1, "i8"), np.frombuffer(rng.randbytes(64), "u1"), np.zeros(3, [("a", "f4"), ("b", "S3")]), "text",
-        np.array(["text"] * 3, h5py.string_dtype()), h5py.Empty("f4")))  # fmt: skip
+        np.zeros(sides, "f8"), np.full(sides, np.nan, "f4"), np.zeros((0,), "u1"), np.array(b"x" * 50), "text",
+        np.zeros((2, 2), "i8"), np.full(sides, -1, "i8"), np.frombuffer(rng.randbytes(64), "u1"), h5py.Empty("f4"),
+        np.zeros(3, [("a", "f4"), ("b", "S3")]), np.array(["text"] * 3, h5py.string_dtype()),
+    ))  # fmt: skip
     parent.create_dataset(name, data=made)
 
 
@@ -207,4 +215,15 @@ def _nothing(parent: Any, name: str, shape: Any, kind: Any, rng: random.Random, 
     """The object is gone."""
 
 
-_CHANGES: tuple[Callable[..., None], ...] = (_link, _loop, _external, _virtual, _huge, _unpacks, _group, _other, _other, _nothing)
+_CHANGES: tuple[Callable[..., None], ...] = (
+    _link,
+    _loop,
+    _external,
+    _virtual,
+    _huge,
+    _unpacks,
+    _group,
+    _other,
+    _other,
+    _nothing,
+)

@@ -24,8 +24,8 @@ from cache.digest_memo import DigestMemo
 from cache.images import find_images, identify
 from cache.support.errors import DataError, UserError
 from featurize import limited_process, units
-from featurize.decoding import image as module
 from featurize.decoding import guard, levels
+from featurize.decoding import image as module
 from featurize.decoding.code_stream import count_scans
 from featurize.decoding.image import Unreadable, decode
 from featurize.decoding.webp import read_webp_size
@@ -118,7 +118,7 @@ def test_a_picture_that_is_slow_to_decode_is_ended(monkeypatch: pytest.MonkeyPat
     sides, runs = struct.pack("<ll", 9000, 9000), bytes([1, 0, 0, 0]) * 9000
     header = struct.pack("<L", 40) + sides + struct.pack("<HHLLllLL", 1, 8, 1, len(runs), 0, 0, 0, 0)
     file = b"BM" + struct.pack("<LHHL", 1078 + len(runs), 0, 0, 1078) + header + bytes(1024) + runs
-    with pytest.raises(Unreadable, match="damaged, or made to do harm: takes more than . seconds"):
+    with pytest.raises(Unreadable, match=r"damaged, or made to do harm: takes more than . seconds"):
         decode(file)
 
 

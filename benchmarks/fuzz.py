@@ -194,8 +194,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
-    from fuzz_targets import TARGETS, make_outside
+    from fuzz_targets import TARGETS, make_outside, quiet
 
+    quiet()
     findings: list[Finding] = []
     tried, refused, seconds = Counter[str](), Counter[str](), Counter[str]()
     with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(args.workers) as pool:

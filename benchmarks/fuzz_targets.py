@@ -6,9 +6,13 @@ expected; everything else that is raised is found by the caller.
 """
 
 import contextlib
+import hashlib
 import io
 import logging
+import os
 import random
+import shutil
+import time
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -21,6 +25,7 @@ import PIL.Image
 from mutations import damage_bytes, damage_hdf5, damage_json, damage_text, find_chunks, mend_png
 
 from cache.support.errors import UserError
+from heads.runs.files import DIGESTS, write_digests
 
 SIZE = 64
 """Side of decoded images, in pixels."""
@@ -194,6 +199,249 @@ class Stores(Target):
         return "" if forged or defects or found == self.rows else "other rows, and no defect"
 
 
+class Parts(Target):
+    """Finished work units. What a part is read as must be what was written."""
+
+    def prepare(self, folder: Path) -> None:
+        from cache.parts import Parts as PartFiles
+
+        parts = PartFiles(folder / "s.h5", _provenance())
+        parts.start({"asked": {"weights": "random:0", "layer": ""}})
+        for number in range(3):
+            parts.add(_draw_rows(24 + number, number))
+
+    def open(self, folder: Path) -> None:
+        from cache.parts import Parts as PartFiles
+
+        parts = PartFiles(folder / "s.h5", _provenance())
+        self.known = {_plain(rows) for rows in parts}
+        self.digests = {each.tobytes() for each in parts.digests()}
+        self.seeds = {path.name: path.read_bytes() for path in sorted(parts.folder.iterdir())}
+
+    def attempt(self, folder: Path, rng: random.Random) -> str:
+        from cache.parts import Parts as PartFiles
+        from cache.parts import find_unfinished
+
+        store = folder / "s.h5"
+        parts = PartFiles(store, _provenance())
+        parts.folder.mkdir(parents=True, exist_ok=True)
+        damaged = rng.choice(sorted(self.seeds))
+        for name, data in self.seeds.items():
+            if name != damaged:
+                content = data
+            elif name.endswith(".json") or rng.random() < 0.2:
+                content = damage_json(data.partition(b"\n")[0] if name.endswith(".part") else data, rng)
+            else:
+                content = damage_bytes(data, rng, list(range(0, min(len(data), 3000), 40)), [*self.seeds.values()])
+            (parts.folder / name).write_bytes(content)
+        find_unfinished(store)
+        if not {each.tobytes() for each in parts.digests()} <= self.digests:
+            return "digests that were not written"
+        found = [_plain(rows) for rows in parts]
+        if set(found) <= self.known:
+            if len(found) < len(self.known):
+                raise UserError("a part was passed over")
+            return ""
+        return "rows that were not written"
+
+
+class Runs(Target):
+    """Folders of finished runs, and of an ensemble. What predicts must predict as the undamaged run does."""
+
+    HEADS = ("kernel", "knn", "logistic", "prior", "ridge")
+
+    def prepare(self, folder: Path) -> None:
+        from heads.ensembles.builder import make_ensemble
+        from heads.runs.builder import fit_run
+
+        data, rng = folder / "data", random.Random(0)
+        data.mkdir()
+        _make_store(folder / "s.h5")
+        for split in ("train", "valid"):
+            rows = [f"{split}_{n:02},C000000{rng.randrange(4)};C0000005\n" for n in range(24)]
+            (data / f"{split}_concepts.csv").write_text("ID,CUIs\n" + "".join(rows))
+        for head in self.HEADS:
+            decoder = "platt+expected-f1" if head == "ridge" else "per-concept" if head == "knn" else "global"
+            params = {"n_landmarks": 8} if head == "kernel" else {}
+            fit_run(head, folder / "s.h5", data, folder / head, decoder=decoder, params=params)
+        make_ensemble([folder / "ridge", folder / "knn"], folder / "both", "weighted")
+
+    def open(self, folder: Path) -> None:
+        self.folder = folder
+        self.names = [*self.HEADS, "both"]
+        self.expected = {name: self._predict(folder / name) for name in self.names}
+
+    def _predict(self, run: Path) -> Any:
+        from heads.ensembles.ensemble import open_predictor
+
+        predictor = open_predictor(run, None if run.name == "both" else self.folder / "s.h5")
+        return predictor.predict("test"), predictor.fallback
+
+    def attempt(self, folder: Path, rng: random.Random) -> str:
+        name = rng.choice(self.names)
+        run = folder / name
+        if not run.exists():
+            shutil.copytree(self.folder / name, run)
+        path = rng.choice([path for path in sorted(run.rglob("*")) if path.is_file()])
+        good = path.read_bytes()
+        try:
+            forged = rng.random() < 0.3
+            path.write_bytes(self._damage(path, good, rng, folder))
+            if forged and path.name != DIGESTS:
+                write_digests(path.parent)  # so that only what the file holds can be refused
+                if path.parent != run:
+                    write_digests(run)
+            found = self._predict(run)
+            if forged:
+                return (
+                    "" if all(isinstance(cui, str) for each in found[0] for cui in each) else "concepts that are none"
+                )
+            return "" if found == self.expected[name] else "other predictions"
+        finally:
+            path.write_bytes(good)
+            for digests in run.rglob(DIGESTS):
+                digests.write_bytes((self.folder / name / digests.relative_to(run)).read_bytes())
+
+    @staticmethod
+    def _damage(path: Path, good: bytes, rng: random.Random, folder: Path) -> bytes:
+        if path.suffix == ".json":
+            return damage_json(good, rng)
+        if path.suffix == ".h5" and rng.random() < 0.5 and good[:4] == b"\x89HDF":
+            return _rebuild(good, rng, folder)
+        return damage_bytes(good, rng, _structure(good) if path.suffix == ".h5" else [0, 64])
+
+
+class Memo(Target):
+    """The digests that are remembered beside a store, and the facts of a network."""
+
+    def prepare(self, folder: Path) -> None:
+        from cache.network_files import NetworkFiles, find_folder
+
+        for number in range(4):
+            path = folder / f"{number}.jpg"
+            path.write_bytes(bytes([number]) * 100)
+            os.utime(path, (1e9, 1e9))
+        time.sleep(2.1)  # a file that has just changed is not remembered
+        memo = self._read(folder)
+        memo.save()
+        network = find_folder(folder / "s.h5")
+        network.mkdir()
+        (network / "front.keras").write_bytes(b"front")
+        wanted = {"name": "densenet121", "weights": "random:0", "size": 224, "layer": "", "pooling": "avg",
+                  "engine": "openvino", "layers": "float32", "batch": 2}  # fmt: skip
+        cut = {"layer": "relu", "preprocessing": "densenet", "shape": [1024], "weights": "0" * 64, "n_weights": 5,
+               "moved_from": ""}  # fmt: skip
+        NetworkFiles.write(network, wanted, cut)
+
+    @staticmethod
+    def _read(folder: Path) -> Any:
+        from cache.digest_memo import DigestMemo
+
+        memo = DigestMemo(folder / "s.h5")
+        for path in sorted(folder.glob("*.jpg")):
+            if memo.digest(path) != hashlib.sha256(path.read_bytes()).digest():
+                raise AssertionError("a wrong digest is believed")
+        return memo
+
+    def open(self, folder: Path) -> None:
+        self.folder = folder
+        self.memo = (folder / ".s.h5.seen.json").read_bytes()
+        self.network = {path.name: path.read_bytes() for path in (folder / "s.h5.network").iterdir()}
+
+    def attempt(self, folder: Path, rng: random.Random) -> str:
+        from cache.network_files import NetworkFiles, find_folder
+
+        if rng.random() < 0.5:
+            # Each process has a memo of its own, beside links to the same files.
+            for path in self.folder.glob("*.jpg"):
+                if not (folder / path.name).exists():
+                    os.link(path, folder / path.name)
+            text = self.memo.replace(str(self.folder).encode(), str(folder).encode())
+            content = text if rng.random() < 0.1 else damage_json(text, rng, [self.memo])
+            (folder / ".s.h5.seen.json").write_bytes(content)
+            self._read(folder).save()
+            return ""
+        network = find_folder(folder / "s.h5")
+        network.mkdir(exist_ok=True)
+        damaged = rng.choice(sorted(self.network))
+        for name, data in self.network.items():
+            changed = damage_json(data, rng) if name.endswith(".json") else damage_bytes(data, rng)
+            (network / name).write_bytes(changed if name == damaged else data)
+        found = NetworkFiles.read(folder / "s.h5")
+        if not found.is_whole() or any(name not in found.files for name in ("front.keras",)):
+            raise UserError("the network is damaged")
+        found.check_file("front.keras")
+        return "" if (network / "front.keras").read_bytes() == b"front" else "another network is believed"
+
+
+class Weights(Target):
+    """Files of weights in Keras' layouts. What is read must have the shapes of the network."""
+
+    def prepare(self, folder: Path) -> None:
+        from cache.support.keras import import_keras
+
+        keras = import_keras()
+        model = self._build()
+        model.save_weights(folder / "w.weights.h5")
+        model.save(folder / "w.keras")
+        with h5py.File(folder / "legacy.h5", "w") as file:  # as tf.keras 2 wrote it
+            file.attrs["layer_names"] = [layer.name.encode() for layer in model.layers]
+            for layer in model.layers:
+                group = file.create_group(layer.name)
+                names = [f"{layer.name}/{each.name}:0" for each in layer.weights]
+                group.attrs["weight_names"] = [name.encode() for name in names]
+                for name, each in zip(names, layer.weights, strict=True):
+                    group.create_dataset(name, data=each.numpy(), chunks=each.shape, compression="gzip")
+        del keras
+
+    @staticmethod
+    def _build() -> Any:
+        from cache.support.keras import import_keras
+
+        keras = import_keras()
+        images = keras.Input((16, 16, 3))
+        maps = keras.layers.Conv2D(4, 3, name="conv")(images)
+        return keras.Model(images, keras.layers.BatchNormalization(name="bn")(maps))
+
+    def open(self, folder: Path) -> None:
+        self.model = self._build()
+        self.seeds = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name[:1] in "wl"}
+
+    def attempt(self, folder: Path, rng: random.Random) -> str:
+        from featurize.layer_matching import MismatchError, read_weights
+        from featurize.weights_file import check_file, open_models
+
+        name = rng.choice(sorted(self.seeds))
+        data, path = self.seeds[name], folder / name
+        kind = rng.random()
+        if name.endswith(".h5"):
+            rebuilt = kind < 0.4
+            path.write_bytes(_rebuild(data, rng, folder) if rebuilt else damage_bytes(data, rng, _structure(data)))
+        elif kind < 0.5:
+            path.write_bytes(damage_bytes(data, rng, [0, len(data) - 100]))
+        else:
+            self._pack(path, data, rng, folder)
+        check_file(path)
+        try:
+            with open_models(path) as models:
+                read_weights(self.model, models)
+        except MismatchError as error:
+            raise UserError(str(error).splitlines()[0]) from error
+        return "" if all(np.isfinite(each).all() for each in self.model.get_weights()) else "numbers that are none"
+
+    @staticmethod
+    def _pack(path: Path, data: bytes, rng: random.Random, folder: Path) -> None:
+        """An archive of which one member was damaged before it was packed."""
+        with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+            damaged = rng.choice(source.namelist())
+            for name in source.namelist():
+                content = source.read(name)
+                if name == damaged:
+                    is_array = name.endswith(".h5") and rng.random() < 0.5
+                    content = _rebuild(content, rng, folder) if is_array else damage_bytes(content, rng)
+                target.writestr(name, content)
+
+
 def _exif() -> PIL.Image.Exif:
     exif = PIL.Image.Exif()
     exif[274] = 6
@@ -292,6 +540,10 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "images": Images,
     "dicom": Dicom,
     "stores": Stores,
+    "parts": Parts,
+    "runs": Runs,
+    "memo": Memo,
+    "weights": Weights,
 }
 
 
@@ -305,6 +557,3 @@ def make_outside(folder: Path) -> None:
     """The file that nothing may open."""
     with h5py.File(folder / "outside.h5", "w") as file:
         file["x"] = np.full((64, 6), 77, np.float32)
-
-
-_ = damage_json

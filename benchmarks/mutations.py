@@ -15,14 +15,14 @@ NUMBERS = (0, 1, 2, 7, 8, 9, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x
 """Numbers at which something overflows, or a size becomes absurd."""
 
 TOKENS = (
-    "", ",", ";", "|", '"', '""', "\n", "\r", "\r\n", "\t", " ", "\0", "\ufeff", "\xa0", "\u200b", "ID,CUIs\n", "C0000001",
-    "=1+1", "'", "[", "]", "\x1b[2J", "\u202e", "e\u0301", "C" * 70_000, "," * 3_000, '"' * 999, "ID", "NaN", "-1",
+    "", ",", ";", "|", '"', '""', "\n", "\r", "\r\n", "\t", " ", "\0", "\ufeff", "\xa0", "\u200b", "ID,CUIs\n",
+    "C0000001", "=1+1", "'", "[", "]", "\x1b[2J", "\u202e", "e\u0301", "C" * 70_000, "," * 3_000, '"' * 999, "ID", "NaN", "-1",
 )  # fmt: skip
 """Pieces of text that a reader of tables may trip over."""
 
 VALUES: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2**31, 2**63, 10**30, 0.5, -0.0, 1e308, "", "x", "\0", "../../etc/passwd", [], [[]], {},
-    {"a": {}}, [0] * 1000, float("nan"), float("inf"), "\ud800", "9" * 400,
+    None, True, False, 0, 1, -1, 2**31, 2**63, 10**30, 0.5, -0.0, 1e308, "", "x", "\0", "../../etc/passwd", [], [[]],
+    {}, {"a": {}}, [0] * 1000, float("nan"), float("inf"), "\ud800", "9" * 400,
 )  # fmt: skip
 """What may stand in JSON where something else was expected."""
 

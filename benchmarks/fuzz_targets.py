@@ -262,7 +262,7 @@ class Runs(Target):
             (data / f"{split}_concepts.csv").write_text("ID,CUIs\n" + "".join(rows))
         for head in self.HEADS:
             decoder = "platt+expected-f1" if head == "ridge" else "per-concept" if head == "knn" else "global"
-            params = {"n_landmarks": 8} if head == "kernel" else {}
+            params = {"landmarks": 8} if head == "kernel" else {}
             fit_run(head, folder / "s.h5", data, folder / head, decoder=decoder, params=params)
         make_ensemble([folder / "ridge", folder / "knn"], folder / "both", "weighted")
 

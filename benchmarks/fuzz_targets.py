@@ -378,9 +378,6 @@ class Weights(Target):
     """Files of weights in Keras' layouts. What is read must have the shapes of the network."""
 
     def prepare(self, folder: Path) -> None:
-        from cache.support.keras import import_keras
-
-        keras = import_keras()
         model = self._build()
         model.save_weights(folder / "w.weights.h5")
         model.save(folder / "w.keras")
@@ -391,8 +388,8 @@ class Weights(Target):
                 names = [f"{layer.name}/{each.name}:0" for each in layer.weights]
                 group.attrs["weight_names"] = [name.encode() for name in names]
                 for name, each in zip(names, layer.weights, strict=True):
-                    group.create_dataset(name, data=each.numpy(), chunks=each.shape, compression="gzip")
-        del keras
+                    values = each.numpy()
+                    group.create_dataset(name, data=values, chunks=values.shape, compression="gzip")
 
     @staticmethod
     def _build() -> Any:

@@ -8,6 +8,7 @@ expected; everything else that is raised is found by the caller.
 import contextlib
 import hashlib
 import io
+import json
 import logging
 import os
 import random
@@ -22,9 +23,10 @@ from typing import Any
 import h5py
 import numpy as np
 import PIL.Image
-from mutations import damage_bytes, damage_hdf5, damage_json, damage_text, find_chunks, mend_png
+from mutations import damage_bytes, damage_hdf5, damage_json, damage_text, damage_values, find_chunks, mend_png
 
 from cache.support.errors import UserError
+from cache.support.json_file import seal_json
 from heads.runs.files import DIGESTS, write_digests
 
 SIZE = 64
@@ -85,9 +87,11 @@ class Submissions(Target):
 
     def open(self, folder: Path) -> None:
         self.ids = [f"i{n:02}" for n in range(12)]
-        truth = "ID,CUIs\n" + "".join(f"{id},C000000{n % 5 + 1};C0000009\n" for n, id in enumerate(self.ids))
-        self.truth = folder / "truth.csv"
+        rows = "".join(f"{id},C000000{n % 5 + 1};C0000009\n" for n, id in enumerate(self.ids))
+        truth = "ID,CUIs\n" + rows
+        self.truth, self.early_truth = folder / "truth.csv", folder / "early_truth.csv"
         self.truth.write_text(truth)
+        self.early_truth.write_text(rows.replace(",", "|"))
         rows = "".join(f"{id},C000000{n % 4 + 1}\n" for n, id in enumerate(self.ids))
         self.seeds = [text.encode() for text in ("ID,CUIs\n" + rows, rows, rows.replace(",", "|"), truth)]
 
@@ -110,7 +114,7 @@ class Submissions(Target):
         with contextlib.suppress(UserError):
             faults = find_faults(path, self.ids, year)
         try:
-            scored = score_files(path, self.truth, edition=year)
+            scored = score_files(path, self.early_truth if year < 2024 else self.truth, edition=year)
         except UserError as error:
             refused = error
         if faults == [] and refused:
@@ -225,24 +229,34 @@ class Parts(Target):
         store = folder / "s.h5"
         parts = PartFiles(store, _provenance())
         parts.folder.mkdir(parents=True, exist_ok=True)
-        damaged = rng.choice(sorted(self.seeds))
+        damaged, forged = rng.choice(sorted(self.seeds)), rng.random() < 0.2
         for name, data in self.seeds.items():
             if name != damaged:
                 content = data
+            elif forged and name.endswith(".part"):
+                content = self._forge(data, rng)
             elif name.endswith(".json") or rng.random() < 0.2:
                 content = damage_json(data.partition(b"\n")[0] if name.endswith(".part") else data, rng)
             else:
                 content = damage_bytes(data, rng, list(range(0, min(len(data), 3000), 40)), [*self.seeds.values()])
             (parts.folder / name).write_bytes(content)
         find_unfinished(store)
-        if not {each.tobytes() for each in parts.digests()} <= self.digests:
+        digests, found = {each.tobytes() for each in parts.digests()}, [_plain(rows) for rows in parts]
+        if forged:
+            return ""
+        if not digests <= self.digests:
             return "digests that were not written"
-        found = [_plain(rows) for rows in parts]
         if set(found) <= self.known:
             if len(found) < len(self.known):
                 raise UserError("a part was passed over")
             return ""
         return "rows that were not written"
+
+    @staticmethod
+    def _forge(part: bytes, rng: random.Random) -> bytes:
+        """A part whose head has another content and the right digest, so that only what it declares can be refused."""
+        head, _, body = part.partition(b"\n")
+        return seal_json(json.loads(damage_values(json.dumps(json.loads(head)["content"]).encode(), rng))) + body
 
 
 class Runs(Target):

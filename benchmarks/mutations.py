@@ -15,8 +15,9 @@ NUMBERS = (0, 1, 2, 7, 8, 9, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x
 """Numbers at which something overflows, or a size becomes absurd."""
 
 TOKENS = (
-    "", ",", ";", "|", '"', '""', "\n", "\r", "\r\n", "\t", " ", "\0", "\ufeff", "\xa0", "\u200b", "ID,CUIs\n",
-    "C0000001", "=1+1", "'", "[", "]", "\x1b[2J", "\u202e", "e\u0301", "C" * 70_000, "," * 3_000, '"' * 999, "ID", "NaN", "-1",
+    "", ",", ";", "|", '"', '""', "\n", "\r", "\r\n", "\t", " ", "\0", "\ufeff", "\xa0", "\u200b", "C0000001",
+    "ID,CUIs\n", "=1+1", "'", "[", "]", "\x1b[2J", "\u202e", "e\u0301", "C" * 70_000, "," * 3_000, '"' * 999, "ID",
+    "NaN", "-1",
 )  # fmt: skip
 """Pieces of text that a reader of tables may trip over."""
 
@@ -25,6 +26,10 @@ VALUES: tuple[Any, ...] = (
     {}, {"a": {}}, [0] * 1000, float("nan"), float("inf"), "\ud800", "9" * 400,
 )  # fmt: skip
 """What may stand in JSON where something else was expected."""
+
+
+NESTED = (b"[" * 100_000, b'{"a":' * 50_000, b"[" * 900 + b"]" * 900, b'"' + b"a" * 10**6, b"1" * 5_000)
+"""JSON that takes much of a reader: depth, length, digits."""
 
 
 def damage_bytes(data: bytes, rng: random.Random, places: Sequence[int] = (), others: Sequence[bytes] = ()) -> bytes:
@@ -88,14 +93,17 @@ def damage_text(data: bytes, rng: random.Random, others: Sequence[bytes] = ()) -
 
 
 def damage_json(data: bytes, rng: random.Random, others: Sequence[bytes] = ()) -> bytes:
-    """Put another value, a missing or an unknown key anywhere; sometimes nest deeply, or change any bytes."""
+    """Change values and keys; sometimes nest deeply, or change any bytes."""
     kind = rng.random()
     if kind < 0.4:
         return damage_bytes(data, rng, (), others)
     if kind < 0.42:
-        return rng.choice(
-            (b"[" * 100_000, b'{"a":' * 50_000, b"[" * 900 + b"]" * 900, b'"' + b"a" * 10**6, b"1" * 5_000)
-        )
+        return rng.choice(NESTED)
+    return damage_values(data, rng)
+
+
+def damage_values(data: bytes, rng: random.Random) -> bytes:
+    """JSON with another value, a missing or an unknown key anywhere."""
     root = json.loads(data)
     holders = [([root], 0)]
     for holder, key in holders:

@@ -37,7 +37,7 @@ MAX_UNPACKED = 20
 CHUNK_BYTES = 2**26
 """Largest chunk of a compressed array, in bytes, that is unpacked."""
 
-SECONDS, BYTES_PER_SECOND, MAX_MEMORY = 20, 10**7, 2**29
+SECONDS, BYTES_PER_SECOND, MAX_MEMORY = 5, 10**7, 2**29
 """Most processor time for a small file, bytes of a larger one for each second more, and most memory, while it is read
 for the first time."""
 

@@ -23,6 +23,9 @@ from featurize.decoding.pixel_data import Frame, read_middle_frame
 LINEAR, LINEAR_EXACT, SIGMOID = "LINEAR", "LINEAR_EXACT", "SIGMOID"
 """Functions of a window; the first is the default."""
 
+MAX_TABLES = 100
+"""Lookup tables of a sequence that are tried: a damaged file may have a hundred thousand."""
+
 
 def read_dicom(data: bytes, max_pixels: int, percentiles: tuple[float, float]) -> NDArray[np.uint8]:
     """Read the middle frame of a DICOM file as 8 bits.
@@ -144,7 +147,7 @@ def _show(
 def _rescale(frame: Frame, dataset: Any) -> _Grey:
     """Apply the modality's lookup table, or else slope and intercept; one of them that is no number is ignored."""
     low, high = frame.format.range
-    for item in find_items(dataset, "ModalityLUTSequence"):
+    for item in find_items(dataset, "ModalityLUTSequence")[:MAX_TABLES]:
         if table := read_table(item, low, high):
             return _Grey(table.look_up(frame.pixels), 0, 2**table.bits - 1)
     for group in _find_groups(dataset, frame.number, "PixelValueTransformationSequence"):
@@ -162,7 +165,7 @@ def _rescale(frame: Frame, dataset: Any) -> _Grey:
 def _apply_window(grey: _Grey, frame: Frame, dataset: Any) -> NDArray[np.float64] | None:
     """Map grey to 0 to 255 by the first lookup table or window that can be used; None if there is none."""
     for group in _find_groups(dataset, frame.number, "FrameVOILUTSequence"):
-        for item in find_items(group, "VOILUTSequence"):
+        for item in find_items(group, "VOILUTSequence")[:MAX_TABLES]:
             if table := read_table(item, grey.low, grey.high):
                 shown: NDArray[np.float64] = table.look_up(grey.values) * 255.0 / (2**table.bits - 1)
                 return shown

@@ -1,9 +1,11 @@
 """Named arrays: in an HDF5 file, and lists of arrays under numbered names."""
 
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -15,9 +17,20 @@ from cache.support.json_file import DamagedFileError
 from cache.support.messages import describe_error
 from heads.data.types import Arrays
 
+BLOCK_BYTES = 2**20
+"""Bytes that are read at a time."""
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write named arrays to an HDF5 file, whole or not at all."""
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], sealed: bool = False) -> None:
+    """Write named arrays to an HDF5 file, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+    arrays : mapping of str to ndarray
+    sealed : bool
+        Whether the SHA-256 of the file stands behind its end, where HDF5 does not look, for `read_arrays` to check.
+    """
     # h5py does not lock a file object, which is well: not every file system has locks.
     with replacing(path) as temporary, open(temporary, "w+b", buffering=0) as raw:
         steady = SteadyFile(raw)
@@ -26,9 +39,15 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
                 file.create_dataset(name, data=array)
                 steady.check()
         steady.check()
+        if sealed:
+            raw.seek(0)
+            digest = hashlib.file_digest(raw, "sha256").digest()
+            raw.seek(0, os.SEEK_END)
+            steady.write(digest)
+            steady.check()
 
 
-def read_arrays(path: Path) -> Arrays:
+def read_arrays(path: Path, sealed: bool = False) -> Arrays:
     """Read what `write_arrays` wrote. The file may come from a stranger.
 
     Raises
@@ -39,6 +58,8 @@ def read_arrays(path: Path) -> Arrays:
         It cannot be opened.
     """
     with open(path, "rb") as raw:
+        if sealed:
+            _check_seal(raw)
         try:
             with h5py.File(raw, "r") as file:
                 return safe_hdf5.read_arrays(file)
@@ -46,6 +67,17 @@ def read_arrays(path: Path) -> Arrays:
             raise
         except Exception as error:  # HDF5 reports damage in many ways
             raise DamagedFileError(f"{path.name}: {describe_error(error)}") from None
+
+
+def _check_seal(file: BinaryIO) -> None:
+    """Check the digest behind the end of a file."""
+    digest, left = hashlib.sha256(), os.fstat(file.fileno()).st_size - hashlib.sha256().digest_size
+    while left > 0 and (block := file.read(min(left, BLOCK_BYTES))):
+        digest.update(block)
+        left -= len(block)
+    if left or file.read() != digest.digest():
+        raise DamagedFileError("it is not what was written")
+    file.seek(0)
 
 
 @dataclass(frozen=True)

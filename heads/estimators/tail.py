@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cache.support.devices import POLICIES
 from cache.support.errors import ParameterError
+from cache.support.json_file import DamagedFileError
 from heads.data.arrays import SavedArray, check_arrays, list_arrays, number_arrays
 from heads.data.maps import Maps
 from heads.data.standardization import standardisation
@@ -131,8 +132,17 @@ class TailHead(DenseHead):
         order = np.random.default_rng(self.random_state).permutation(len(X))
         held, rest = np.split(order, [int(self.held_out * len(X))])
         rest = np.sort(rest)  # so that neighbours in the file are read together
+        saved = Checkpoint(self._checkpoint).load()
+        try:
+            self._train_all(X, Y, held, rest, saved)
+        except DamagedFileError:  # the checkpoint is that of another training
+            if saved is None:
+                raise
+            self._train_all(X, Y, held, rest, None)
+
+    def _train_all(self, X: Maps, Y: scipy.sparse.csr_matrix, held: Any, rest: Any, saved: Arrays | None) -> None:
+        """Train tail and dense head on the rows in `rest`, from a checkpoint if there is one."""
         checkpoint = Checkpoint(self._checkpoint)
-        saved = checkpoint.load()
         with seeded(self.random_state), on_all_devices():
             self._tail = PooledTail(self.tail_, self.tail_weights_, choose_precision(self.precision))
             dense = self._start_dense(X, Y, saved)
@@ -163,7 +173,9 @@ class TailHead(DenseHead):
     def _start_dense(self, X: Maps, Y: scipy.sparse.csr_matrix, saved: Arrays | None) -> Any:
         """The dense head to start from, a Keras model; sets the standardisation."""
         if saved is not None:
-            self.mean_, self.scale_ = saved["mean"], saved["scale"]
+            sides = {"pooled features": self._tail.model.output_shape[-1]}
+            shape = SavedArray(("pooled features",))
+            self.mean_, self.scale_ = check_arrays(saved, {"mean": shape, "scale": shape}, **sides)
             return self._build()
         vectors = self._tail.pool(X)
         if self.warm_epochs:

@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from cache.support.json_file import DamagedFileError
 from heads.data.arrays import read_arrays, write_arrays
 from heads.data.types import Arrays
 
@@ -26,13 +27,13 @@ class Checkpoint:
     def save(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Save a state in place of the last one."""
         if self.path is not None:
-            write_arrays(self.path, state)
+            write_arrays(self.path, state, sealed=True)
 
     def load(self) -> Arrays | None:
         """The saved state, None if there is none or the file is damaged."""
         if self.path is None or not self.path.is_file():
             return None
         try:
-            return read_arrays(self.path)
-        except (OSError, ValueError, KeyError, RuntimeError):
+            return read_arrays(self.path, sealed=True)
+        except (DamagedFileError, OSError):
             return None

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse
 
 from cache.support.command import check_interrupted
-from heads.data.arrays import list_arrays, number_arrays
+from heads.data.arrays import SavedArray, check_arrays, list_arrays, number_arrays
 from heads.data.maps import Batch, Maps, shuffled
 from heads.data.types import Arrays, Scores
 from heads.networks.backend import import_keras, import_tensorflow
@@ -64,6 +64,11 @@ class Trainer:
             epoch counts as the best.
         saved : dict of ndarray or None
             What the checkpoint had, to continue from.
+
+        Raises
+        ------
+        DamagedFileError
+            The checkpoint is that of another training. Nothing has been changed.
         """
         keras = import_keras()
         self.model.optimizer.build(self.model.trainable_variables)
@@ -118,8 +123,18 @@ class Trainer:
         self.checkpoint.save(state | number_arrays("best", self.best.weights or []))
 
     def _restore(self, saved: Arrays) -> None:
-        for variables, name in ((self.model.variables, "variable"), (self.model.optimizer.variables, "optimizer")):
-            for variable, value in zip(variables, list_arrays(name, saved), strict=True):
-                variable.assign(value)
+        variables = {"variable": self.model.variables, "optimizer": self.model.optimizer.variables}
+        if list_arrays("best", saved):
+            variables["best"] = self.model.weights
+        expected = {
+            f"{name}_{number}": SavedArray(tuple(each.shape), np.number)
+            for name, listed in variables.items()
+            for number, each in enumerate(listed)
+        }
+        expected |= {"n_epochs": SavedArray((), np.integer), "f1": SavedArray(("scored epochs",), np.float64)}
+        check_arrays(saved, expected)
+        for name in ("variable", "optimizer"):
+            for number, variable in enumerate(variables[name]):
+                variable.assign(saved[f"{name}_{number}"])
         self.n_epochs = int(saved["n_epochs"])
         self.best.f1, self.best.weights = saved["f1"].tolist(), list_arrays("best", saved) or None

@@ -20,9 +20,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -117,20 +115,24 @@ def measure_pixels(bench: Bench) -> None:
 
 
 def measure_decoding(bench: Bench) -> None:
-    """Images a second that are decoded, by threads and by processes."""
-    files = [_draw_jpeg(number) for number in range(bench.pick(64, 8))] * bench.pick(8, 2)
-    _decode_all(files[:8])
+    """Images a second that are read and decoded, by threads and by processes."""
+    from featurize.image_loader import close_processes, load_batches
+
+    folder, n_images, size = bench.folder / "jpeg", bench.pick(1024, 32), bench.backbone[1]
+    folder.mkdir()
+    for number, drawn in enumerate([_draw_jpeg(number) for number in range(bench.pick(64, 8))]):
+        (folder / f"{number}.jpg").write_bytes(drawn)
+    paths = sorted(folder.iterdir()) * (n_images // len(list(folder.iterdir())))
     for n_workers in dict.fromkeys((1, 2, cpu_count() // 2 or 1, cpu_count())):
-        parts = [files[number::n_workers] for number in range(n_workers)]
         line = f"  {n_workers:3} workers:"
-        for name in ("threads", "processes"):
-            spawn = get_context("spawn")  # what has loaded a library for GPUs must not be forked
-            with ThreadPoolExecutor(n_workers) if name == "threads" else ProcessPoolExecutor(n_workers, spawn) as pool:
-                list(pool.map(_decode_all, [files[:1]] * n_workers))  # started, and imported
-                begun = time.perf_counter()
-                list(pool.map(_decode_all, parts))
-                line += f" {len(files) / (time.perf_counter() - begun):8,.0f} images/s by {name}"
-        print(f"{line} ({WIDTH}x{HEIGHT} JPEG to {bench.backbone[1]} px)")
+        for name, kind in (("threads", {"threads": n_workers}), ("processes", {"processes": n_workers})):
+            for _ in load_batches(paths[: 2 * 16 * n_workers], size, 128, **kind):
+                pass  # started, and imported
+            begun = time.perf_counter()
+            n_loaded = sum(len(loaded) for loaded, _ in load_batches(paths, size, 128, **kind))
+            line += f" {n_loaded / (time.perf_counter() - begun):8,.0f} images/s by {name}"
+        print(f"{line} ({WIDTH}x{HEIGHT} JPEG to {size} px)", flush=True)
+    close_processes()
 
 
 def measure_files(bench: Bench) -> None:

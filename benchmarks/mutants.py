@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
     "eval": "official submission scores rule traps compare labels",
     "cache": "store verify status guard images duplicates history lock network_files parts maps features",
-    "cache/support": "json_file commands spelling lock images store status parts network_files weights features engines",
+    "cache/support": "json_file commands spelling lock images store status parts network_files weights features",
     "heads/evaluation": "groups runs choosing",
     "heads/decoders": "decoders calibration groups estimators",
 }

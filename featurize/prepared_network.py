@@ -6,7 +6,7 @@ TensorFlow: they do not wait for a network to be built.
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -54,6 +54,10 @@ class Network:
         ndarray of float32, shape (n_images, n_features) or (n_images, height, width, n_features)
         """
         return self.engine.embed(images, self.files)
+
+    def embed_batches(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+        """Embed batches; see `featurize.engines.base.Engine.embed_batches`."""
+        return self.engine.embed_batches(batches, self.files)
 
 
 Check = Callable[[Cut], None]

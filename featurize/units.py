@@ -1,39 +1,32 @@
 """Work units: pure functions from paths to rows, so that any process can do any of them."""
 
-import hashlib
-import itertools
 import math
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.rows import DIGEST_BYTES, OK, UNREADABLE, Rows
-from cache.support.errors import DataError
-from cache.support.machine_faults import describe_fault, is_fault_of_machine
-from featurize.decoding.image import Unreadable, decode
+from featurize.image_loader import LoadedImage, load_batches
 from featurize.prepared_network import Network
 
-UNIT_IMAGES, UNIT_BATCHES, UNIT_BYTES = 128, 8, 32 * 2**20
-"""Size of a unit: this many images, or this many batches if they are more, and at most this many bytes. That is a few
-seconds of work, so that a kill loses little and part files cost little time."""
+UNIT_BYTES = 32 * 2**20
+"""Most bytes of the embeddings of a unit."""
 
 STAGES = ("read", "decode", "infer", "write")
 """The stages of a unit, for timing. Workers do the first three, the coordinator the last."""
 
 
-def unit_images(batch: int, shape: tuple[int, ...]) -> int:
+def unit_images(wanted: int, batch: int, shape: tuple[int, ...]) -> int:
     """Number of images in a unit: whole batches, fewer where an embedding is a large map.
 
-    >>> unit_images(2, (1024,)), unit_images(128, (1024,)), unit_images(16, (16, 16, 864))
-    (128, 1024, 32)
+    >>> unit_images(128, 2, (1024,)), unit_images(4096, 128, (1024,)), unit_images(128, 16, (16, 16, 864))
+    (128, 4096, 32)
     """
-    most = min(max(UNIT_IMAGES, UNIT_BATCHES * batch), UNIT_BYTES // (4 * math.prod(shape)))
+    most = min(wanted, UNIT_BYTES // (4 * math.prod(shape)))
     return batch * max(1, most // batch)
 
 
@@ -63,7 +56,9 @@ class Unit:
     seconds: dict[str, float]
 
 
-def embed_unit(network: Network, paths: list[Path], size: int, dtype: str, threads: int = 1) -> Unit:
+def embed_unit(
+    network: Network, paths: list[Path], size: int, dtype: str, threads: int = 1, processes: int = 0
+) -> Unit:
     """Read, decode and embed some images.
 
     Parameters
@@ -75,8 +70,8 @@ def embed_unit(network: Network, paths: list[Path], size: int, dtype: str, threa
         Side of the images that the network takes, in pixels.
     dtype : str
         Type in which embeddings are stored.
-    threads : int
-        Threads that read and decode.
+    threads, processes : int
+        Threads that read and decode, or processes that do it instead; see `featurize.image_loader.load_batches`.
 
     Returns
     -------
@@ -91,17 +86,22 @@ def embed_unit(network: Network, paths: list[Path], size: int, dtype: str, threa
     MemoryError
         The machine lacks memory.
     """
-    start = time.perf_counter()
-    images: list[_Image] = []
-    shape, inferring = network.cut.shape, 0.0
-    outputs = [np.empty((0, *shape), np.float32)]
-    for batch in _in_batches(_load_all(paths, size, threads), network.engine.batch):
-        pictures = [image.pixels for image in batch if image.pixels is not None]
-        inferring -= time.perf_counter()
-        if pictures:
-            outputs.append(network.embed(np.stack(pictures)))
-        inferring += time.perf_counter()
-        images.extend(replace(image, pixels=None) for image in batch)
+    start, loading = time.perf_counter(), 0.0
+    images: list[LoadedImage] = []
+    shape = network.cut.shape
+
+    def load() -> Iterator[NDArray[np.uint8]]:
+        nonlocal loading
+        begun = time.perf_counter()
+        for loaded, pixels in load_batches(paths, size, network.engine.batch, threads, processes):
+            loading += time.perf_counter() - begun
+            images.extend(loaded)
+            if len(pixels):
+                yield pixels
+            begun = time.perf_counter()
+        loading += time.perf_counter() - begun
+
+    outputs = [np.empty((0, *shape), np.float32), *network.embed_batches(load())]
     readable = np.array([not image.reason for image in images], dtype=bool)
     embeddings = np.full((len(images), *shape), np.nan, np.float32)
     embeddings[readable] = np.concatenate(outputs)
@@ -111,52 +111,11 @@ def embed_unit(network: Network, paths: list[Path], size: int, dtype: str, threa
         reasons=[image.reason for image in images],
         embeddings=embeddings,
     )
-    return Unit(rows.astype(dtype), _share(time.perf_counter() - start - inferring, images) | {"infer": inferring})
+    inferring = time.perf_counter() - start - loading
+    return Unit(rows.astype(dtype), _share(loading, images) | {"infer": inferring})
 
 
-@dataclass(frozen=True)
-class _Image:
-    """One file that was read: pixels, or the reason why there are none, and the seconds it took."""
-
-    digest: bytes
-    pixels: NDArray[np.uint8] | None
-    reason: str
-    read: float
-    decode: float
-
-
-def _load_all(paths: list[Path], size: int, threads: int) -> Iterator[_Image]:
-    """Read and decode; with several threads, ahead of the network. A file that has vanished is left out."""
-    load = partial(_load, size=size)
-    if threads == 1:
-        yield from filter(None, map(load, paths))
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        yield from filter(None, pool.map(load, paths))
-
-
-def _load(path: Path, size: int) -> _Image | None:
-    start = time.perf_counter()
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        if is_fault_of_machine(error):
-            raise DataError(describe_fault(path, error)) from error
-        return None
-    digest, middle = hashlib.sha256(data).digest(), time.perf_counter()
-    try:
-        pixels, reason = decode(data, size), ""
-    except Unreadable as error:
-        pixels, reason = None, str(error)
-    return _Image(digest, pixels, reason, middle - start, time.perf_counter() - middle)
-
-
-def _in_batches(images: Iterator[_Image], batch_size: int) -> Iterator[list[_Image]]:
-    while batch := list(itertools.islice(images, batch_size)):
-        yield batch
-
-
-def _share(seconds: float, images: list[_Image]) -> dict[str, float]:
+def _share(seconds: float, images: list[LoadedImage]) -> dict[str, float]:
     """Divide the time outside the engine between reading and decoding: the sum over threads is more than the time."""
     read, decoded = sum(image.read for image in images), sum(image.decode for image in images)
     part = read / (read + decoded) if images else 0.0

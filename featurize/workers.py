@@ -43,7 +43,7 @@ def embed_images(paths: list[Path], network: Network, request: Request, parts: P
     """
     engine, shape = network.engine, network.cut.shape
     processes = min(engine.count_processes(workers), -(-len(paths) // engine.batch))
-    units = divide(paths, processes, engine.batch, unit_images(engine.batch, shape))
+    units = divide(paths, processes, engine.batch, unit_images(engine.unit_images, engine.batch, shape))
     pool = Parallel(
         n_jobs=processes,
         return_as="generator_unordered",
@@ -52,10 +52,10 @@ def embed_images(paths: list[Path], network: Network, request: Request, parts: P
         initializer=end_with,  # joblib's workers outlive a parent that is killed
         initargs=(os.getpid(),),
     )
-    task, threads = delayed(embed_unit), engine.threads
+    task, loaders = delayed(embed_unit), (engine.threads, engine.decoders)
     progress = Progress(len(paths), "embedding")
     spent = dict.fromkeys(STAGES, 0.0)
-    finished = pool(task(network, unit, request.backbone.size, request.dtype, threads) for unit in units)
+    finished = pool(task(network, unit, request.backbone.size, request.dtype, *loaders) for unit in units)
     with _closing(finished):
         for unit in finished:
             check_interrupted()

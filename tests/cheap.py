@@ -20,7 +20,6 @@ import numpy as np
 
 from cache.support.command import run_command
 from featurize import pipeline as features
-from featurize import units
 from featurize.backbone import Cut
 from featurize.engines.base import Engine, FrontFiles
 from featurize.engines.registry import Choice
@@ -45,7 +44,9 @@ class CheapEngine(Engine):
     remove: str = ""
     die: bool = False
     batch: int = UNIT_IMAGES
+    unit_images = UNIT_IMAGES
     threads = 1
+    decoders = 0
     layer_precision = "float32"
 
     @classmethod
@@ -75,8 +76,6 @@ def install(patch: Any, engine: CheapEngine | None = None, weights: str = "0" * 
 
     patch(features, "choose_engine", lambda *args: Choice(network.engine, "cheap"))
     patch(features, "preparing_network", prepare)
-    patch(units, "UNIT_IMAGES", UNIT_IMAGES)
-    patch(units, "UNIT_BATCHES", 1)
 
 
 def _die_at(call: str, number: int, when: str) -> None:

@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
@@ -22,17 +25,19 @@ from cache.network_files import NetworkFiles
 from cache.support import keras as keras_support
 from cache.support.errors import NotInstalledError, ParameterError, UserError
 from cache.support.reporting import DataWarning
+from featurize import image_loader
 from featurize.backbone import Backbone
 from featurize.decoding.image import decode
+from featurize.engines import base, registry
 from featurize.engines import jax as jax_engine
-from featurize.engines import registry
 from featurize.engines import tensorflow as tensorflow_engine
-from featurize.engines.base import Engine, FrontFiles
+from featurize.engines.base import AHEAD, Engine, FrontFiles
 from featurize.engines.gpu_batch import ShrinkingBatch
 from featurize.engines.gpu_lock import lock_gpu
 from featurize.engines.openvino import OpenVINOEngine, import_openvino
 from featurize.engines.registry import ENGINES, choose_engine, find_engine
 from featurize.engines.tensorflow import TensorFlowEngine
+from featurize.image_loader import load_batches
 from featurize.isolated_process import call_isolated
 from featurize.pipeline import make_features
 from featurize.prepared_network import Network, prepare_network
@@ -245,6 +250,61 @@ def test_threads_that_decode_change_nothing(
     one, several = (embed_unit(beside("tensorflow"), paths, 32, "float32", threads=n) for n in (1, 3))
     np.testing.assert_array_equal(one.rows.digests, several.rows.digests)
     np.testing.assert_array_equal(one.rows.embeddings, several.rows.embeddings)
+
+
+@pytest.fixture
+def close_processes() -> Iterator[None]:
+    yield
+    image_loader.close_processes()
+
+
+@pytest.mark.usefixtures("close_processes")
+def test_processes_that_decode_change_nothing(phantoms: Path, tmp_path: Path) -> None:
+    """Each batch is used as late as an engine may: when `AHEAD` more have been taken."""
+    (tmp_path / "damaged.jpg").write_bytes(b"no image")
+    paths = [*sorted((phantoms / "train").iterdir()), tmp_path / "damaged.jpg", tmp_path / "vanished.jpg"] * 4
+    found: list[list[Any]] = []
+    for kind in ({"threads": 2}, {"processes": 2}):
+        late: deque[Any] = deque()
+        found.append([])
+        for images, pixels in load_batches(paths, 32, 5, **kind):
+            late.append((images, pixels))
+            if len(late) > AHEAD:
+                found[-1].append(copy_of(late.popleft()))
+        found[-1] += map(copy_of, late)
+    images = [[(each.digest, each.reason) for part, _ in batches for each in part] for batches in found]
+    assert images[0] == images[1]
+    assert sum(not reason for _, reason in images[0]) == 4 * len(list((phantoms / "train").iterdir()))
+    np.testing.assert_array_equal(*(np.concatenate([pixels for _, pixels in batches]) for batches in found))
+
+
+def copy_of(batch: tuple[list[Any], np.ndarray]) -> tuple[list[Any], np.ndarray]:
+    return batch[0], batch[1].copy()
+
+
+@pytest.mark.usefixtures("close_processes")
+def test_a_unit_is_the_same_with_processes_that_decode(beside: Callable[[str], Network], phantoms: Path) -> None:
+    network, paths = beside("jax"), sorted((phantoms / "train").iterdir())
+    one, other = (embed_unit(network, paths, 32, "float32", processes=n) for n in (0, 2))
+    np.testing.assert_array_equal(one.rows.digests, other.rows.digests)
+    np.testing.assert_array_equal(one.rows.embeddings, other.rows.embeddings)
+
+
+@pytest.mark.usefixtures("close_processes")
+def test_a_process_that_decodes_and_is_killed_ends_the_unit(phantoms: Path) -> None:
+    paths = sorted((phantoms / "train").iterdir())
+    batches = load_batches(paths, 32, 2, processes=1)
+    next(batches)
+    [processes] = image_loader._opened.values()
+    os.kill(next(iter(processes._pool._processes)), signal.SIGKILL)
+    with pytest.raises(BrokenProcessPool):
+        list(batches)
+
+
+def test_a_gpu_has_processes_that_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "cpu_count", lambda: 16)
+    decoders = [find_engine("jax")("float32", n_gpus).decoders for n_gpus in (0, 1, 2, 8)]
+    assert decoders == [0, 16, 8, 0]
 
 
 @needs_openvino

@@ -23,7 +23,7 @@ from conftest import ROOT
 from cache.digest_memo import DigestMemo
 from cache.images import find_images, identify
 from cache.support.errors import DataError, UserError
-from featurize import limited_process, units
+from featurize import image_loader, limited_process
 from featurize.decoding import guard, levels
 from featurize.decoding import image as module
 from featurize.decoding.code_stream import count_scans
@@ -239,7 +239,7 @@ def test_a_disk_that_fails_is_one_line_and_no_row(tmp_path: Path, monkeypatch: p
         identify(images, DigestMemo(tmp_path / "s.h5"))
     monkeypatch.setattr(Path, "read_bytes", fail)
     with pytest.raises(DataError, match="which is no damage of the image"):
-        units._load(path, 8)
+        image_loader._load(path, 8)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "Too many open files")])
@@ -251,7 +251,7 @@ def test_a_unit_with_an_image_that_the_machine_cannot_decode_is_not_finished(
     def lack(*args: object) -> None:
         raise error
 
-    monkeypatch.setattr(units, "decode", lack)
+    monkeypatch.setattr(image_loader, "decode", lack)
     network = cheap.Network(cheap.Cut("0", "relu", "densenet", (48,), 0), cheap.CheapEngine(), None)  # type: ignore[arg-type]
     with pytest.raises(type(error)):
         embed_unit(network, [tmp_path / "a.png"], 8, "float32")

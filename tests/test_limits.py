@@ -26,6 +26,7 @@ from cache.support.errors import DataError, UserError
 from featurize import image_loader, limited_process
 from featurize.decoding import guard, levels
 from featurize.decoding import image as module
+from featurize.decoding.attributes import find_values
 from featurize.decoding.code_stream import count_scans
 from featurize.decoding.image import Unreadable, decode
 from featurize.decoding.webp import read_webp_size
@@ -215,6 +216,15 @@ def test_a_whole_image_is_not_called_damaged_where_memory_is_short(tmp_path: Pat
     assert last[0] in ("0.0", "lack") or "was ended, most likely for lack of memory" in last[0]
 
 
+def test_an_attribute_that_memory_does_not_suffice_for_is_not_absent() -> None:
+    class Dataset:
+        def get(self, name: str) -> None:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        find_values(Dataset(), "WindowCenter")
+
+
 def test_a_lack_of_open_files_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     def lack() -> None:
         raise OSError(errno.EMFILE, "Too many open files")
@@ -310,6 +320,28 @@ def test_a_crash_is_an_error_and_a_kill_from_outside_is_not_the_functions_fault(
         call(signal.raise_signal, signal.SIGSEGV)
     with pytest.raises(UserError, match="most likely for lack of memory; finished units are saved"):
         call(signal.raise_signal, signal.SIGKILL)
+
+
+STAYING = """
+import os, time
+from featurize.limited_process import call_limited
+print(call_limited(os.getpid, seconds=5, n_bytes=2**30), flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_process_ends_with_a_caller_that_is_killed() -> None:
+    words, env = [sys.executable, "-c", STAYING], os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True) as caller:
+        assert caller.stdout
+        pid = int(caller.stdout.readline())
+        os.kill(pid, 0)
+        caller.kill()
+    deadline = time.monotonic() + 10
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.kill(pid, 0)
+            time.sleep(0.05)
 
 
 def test_a_process_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

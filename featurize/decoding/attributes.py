@@ -11,6 +11,8 @@ def find_values(dataset: Any, name: str) -> list[Any]:
     """Find the values of an attribute; none if it is absent, empty or cannot be converted."""
     try:
         value = dataset.get(name)
+    except MemoryError:  # it says nothing of the attribute
+        raise
     except Exception:  # damaged elements make pydicom fail in many ways
         return []
     if value is None or isinstance(value, str | bytes) or not hasattr(value, "__iter__"):

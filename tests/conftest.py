@@ -4,8 +4,9 @@ import json
 import logging
 import subprocess
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -113,6 +114,21 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False, **kwargs)  # type: ignore[call-overload, no-any-return]
 
     return run
+
+
+def wait_for_end(pids: Iterable[int], seconds: float = 10) -> list[int]:
+    """Wait until processes have ended; gives those that have not. It needs Linux's /proc."""
+
+    def is_running(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+    deadline, left = time.monotonic() + seconds, list(pids)
+    while (left := [pid for pid in left if is_running(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
 
 
 def digest(number: int) -> bytes:

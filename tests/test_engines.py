@@ -267,8 +267,9 @@ def test_processes_that_decode_change_nothing(phantoms: Path, tmp_path: Path) ->
     for kind in ({"threads": 2}, {"processes": 2}):
         late: deque[Any] = deque()
         found.append([])
-        for images, pixels in load_batches(paths, 32, 5, **kind):
+        for images, pixels in load_batches(paths, 32, 7, **kind):
             late.append((images, pixels))
+            time.sleep(0.05)  # time to overwrite what is still in use
             if len(late) > AHEAD:
                 found[-1].append(copy_of(late.popleft()))
         found[-1] += map(copy_of, late)

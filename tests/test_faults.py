@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import PROVENANCE, ROOT, make_store, warned
+from conftest import PROVENANCE, ROOT, make_store, wait_for_end, warned
 
 from cache.lock import find_holder, locked
 from cache.parts import find_unfinished
@@ -125,13 +125,6 @@ def find_descendants(pid: int) -> set[int]:
     return children.union(*map(find_descendants, children))
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 def test_a_killed_run_leaves_no_process_behind(phantoms: Path, tmp_path: Path) -> None:
     store = tmp_path / "place" / "s.h5"
@@ -141,10 +134,7 @@ def test_a_killed_run_leaves_no_process_behind(phantoms: Path, tmp_path: Path) -
         left = find_descendants(process.pid)
         process.kill()
         assert len(left) >= 2, "it had no workers"
-    deadline = time.monotonic() + 10
-    while any(map(is_running, left)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not [pid for pid in left if is_running(pid)]
+    assert wait_for_end(left) == []
 
 
 @pytest.mark.parametrize("largest", [1000, 12_000])

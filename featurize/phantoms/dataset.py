@@ -19,6 +19,7 @@ from cache.support.errors import DataError, ParameterError
 from cache.support.files import making
 from cache.support.json_file import read_json
 from cache.support.reporting import report
+from featurize.parent_watch import end_with
 from featurize.phantoms.canvas import resize
 from featurize.phantoms.concepts import NAMES, make_phantom
 from featurize.phantoms.modalities import hot_colours
@@ -118,7 +119,8 @@ def _draw(folder: Path, counts: Mapping[str, int], seed: int) -> None:
 
 def _make_split(folder: Path, split: str, numbers: range, seed: int) -> None:
     (folder / split).mkdir(parents=True)
-    pool = Parallel(n_jobs=min(cpu_count(), 1 + len(numbers) // 200), batch_size=32)
+    n_jobs = min(cpu_count(), 1 + len(numbers) // 200)
+    pool = Parallel(n_jobs=n_jobs, batch_size=32, initializer=end_with, initargs=(os.getpid(),))
     drawn: list[_Drawn] = pool(delayed(_draw_file)(folder, split, number, seed) for number in numbers)
     for suffix, column in (("concepts", "concepts"), ("concepts_manual", "manual")):
         with _csv_file(folder / f"{split}_{suffix}.csv", "ID", "CUIs") as write:

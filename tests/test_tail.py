@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -236,6 +237,24 @@ def test_a_damaged_checkpoint_is_ignored(network: Path, data: tuple, tmp_path: P
     checkpoint = tmp_path / "checkpoint.h5"
     checkpoint.write_bytes(b"damaged")
     head, other = make(network, epochs=1), make(network, epochs=1)
+    head.fit(*data, checkpoint=checkpoint)
+    np.testing.assert_array_equal(head.predict_proba(data[0]), other.fit(*data).predict_proba(data[0]))
+
+
+@pytest.mark.parametrize("odd", ["flipped bit", "another training"])
+def test_a_checkpoint_that_is_not_of_this_training_is_not_believed(
+    network: Path, data: tuple, tmp_path: Path, odd: str
+) -> None:
+    checkpoint = tmp_path / "checkpoint.h5"
+    hidden = 3 if odd == "another training" else 0
+    make(network, epochs=1, hidden=hidden).fit(*data, checkpoint=checkpoint)
+    if odd == "flipped bit":
+        with h5py.File(checkpoint) as file:
+            place = file["mean"].id.get_offset()
+        with open(checkpoint, "r+b") as file:
+            file.seek(place)
+            file.write(b"\x01")
+    head, other = make(network, epochs=2), make(network, epochs=2)
     head.fit(*data, checkpoint=checkpoint)
     np.testing.assert_array_equal(head.predict_proba(data[0]), other.fit(*data).predict_proba(data[0]))
 

@@ -97,6 +97,8 @@ def make_ensemble(
         builder = EnsembleBuilder(request, members, data)
         builder.check()
         built = builder.build(digests)
+        for labelled in data:
+            labelled.store.check_unchanged()
         built.save(out, request)
     report(f"{out}: {len(members)} runs ({describe(built.metrics)})")
     return built.metrics

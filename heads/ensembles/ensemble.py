@@ -170,6 +170,11 @@ class Ensemble:
         predicted = self.decode(self.combine(parts), parts)
         return columns_to_concepts(predicted, self.vocabulary, self.images(split)[1], self.fallback)
 
+    def check_unchanged(self) -> None:
+        """Check that no member's store was changed in place since it was opened."""
+        for member in self.members:
+            member.check_unchanged()
+
     def _member_scores(self, split: str) -> list[Scores]:
         """Each member's scores of the images that any member can read; NaN for those that it cannot read."""
         ids, readable = self.images(split)

@@ -146,7 +146,7 @@ def build_run(request: RunRequest, data: LabelledStore, out: Path, clock: Clock)
         if not hasattr(head, "n_concepts_"):
             head = builder.fit(head)
         built = builder.build(head, decoder, digests, scores)
-    built.save(out, request)
+    built.save(out, request, data.store)
     shutil.rmtree(training.folder, ignore_errors=True)
     report_run(out, built.metrics)
     return built.metrics
@@ -199,8 +199,17 @@ class BuiltRun:
     scores: Scores | None
     valid_scores: Scores | None
 
-    def save(self, out: Path, request: RunRequest) -> None:
-        """Write the folder of the run, in place of an earlier one."""
+    def save(self, out: Path, request: RunRequest, store: FeatureStore) -> None:
+        """Write the folder of the run, in place of an earlier one.
+
+        Raises
+        ------
+        StoreError
+            The store was changed while the run was made from it.
+        RunError
+            The folder cannot be written.
+        """
+        store.check_unchanged()
         with replacing_results(out, vars(request)) as folder:
             self.run.save(folder)
             if self.scores is not None:

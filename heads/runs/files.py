@@ -13,7 +13,8 @@ import io
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict, TypeVar
@@ -185,6 +186,25 @@ def damaged(folder: Path, why: object) -> RunError:
     return RunError(f"{folder}: a damaged run ({why}); train it again with `make head`")
 
 
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn an error while a file of a run is written into one line that says what to do.
+
+    Raises
+    ------
+    RunError
+        The disk is full, the folder is read-only, a limit is reached.
+    """
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or describe_error(error)
+        raise RunError(
+            f"{folder}: cannot be written ({why}); what was finished before is as it was: make room or name another "
+            "RUN, then run the same command again"
+        ) from error
+
+
 def digest_plain(path: Path, n_bytes: int | None = None) -> str:
     """SHA-256 of a file, as hexadecimal digits.
 
@@ -256,12 +276,12 @@ def save_scores(scores: NDArray[np.float32], folder: Path, name: str = SCORES) -
 
     Their digest stands behind the end of the array, where NumPy does not look.
     """
-    scores = np.ascontiguousarray(scores, np.float32)
-    digest = hashlib.sha256(_start_of_scores(scores.shape))
+    scores, start = np.ascontiguousarray(scores, np.float32), _start_of_scores(scores.shape)
+    digest = hashlib.sha256(start)
     digest.update(scores.data)
-    with replacing(folder / name) as temporary, open(temporary, "wb") as file:
-        np.save(file, scores, allow_pickle=False)
-        file.write(digest.digest())
+    with writing(folder), replacing(folder / name) as temporary, open(temporary, "wb") as file:
+        for part in (start, scores.data, digest.digest()):
+            file.write(part)
 
 
 def load_scores(folder: Path, shape: tuple[int, ...], name: str = SCORES) -> NDArray[np.float32] | None:

@@ -28,6 +28,7 @@ from heads.runs.files import (
     read_sealed,
     write_digests,
     write_sealed,
+    writing,
 )
 from heads.runs.metrics import RunMetrics
 
@@ -164,7 +165,7 @@ def replacing_results(folder: Path, request: Mapping[str, Any]) -> Iterator[Path
         As `check_folder`.
     """
     check_folder(folder)
-    with replacing_files(folder, stale=RESULTS, first=REQUEST, last=DIGESTS) as new:
+    with writing(folder), replacing_files(folder, stale=RESULTS, first=REQUEST, last=DIGESTS) as new:
         write_sealed(new / REQUEST, {"format": FORMAT} | dict(request))
         yield new
         write_digests(new)

@@ -21,7 +21,7 @@ from heads.data.maps import Maps
 from heads.networks.backend import import_keras
 from heads.networks.layers import HEAD
 from heads.networks.stored import StoredNetwork, load_model
-from heads.runs.files import MEMBERS, RunFiles, damaged
+from heads.runs.files import MEMBERS, RunFiles, damaged, writing
 from heads.runs.folder import EXPORTED, is_up_to_date, read_metrics, read_request
 from heads.runs.leftovers import remove_leftovers
 from heads.runs.predictor import StoredRun
@@ -85,7 +85,7 @@ def export_run(
         return path
     model = _join(front, stored)
     is_inside = path.parent.resolve() == folder.resolve()
-    with locked(folder if is_inside else path, RunError), _replacing(path, record) as new:
+    with locked(folder if is_inside else path, RunError), writing(path), _replacing(path, record) as new:
         if read_metrics(folder)["requests"] != stored.metrics["requests"]:
             raise RunError(f"{folder}: another run has taken its place meanwhile; run the same command again")
         differences = _save(model, new / path.name, stored)

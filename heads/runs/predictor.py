@@ -31,6 +31,9 @@ class Predictor(Protocol):
     def predict(self, split: str) -> list[list[str]]:
         """The sorted concepts of each image of a split, in the order of `images`."""
 
+    def check_unchanged(self) -> None:
+        """Check that its stores were not changed in place since they were opened."""
+
 
 class StoredRun:
     """A finished run with a store of the features that it was trained on.
@@ -92,3 +95,13 @@ class StoredRun:
     def predict(self, split: str) -> list[list[str]]:
         """The sorted concepts of each image of a split."""
         return self.run.decode(self.scores(split), self.split(split).readable)
+
+    def check_unchanged(self) -> None:
+        """Check that the store was not changed in place since it was opened.
+
+        Raises
+        ------
+        StoreError
+            It was.
+        """
+        self.store.check_unchanged()

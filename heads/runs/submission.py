@@ -18,6 +18,7 @@ from eval.editions import Edition
 from eval.evaluator_files import is_skipped
 from eval.labels import find_label_file, read_ids
 from eval.submission import render_submission, write_submission
+from heads.runs.files import writing
 from heads.runs.folder import (
     SUBMISSION,
     SUBMISSION_RECORD,
@@ -75,6 +76,7 @@ def write_predictions(predictor: Predictor, folder: Path, data: Path | None, spl
         return hand_in
     row_of = _find_rows(stored, readable, ids, split, place, edition)
     predicted = predictor.predict(split)
+    predictor.check_unchanged()
     concepts = [predicted[row] if row >= 0 else predictor.fallback for row in row_of]
     rendered = render_submission(ids, concepts, edition)
     with locked(folder, RunError):
@@ -82,7 +84,7 @@ def write_predictions(predictor: Predictor, folder: Path, data: Path | None, spl
             raise RunError(f"{folder}: another run has taken its place meanwhile; run the same command again")
         # Another edition's must not stand beside this one.
         stale = (SUBMISSION_RECORD, SUBMISSION_ZIP) if split == "test" else ()
-        with replacing_files(folder, stale, last=SUBMISSION_RECORD) as new:
+        with writing(folder), replacing_files(folder, stale, last=SUBMISSION_RECORD) as new:
             written = write_submission(new / path.name, rendered, edition)
             if split == "test":
                 files = {each.name: digest_file(each).hex() for each in written}

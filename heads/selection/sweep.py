@@ -23,7 +23,7 @@ from heads.estimators.base import Head, Trial
 from heads.evaluation.cross_validation import decoder_f1
 from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.runs.builder import BuiltRun, RunBuilder, build_run, prepare_head
-from heads.runs.files import FORMAT, read_sealed, write_sealed
+from heads.runs.files import FORMAT, read_sealed, write_sealed, writing
 from heads.runs.folder import check_folder, find_whole
 from heads.runs.progress import Clock, watching
 from heads.runs.request import FOLDS, VALID_SPLIT, RunRequest
@@ -212,9 +212,10 @@ class Sweep:
                 row, built = self._score(trial, head, clock)
                 best = max((rows[key][self.by] for key in keys if key in rows), default=-1.0)
                 if row[self.by] > best:
-                    built.save(self.out, self.request_trial(trial))
+                    built.save(self.out, self.request_trial(trial), self.data.store)
                 rows[self.digest(trial)] = row
-                write_sealed(self.out / TRIALS, {"format": FORMAT, "trials": rows})
+                with writing(self.out):
+                    write_sealed(self.out / TRIALS, {"format": FORMAT, "trials": rows})
                 yield row
 
     def _score(self, trial: Trial, head: Head, clock: Clock) -> tuple[Row, BuiltRun]:

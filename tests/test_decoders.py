@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.exceptions import NotFittedError
 
 from cache.support.errors import ParameterError
+from cache.support.json_file import DamagedFileError
 from heads.data.folds import split_folds
 from heads.decoders.base import Decoder
 from heads.decoders.expected_f1 import ExpectedF1, expected_f1
@@ -346,8 +347,14 @@ def test_a_parameter_out_of_its_range_is_an_error(decoder: Decoder, message: str
     ],
 )
 def test_a_damaged_state_is_an_error(name: str, state: dict[str, object]) -> None:
-    with pytest.raises((KeyError, TypeError, ValueError)):
+    with pytest.raises(DamagedFileError):
         make_decoder(name).set_state(state)
+
+
+def test_thresholds_are_found_where_no_image_has_a_concept() -> None:
+    scores = np.zeros((20, 1), np.float32)
+    decoder = ConceptThresholds().fit(scores, scipy.sparse.csr_matrix(scores.shape))
+    assert decoder.predict(scores).shape == scores.shape
 
 
 def test_a_tuned_decoder_wants_as_many_labels_as_scores() -> None:

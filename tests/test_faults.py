@@ -236,6 +236,37 @@ def test_temporary_files_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*.tmp")] == [".others.h5.99.tmp"]
 
 
+KILLING = """
+import sys
+from pathlib import Path
+import faults
+place = Path(sys.argv[1])
+faults.kill_at_every_step(["fit", "ridge", *sys.argv[2:], "--out", "run", "--decoder", "fixed:0.3"], place, 9)
+faults.kill_at_every_step(["predict", "run", "--store", "s.h5"], place, 9)
+faults.kill_at_every_step(["fit", "prior", *sys.argv[2:], "--out", "run", "--decoder", "fixed:0.3"], place, 16)
+"""
+
+
+def test_a_run_that_is_killed_at_any_step_is_unfinished_or_whole_and_is_made_again(tmp_path: Path) -> None:
+    """The first run in a folder, its submission, and another run in its place."""
+    import numpy as np
+
+    place, random = tmp_path / "place", np.random.default_rng(0)
+    (place / "data").mkdir(parents=True)
+    splits = {}
+    for split, n_images in (("train", 20), ("valid", 8), ("test", 4)):
+        splits[split] = {f"{split}_{number:02d}": row for number, row in enumerate(random.normal(size=(n_images, 3)))}
+        rows = [f"{id},C{number % 3}\n" for number, id in enumerate(splits[split])]
+        if split != "test":
+            (place / "data" / f"{split}_concepts.csv").write_text("ID,CUIs\n" + "".join(rows))
+    make_store(place / "s.h5", splits)
+    path = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
+    words = [sys.executable, "-c", KILLING, str(place), "--store", "s.h5", "--data", "data"]
+    env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 REPLACING = """
 import sys
 from pathlib import Path

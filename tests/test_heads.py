@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import scipy.sparse
@@ -122,6 +123,8 @@ def test_an_unknown_head_or_parameter_lists_the_right_ones() -> None:
         make_head("forest")
     with pytest.raises(UserError, match=r"head 'dense': Invalid parameter 'hiden'.*'hidden'"):
         make_head("dense", {"hiden": 3})
+    with pytest.raises(UserError, match=r"head 'dense': Invalid parameter 'hidden__x'.*'hidden'"):
+        make_head("dense", {"hidden__x": 3})
 
 
 @pytest.mark.parametrize(
@@ -129,6 +132,7 @@ def test_an_unknown_head_or_parameter_lists_the_right_ones() -> None:
     [
         ("dense", {"epochs": 0}),
         ("dense", {"hidden": "many"}),
+        ("dense", {"learning_rate": 10**400}),
         ("dense", {"held_out": 1.0}),
         ("dense", {"decay": 1.5}),
         ("dense", {"random_state": -1}),
@@ -152,6 +156,30 @@ def test_a_damaged_head_is_refused(data: tuple, tmp_path: Path) -> None:
     (tmp_path / "head.h5").write_bytes(b"damaged")
     with pytest.raises(UserError, match="no finished head in it"):
         load_head(tmp_path)
+
+
+def test_a_head_that_could_not_be_loaded_again_is_not_saved(data: tuple, tmp_path: Path) -> None:
+    head = make_head("ridge").fit(*data)
+    head.coef_[0, 0] = np.nan  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"ridge: training has diverged .*; choose a lower learning rate"):
+        save_head(head, "ridge", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", EMBEDDING_HEADS)
+def test_arrays_of_another_shape_or_type_are_refused(name: str, data: tuple, tmp_path: Path) -> None:
+    save_head(make_head(name, quick_params(name)).fit(*data), name, tmp_path)
+    with h5py.File(tmp_path / "head.h5") as file:
+        saved = {key: array[()] for key, array in file.items()}
+    for key, array in saved.items():
+        wrong = [array[..., None], np.complex64(array)]
+        wrong += [array[:-1]] if array.shape[0] > 1 and key not in ("alphas", "gcv", "held_out_f1") else []
+        for each in wrong:
+            with h5py.File(tmp_path / "head.h5", "w") as file:
+                for other, kept in saved.items():
+                    file[other] = each if other == key else kept
+            with pytest.raises(UserError, match="no finished head in it"):
+                load_head(tmp_path)
 
 
 def test_scores_that_are_not_finite_are_refused(data: tuple) -> None:

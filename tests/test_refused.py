@@ -432,6 +432,18 @@ def limited(words: str, largest: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=env, preexec_fn=limit)
 
 
+def test_tensorflow_is_not_loaded_where_it_would_end_the_process_for_want_of_memory(place: Path) -> None:
+    before = snapshot(place)
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({2 * 10**9}, {2 * 10**9}))"
+    code = f"{limit}; import sys; from heads.__main__ import main; sys.exit(main({FIT.replace('ridge', 'dense').split()[1:]}))"
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 1
+    assert done.stderr.startswith("heads: error: not enough memory: this process may take 2.0 GB")
+    assert len(done.stderr.splitlines()) == 1
+    assert snapshot(place) == before
+
+
 @pytest.mark.parametrize(
     ("words", "largest"),
     [
@@ -440,6 +452,7 @@ def limited(words: str, largest: int) -> subprocess.CompletedProcess[str]:
         (f"{FIT} --decoder global", 600),
         ("heads sweep ridge --store s.h5 --data data --out run --grid alpha=3,4", 1000),
         ("heads ensemble other swept --out run --decoder fixed:0.3", 1000),
+        ("heads ensemble run other --out both --how weighted --decoder fixed:0.3", 400),
         ("heads predict run --store s.h5 --edition 2024", 60),
         ("heads predict run --store s.h5 --edition 2025", 200),
         ("eval score run --truth data/valid_concepts.csv --breakdown run/notes.txt", 60),
@@ -451,4 +464,5 @@ def test_a_full_disk_leaves_what_was_there(place: Path, words: str, largest: int
     done = limited(words, largest)
     assert done.returncode == 1, done.stderr
     assert "File too large" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert snapshot(place) == before

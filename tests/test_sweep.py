@@ -132,6 +132,19 @@ def test_a_bad_grid_is_refused_before_anything_is_fitted(place: Path, grid: dict
     assert not (place / "run").exists()
 
 
+def test_where_the_evaluator_counts_no_image_of_valid_folds_must_decide(place: Path) -> None:
+    text = (place / "data" / "valid_concepts.csv").read_text()
+    (place / "data" / "valid_concepts.csv").write_text(text.replace("valid", "PID"))
+    random = np.random.default_rng(0)
+    splits = {"train": ("train", 90), "valid": ("PID", 30)}
+    make_store(place / "s.h5", {split: {f"{name}_{n:03d}": random.normal(size=4) for n in range(n_images)}
+                                for split, (name, n_images) in splits.items()})  # fmt: skip
+    with pytest.raises(UserError, match=r"the official evaluator counts no image of valid.*; choose by folds"):
+        sweep(place, GRID)
+    assert not (place / "run").exists()
+    assert "valid" not in sweep(place, GRID, by="folds")[0][0]
+
+
 def test_without_valid_folds_must_decide(place: Path) -> None:
     make_store(place / "s.h5", {"train": {f"train_{n:03d}": np.arange(4) + n for n in range(80)}})
     with pytest.raises(UserError, match="no split 'valid' to choose by; choose by folds"):

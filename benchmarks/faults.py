@@ -32,6 +32,14 @@ from heads.runs.folder import METRICS
 
 OPTIONS = ["--weights", "random:0", "--size", "128"]
 
+HEADS = (
+    "fit ridge --out run --decoder global",
+    "predict run",
+    "fit knn --out run --decoder fixed:0.3",
+    "sweep ridge --out swept --grid alpha=10,1000 --decoder fixed:0.3",
+)
+"""Commands of `heads` that are killed, in this order."""
+
 CALLS = ("fsync", "mkdir", "open", "rename", "replace", "rmdir", "truncate", "ftruncate", "unlink", "write")
 """Functions of `os` before which a command is killed."""
 
@@ -213,6 +221,12 @@ def main() -> None:
             print(f"killed after {moment:5.1f} s with {finished:5,} finished: {embedded:5,} embedded", flush=True)
             store.unlink()
         print(f"{args.kills} kills: {twice} images embedded twice, {wrong} results that differ in any byte")
+        place = Path(folder, "place")
+        place.mkdir()
+        for command in HEADS:
+            words = [*command.split(), "--store", str(whole)]
+            n_steps = kill_at_every_step(words if "predict" in command else [*words, "--data", str(data)], place)
+            print(f"heads {command}: killed at each of {n_steps} steps, ended as if undisturbed", flush=True)
 
 
 if __name__ == "__main__":

@@ -232,7 +232,7 @@ STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a concept twice": (edit("vocabulary.json", vocabulary=["C0", "C1", "C1", "C2", "C3"]), "a concept twice"),
     "an unknown fallback": (edit("vocabulary.json", usual=["C77"]), "not in the vocabulary"),
     "metrics of other types": (edit("metrics.json", pooling=3), "Expected `str`, got `int`"),
-    "metrics without a store": (edit("metrics.json", store={"weights": "x"}), "a provenance needs exactly"),
+    "metrics without a store": (edit("metrics.json", store={"weights": "x"}), "Expected `object`, got `null`"),
     "an interval of one end": (edit("metrics.json", nested={"primary": 1, "primary_interval": [1]}), "length >= 2"),
 }  # fmt: skip
 

@@ -346,6 +346,14 @@ def test_a_strangers_tail_executes_nothing(fitted: TailHead, tmp_path: Path, par
         load_head(tmp_path).predict_proba(np.ones((1, *SHAPE)))
 
 
+def test_a_tail_of_other_weights_is_refused(fitted: TailHead, tmp_path: Path) -> None:
+    state = fitted.get_state()
+    state["tail_weights_0"] = state["tail_weights_0"][..., :-1]
+    save_head(TailHead().set_state(state, fitted.n_features_in_, N_CONCEPTS), "tail", tmp_path)
+    with pytest.raises(UserError, match="a network of other weights"):
+        load_head(tmp_path).predict_proba(np.ones((1, *SHAPE)))
+
+
 def test_maps_are_never_all_in_memory(network: Path, data: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     read = Maps.read
     largest = []

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.support.devices import POLICIES
+from cache.support.errors import RunError
+from cache.support.messages import describe_error
 from heads.data.blocks import split_rows
 from heads.data.maps import Maps, in_order
 from heads.networks.backend import import_keras, import_tensorflow
@@ -27,6 +29,11 @@ class PooledTail:
     precision : str
         Precision in which the layers compute, one of `cache.support.devices.POLICIES`.
 
+    Raises
+    ------
+    RunError
+        The text is not a model of Keras' own layers, or one with other weights.
+
     Attributes
     ----------
     network : keras.Model
@@ -38,7 +45,11 @@ class PooledTail:
     def __init__(self, text: str, weights: Sequence[NDArray[Any]], precision: str = "float32") -> None:
         keras, tf = import_keras(), import_tensorflow()
         self.network = from_text(text, POLICIES[precision])
-        self.network.set_weights(weights)
+        try:
+            self.network.set_weights(weights)
+        except ValueError as error:
+            why = describe_error(error)[:200]
+            raise RunError(f"a network of other weights ({why}); train the run again with `make head`") from error
         maps = keras.ops.cast(self.network.output, "float32")
         self.model = keras.Model(self.network.input, keras.layers.GlobalAveragePooling2D()(maps))
         self._compiled = tf.function(lambda maps: self.model(maps, training=False))

@@ -85,14 +85,17 @@ class Labels(Target):
 class Submissions(Target):
     """Submissions, alone and in zips. A file without faults must be scored, and one that is refused must have some."""
 
+    IDS = tuple(f"i{n:02}" for n in range(12))
+
+    def prepare(self, folder: Path) -> None:
+        rows = "".join(f"{id},C000000{n % 5 + 1};C0000009\n" for n, id in enumerate(self.IDS))
+        (folder / "truth.csv").write_text("ID,CUIs\n" + rows)
+        (folder / "early_truth.csv").write_text(rows.replace(",", "|"))
+
     def open(self, folder: Path) -> None:
-        self.ids = [f"i{n:02}" for n in range(12)]
-        rows = "".join(f"{id},C000000{n % 5 + 1};C0000009\n" for n, id in enumerate(self.ids))
-        truth = "ID,CUIs\n" + rows
         self.truth, self.early_truth = folder / "truth.csv", folder / "early_truth.csv"
-        self.truth.write_text(truth)
-        self.early_truth.write_text(rows.replace(",", "|"))
-        rows = "".join(f"{id},C000000{n % 4 + 1}\n" for n, id in enumerate(self.ids))
+        truth = self.truth.read_text()
+        rows = "".join(f"{id},C000000{n % 4 + 1}\n" for n, id in enumerate(self.IDS))
         self.seeds = [text.encode() for text in ("ID,CUIs\n" + rows, rows, rows.replace(",", "|"), truth)]
 
     def attempt(self, folder: Path, rng: random.Random) -> str:
@@ -112,7 +115,7 @@ class Submissions(Target):
         path.write_bytes(content)
         faults, refused = None, None
         with contextlib.suppress(UserError):
-            faults = find_faults(path, self.ids, year)
+            faults = find_faults(path, self.IDS, year)
         try:
             scored = score_files(path, self.early_truth if year < 2024 else self.truth, edition=year)
         except UserError as error:

@@ -262,7 +262,7 @@ def test_a_network_that_is_missing_or_damaged_says_what_brings_it_back(place: Pa
     front.write_bytes(front.read_bytes()[:-1])
     assert "a damaged network (front.keras is not what was written)" in refusal(place)
     (place / "s.h5.network" / "network.json").write_text("{}")
-    assert "a damaged network ('files')" in refusal(place)
+    assert "a damaged network (Object missing required field" in refusal(place)
     shutil.rmtree(place / "s.h5.network")
     assert "s.h5.network: no network beside the store" in refusal(place)
 

@@ -16,6 +16,7 @@ import pytest
 import scipy.sparse
 from conftest import EMBEDDING_HEADS, PROVENANCE, ROOT, make_store, quick_params, reported, reseal, snapshot, warned
 
+from cache.lock import locked
 from cache.support.errors import UserError
 from cache.support.files import digest_file
 from featurize.decoding.image import decode
@@ -187,6 +188,26 @@ def test_a_second_export_does_nothing(place: Path) -> None:
     before = (place / "runs" / "prior" / "model.keras").stat().st_mtime_ns
     assert "prior/model.keras: up to date" in export(place)
     assert (place / "runs" / "prior" / "model.keras").stat().st_mtime_ns == before
+
+
+def test_a_run_that_is_being_written_is_not_exported_into(place: Path) -> None:
+    (place / "runs" / "prior" / "model.keras.json").unlink()
+    before = snapshot(place / "runs" / "prior")
+    with locked(place / "runs" / "prior"), pytest.raises(UserError, match="prior: is being written by process"):
+        export(place)
+    with locked(place / "m.keras"), pytest.raises(UserError, match=r"m\.keras: is being written by process"):
+        export(place, out=place / "m.keras")
+    assert snapshot(place / "runs" / "prior") == before
+
+
+def test_what_a_killed_export_left_is_removed(place: Path) -> None:
+    for name in ("runs/prior/.model.keras.99.0123abcd.tmp", ".m.keras.99.0123abcd.tmp"):
+        (place / name).mkdir()
+        (place / name / "model.keras").write_bytes(b"half")
+    export(place)  # up to date
+    export(place, out=place / "m.keras")
+    assert not list(place.rglob("*.tmp"))
+    assert not list(place.rglob("*.lock"))
 
 
 def test_a_run_that_is_trained_anew_loses_the_model_of_the_old_one(place: Path, template: Path) -> None:

@@ -15,9 +15,10 @@ from conftest import make_store, reported, reseal
 from cache.support.errors import RunError, UserError
 from cache.support.messages import one_line
 from heads import fit_run, make_ensemble, predict_run, sweep_runs
-from heads.runs.files import DIGESTS, SCORES, RunFiles, load_scores, save_scores
+from heads.runs.files import DIGESTS, SCORES, RunFiles
 from heads.runs.folder import find_metrics
 from heads.runs.run import Run
+from heads.runs.saved_scores import load_scores, save_scores
 
 RUNS = {"ridge": "per-concept", "knn": "platt+expected-f1", "logistic": "top-k:2"}
 

@@ -19,10 +19,11 @@ from heads.data.vocabulary import indicator
 from heads.ensembles.ensemble import Ensemble, align_rows
 from heads.evaluation.out_of_fold import score_out_of_fold
 from heads.runs.builder import prepare_head
-from heads.runs.files import VALID_SCORES, load_scores, save_scores
+from heads.runs.files import VALID_SCORES
 from heads.runs.predictor import StoredRun
 from heads.runs.progress import watching
 from heads.runs.request import FOLDS, TRAIN, RunRequest
+from heads.runs.saved_scores import load_scores, save_scores
 
 
 @dataclass(frozen=True)

@@ -228,8 +228,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         return self
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Set the attributes from the arrays of `get_state`; raise a DamagedFileError, or any ValueError, if they are
-        not what was saved."""
+        """Set the attributes from the arrays of `get_state`; raise a ValueError if they are something else."""
         missing = [name for name in self.arrays if name not in state]
         if missing:
             raise DamagedFileError(f"it has no '{missing[0]}'")

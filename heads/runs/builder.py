@@ -34,13 +34,14 @@ from heads.evaluation.cross_validation import EstimateMetrics, decoder_f1, neste
 from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.networks.stored import StoredNetwork
 from heads.runs.description import describe, report_run
-from heads.runs.files import FORMAT, VALID_SCORES, load_scores, save_scores
+from heads.runs.files import FORMAT, VALID_SCORES
 from heads.runs.folder import METRICS, check_folder, find_metrics, find_whole, replacing_results
 from heads.runs.leftovers import Training, remove_leftovers
 from heads.runs.metrics import RequestDigests, RunMetrics, StoreMetrics, TrainMetrics
 from heads.runs.progress import Clock, watching
 from heads.runs.request import BOTH, FOLDS, TRAIN, VALID_SPLIT, RunRequest
 from heads.runs.run import Run
+from heads.runs.saved_scores import load_scores, save_scores
 
 PACKAGES = ("h5py", "keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow", "tensorflow-cpu")
 """The packages whose versions are in the metrics."""

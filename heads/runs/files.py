@@ -9,7 +9,6 @@ is harmless. So whoever reads one still believes no type, length or size in it.
 """
 
 import hashlib
-import io
 import json
 import os
 import stat
@@ -19,11 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cache.support.errors import RunError
-from cache.support.files import replacing, write_text
+from cache.support.files import write_text
 from cache.support.json_file import DamagedFileError, check_type, read_json
 from cache.support.messages import describe_error
 
@@ -228,11 +224,12 @@ def digest_plain(path: Path, n_bytes: int | None = None) -> str:
     if path.is_symlink():
         raise DamagedFileError(f"{path.name} is a link, expected a file")
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
-        _require_plain(file, path, n_bytes)
+        require_plain(file, path, n_bytes)
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _require_plain(file: BinaryIO, path: Path, n_bytes: int | None) -> None:
+def require_plain(file: BinaryIO, path: Path, n_bytes: int | None) -> None:
+    """Raise a DamagedFileError if an open file is not a plain one of that size."""
     found = os.fstat(file.fileno())
     if not stat.S_ISREG(found.st_mode):
         raise DamagedFileError(f"{path.name} is not a file")
@@ -269,47 +266,3 @@ def _seal(content: Mapping[str, Any]) -> str:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     except RecursionError:
         raise DamagedFileError("brackets within brackets without end") from None
-
-
-def save_scores(scores: NDArray[np.float32], folder: Path, name: str = SCORES) -> None:
-    """Save scores in a run, so that another decoder or an ensemble needs no training.
-
-    Their digest stands behind the end of the array, where NumPy does not look.
-    """
-    scores, start = np.ascontiguousarray(scores, np.float32), _start_of_scores(scores.shape)
-    digest = hashlib.sha256(start)
-    digest.update(scores.data)
-    with writing(folder), replacing(folder / name) as temporary, open(temporary, "wb") as file:
-        for part in (start, scores.data, digest.digest()):
-            file.write(part)
-
-
-def load_scores(folder: Path, shape: tuple[int, ...], name: str = SCORES) -> NDArray[np.float32] | None:
-    """Load the scores of a run as a memory map; None if they are missing, damaged or of another shape."""
-    path, start = folder / name, _start_of_scores(shape)
-    n_bytes = int(np.prod(shape)) * 4
-    try:
-        if path.is_symlink():
-            return None
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
-            _require_plain(file, path, len(start) + n_bytes + hashlib.sha256().digest_size)
-            # The beginning is compared and not parsed: it must be that of these scores.
-            if file.read(len(start)) != start:
-                return None
-            if not n_bytes:
-                return np.empty(shape, np.float32)
-            scores: NDArray[np.float32] = np.memmap(file, np.float32, "r", len(start), shape)
-            digest = hashlib.sha256(start)
-            digest.update(scores.data)
-            file.seek(len(start) + n_bytes)
-            return scores if file.read() == digest.digest() else None
-    except (DamagedFileError, OSError):
-        return None
-
-
-def _start_of_scores(shape: tuple[int, ...]) -> bytes:
-    """What NumPy writes before an array of float32 of a shape."""
-    start = io.BytesIO()
-    header = {"descr": "<f4", "fortran_order": False, "shape": tuple(map(int, shape))}
-    np.lib.format.write_array_header_1_0(start, header)
-    return start.getvalue()

@@ -2,6 +2,8 @@
 
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +82,7 @@ class OpenVINOEngine(Engine):
             return model.stateless_call(*constants, images, training=False)[0]
 
         openvino = import_openvino()
-        with own_variables():  # OpenVINO looks at tf.keras
+        with own_variables(), _stating_version(tf.__version__):  # OpenVINO looks at tf.keras
             converted = openvino.convert_model(compile_function(infer, model, self.batch))
         # compress_to_fp16 would round the weights to 11 bits even for float32 inference.
         openvino.save_model(converted, folder / CONVERTED, compress_to_fp16=False)
@@ -89,6 +91,26 @@ class OpenVINOEngine(Engine):
         """Embed one full batch."""
         request = _open(files, self.precision)
         return np.array(request.infer({0: images})[0], dtype=np.float32)
+
+
+@contextmanager
+def _stating_version(version: str) -> Iterator[None]:
+    """Tell OpenVINO the version of TensorFlow while the block runs, where it cannot find it out.
+
+    OpenVINO 2026.4 imports and deletes a name by ``exec`` within a function. From Python 3.13 on (PEP 667) the second
+    no longer sees the first, and raises a NameError.
+    """
+    if sys.version_info < (3, 13):
+        yield
+        return
+    from openvino.frontend.tensorflow import utils
+
+    before = utils.get_environment_setup
+    utils.get_environment_setup = lambda framework: {"tensorflow": version}
+    try:
+        yield
+    finally:
+        utils.get_environment_setup = before
 
 
 class _Opened(threading.local):

@@ -1,7 +1,7 @@
 # Every target calls one command; every command is `python -m PACKAGE`.
 
 # Some folders have the names of targets. Only the stamp of the set-up is a file.
-.PHONY: help setup phantoms features head sweep choose submit ensemble export table test bench lint check
+.PHONY: help setup phantoms features head sweep choose submit ensemble export table test bench lint check anew
 .DEFAULT_GOAL := help
 
 # --- what you may set, on the command line or in the environment; docs/options.md explains each -------------------
@@ -9,119 +9,160 @@
 # STORE     feature store; its name is made of DATA and BACKBONE if it is not given
 # REBUILD   1 replaces a store that holds other features, and builds its network again if that is gone
 # HEAD      kernel, dense, knn, logistic, ridge, tail or prior; several for choose
-# SET       parameters of the head: SET="hidden=512 epochs=20"    RUN   folder of the run; runs/HEAD if not given
+# SET       parameters of the head: SET="hidden=512 epochs=20"    RUN   folder of the run; runs/NAME/HEAD if not given
 # DECODER   platt+expected-f1, fixed:0.3, global, per-concept, top-k, ...; several for choose
 # TUNE      folds or valid: what the decoder is tuned on    NESTED   1 adds a nested cross-validation estimate
 # TRAIN     train or train+valid: what the saved head learns from, after everything else was chosen on train
 # GRID      for sweep: GRID="C=0.001,0.01,0.1"    BY   valid or folds: what decides
 # CONCEPTS  the concepts to learn: CONCEPTS="C0041618 C0040405"; all if not given
-# RECIPE    a published system, which sets all of the above: RECIPE=ssn-model2 (recipes/*.mk)
-# RUNS      for ensemble: RUNS="runs/a runs/b"    HOW   mean, weighted, stack, union, intersection or vote
+# RECIPE    a published system, which sets all of the above: RECIPE=ssn-model2 (recipes/*.mk)    RECIPES   for table
+# RUNS      for ensemble: RUNS="runs/a/x runs/a/y"    HOW   mean, weighted, stack, union, intersection or vote
 # EDITION   2022 to 2026: the year whose rules the submission follows
 # WEIGHTS_densenet121 (or another backbone): its weights, if WEIGHTS is not given
 # BACKBONE WEIGHTS SIZE LAYER POOLING ENGINE PRECISION DTYPE WORKERS: options of `python -m featurize --help`
 # PHANTOMS PHANTOM_IMAGES: folder and number of the phantoms
-# VENV PYTHON: the environment that is made, and the Python 3.11 that makes it
-RECIPES := $(sort $(basename $(notdir $(wildcard recipes/*.mk))))
+# VENV PYTHON EXTRA: the environment, its Python (3.11 to 3.13), and what it is for: cpu, gpu, jax or jax-cuda
+SETTABLE := BACKBONE BY CONCEPTS DATA DECODER DTYPE EDITION ENGINE EXTRA GRID HEAD HOW LAYER MEMBERS NESTED \
+            PHANTOM_IMAGES PHANTOMS POOLING PRECISION PYTHON REBUILD RECIPE RECIPES RUN RUNS SET SIZE STORE TRAIN TUNE \
+            VENV WEIGHTS WORKERS
+
+# --- what is set is known, and is text ----------------------------------------------------------------------------
+# One word of the shell: a text, the value of a variable, or each word of it.
+quote = '$(subst ','\'',$(1))'
+text  = $(call quote,$($(1)))
+list  = $(foreach word,$($(1)),$(call quote,$(word)))
+define newline
+
+
+endef
+GIVEN   := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+UNKNOWN := $(firstword $(filter-out $(SETTABLE) WEIGHTS_% MEMBER MAKE% SHELL .SHELLFLAGS,$(GIVEN)))
+ifneq ($(UNKNOWN),)
+  CLOSEST := import sys, difflib; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1))
+  NEAREST := $(shell python3 -c $(call text,CLOSEST) $(call text,UNKNOWN) $(SETTABLE) 2>/dev/null)
+  ADVICE  := $(if $(NEAREST),did you mean $(NEAREST)?,parameters of a head go into SET;)
+  $(error unknown variable $(UNKNOWN); $(ADVICE) `make help` lists all)
+endif
+$(foreach name,$(SETTABLE) $(filter WEIGHTS_%,$(.VARIABLES)),$(if $(filter command environment,$(origin $(name))),\
+  $(if $(findstring $$,$(value $(name)))$(findstring $(newline),$(value $(name))),\
+    $(error $(name) has a $$ or a line end in it, which make cannot pass on; use another name, or a link))))
+
+# --- what is used if it is not set --------------------------------------------------------------------------------
+PUBLISHED := $(sort $(basename $(notdir $(wildcard recipes/*.mk))))
+RECIPES   ?= $(PUBLISHED)
+ifneq ($(filter-out $(PUBLISHED),$(RECIPE) $(RECIPES)),)
+  $(error no recipe '$(firstword $(filter-out $(PUBLISHED),$(RECIPE) $(RECIPES)))'; there are $(PUBLISHED))
+endif
+MEMBERS   :=
+MEMBER    :=
+KEY       :=
 ifneq ($(strip $(RECIPE)),)
-  ifeq ($(filter $(RECIPE),$(RECIPES)),)
-    $(error no recipe '$(RECIPE)'; there are $(RECIPES))
+  ifneq ($(word 2,$(RECIPE)),)
+    $(error RECIPE is one recipe; several: make table RECIPES="$(RECIPE)")
   endif
-  include recipes/$(RECIPE).mk
-  # Recipes that need the same features share a store.
-  KEY = $(subst $() ,,$(foreach option,SIZE LAYER POOLING,$(if $($(option)),.$($(option)))))
+  include recipes/$(strip $(RECIPE)).mk
+  # The same features have the same store, whether a recipe asks for them or nothing does.
+  KEY = $(subst $() ,,$(addprefix .,$(filter-out 224,$(SIZE)) $(LAYER) $(filter-out avg,$(POOLING))))
   RUN ?= runs/$(NAME)/$(RECIPE)
 endif
 HEAD    ?= kernel
 EDITION ?= 2026
-RUN     ?= runs/$(if $(RUNS),ensemble,$(HEAD))
+RUN     ?= runs/$(NAME)/$(if $(RUNS),ensemble,$(HEAD))
 VENV    ?= .venv
-PYTHON  ?= python3.11
+ifneq ($(word 2,$(VENV)),)
+  $(error VENV=$(VENV) has a space in it; expected a path without)
+endif
 
 PHANTOMS        ?= data/phantoms
 PHANTOM_IMAGES  ?= 2000
+DRAWN           :=
 ifeq ($(strip $(DATA)),)
   override DATA := $(PHANTOMS)
   WEIGHTS ?= random:0
   DRAWN   := phantoms
 endif
-NAME  := $(shell basename "$$(realpath -m "$(DATA)")")
-NET   := $(shell echo "$(or $(BACKBONE),densenet121)" | tr A-Z a-z)
+# The name of the folder, which names stores and runs. A list of RUNS has spaces between them, so a name has none.
+NAME  := $(shell basename "$$(realpath -m -- $(call text,DATA))" | tr ' $$' __)
+NET   := $(shell echo $(call quote,$(or $(BACKBONE),densenet121)) | tr A-Z a-z)
 STORE ?= data/$(NAME).$(NET)$(KEY).h5
 
 # ------------------------------------------------------------------------------------------------------------------
 PY      := $(VENV)/bin/python
 STAMP   := $(VENV)/.installed
-EXTRA   := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+# The stamp holds the EXTRA of the last set-up, which the next one follows.
+EXTRA   ?= $(or $(shell cat $(STAMP) 2>/dev/null),$(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu))
+SEEN     = $(shell $(PY) -V 2>/dev/null; cat $(STAMP) 2>/dev/null)
+OTHER    = $(filter-out $(SEEN),$(if $(filter-out file,$(origin EXTRA)),$(EXTRA)) \
+             $(if $(PYTHON),$(shell $(call text,PYTHON) -V 2>/dev/null || echo none)))
 RUFF    := --line-length 120 --target-version py311
 RULES   := --select E,F,W,I,B,UP,SIM,RUF,PT,C4,PIE,RET --ignore RUF001,RUF002,RUF003 --per-file-ignores 'tests/*:E501'
 FROM     = $(or $(WEIGHTS),$(WEIGHTS_$(NET)))
 # An option that is not set is left out: the command then follows an existing store or run, or has its default.
-option   = $(if $($(1)),--$(2) "$($(1))")
+option   = $(if $($(1)),--$(2) $(call text,$(1)))
 FEATURES = $(call option,BACKBONE,backbone) $(call option,FROM,weights) $(call option,SIZE,size) \
            $(call option,LAYER,layer) $(call option,POOLING,pooling) $(call option,ENGINE,engine) \
            $(call option,PRECISION,precision) $(call option,DTYPE,dtype) \
            $(call option,WORKERS,workers) $(if $(filter 1 yes true,$(REBUILD)),--rebuild)
 NESTS    = $(if $(filter 1 yes true,$(NESTED)),--nested)
-HEADS    = "$(HEAD)" --store "$(STORE)" --data "$(DATA)" --out "$(RUN)" $(call option,DECODER,decoder) \
-           $(call option,TUNE,tune) $(call option,TRAIN,train) $(NESTS) \
-           $(if $(filter-out none,$(POOLING)),--pooling "$(POOLING)") $(if $(CONCEPTS),--concepts $(CONCEPTS)) \
-           $(if $(SET),--set $(foreach word,$(SET),'$(word)'))
+HEADS    = $(call text,HEAD) --store $(call text,STORE) --data $(call text,DATA) --out $(call text,RUN) \
+           $(call option,DECODER,decoder) $(call option,TUNE,tune) $(call option,TRAIN,train) $(NESTS) \
+           $(if $(filter-out none,$(POOLING)),--pooling $(call text,POOLING)) \
+           $(if $(CONCEPTS),--concepts $(call list,CONCEPTS)) $(if $(SET),--set $(call list,SET))
+TASK     = --data $(call text,DATA) --edition $(call text,EDITION)
 
 # A run knows its store: only a STORE that the user gives is passed on.
-NAMED_STORE = $(if $(filter-out file,$(origin STORE)),--store "$(STORE)")
+NAMED_STORE = $(if $(filter-out file,$(origin STORE)),--store $(call text,STORE))
 
 help:  ## this text
 	@echo "usage: make TARGET [NAME=VALUE ...]"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 	@echo
-	@sed -n '/^# --- what you may set/,/^RECIPES/{/^# [A-Z]/s/^# /  /p}' $(MAKEFILE_LIST)
+	@sed -n '/^# --- what you may set/,/^SETTABLE/{/^# [A-Z]/s/^# /  /p}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv and install the pinned dependencies into it
 
-$(STAMP): setup.cfg pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; install Python 3.11 or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@echo "installing for $(EXTRA) into $(VENV): about 2 GB, a minute or more"
-	@$(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA),dicom,dev]'
-	@touch $@
+$(STAMP): setup.cfg pyproject.toml constraints.txt $(if $(strip $(OTHER)),anew)
+	@sh install.sh $(VENV) $(call text,EXTRA) $(if $(PYTHON),$(call text,PYTHON))
 
 phantoms: setup  ## draw phantoms: a small data set that needs no download
-	@$(PY) -m featurize.phantoms "$(PHANTOMS)" --images $(PHANTOM_IMAGES)
+	@$(PY) -m featurize.phantoms $(call text,PHANTOMS) --images $(call text,PHANTOM_IMAGES)
 
 features: setup $(DRAWN)  ## embed every image of DATA into STORE, once
-	@$(PY) -m featurize "$(DATA)" --store "$(STORE)" $(FEATURES)
+	@$(PY) -m featurize $(call text,DATA) --store $(call text,STORE) $(FEATURES)
 
 ifeq ($(and $(MEMBERS),$(if $(MEMBER),,several)),)
 head: features  ## train HEAD on STORE and score it on valid
 	@$(PY) -m heads fit $(HEADS)
 else
 head: setup $(DRAWN)
-	@for member in $(MEMBERS); do $(MAKE) --no-print-directory head MEMBER=$$member RUN="$(RUN).$$member" || exit; done
-	@$(PY) -m heads ensemble $(foreach member,$(MEMBERS),"$(RUN).$(member)") --out "$(RUN)" --how $(HOW) \
-	  $(if $(filter mean weighted stack,$(HOW)),$(call option,DECODER,decoder)) $(call option,TUNE,tune)
+	@for member in $(MEMBERS); do \
+	  $(MAKE) --no-print-directory head MEMBER=$$member RUN=$(call text,RUN).$$member || exit; done
+	@$(PY) -m heads ensemble $(foreach member,$(MEMBERS),$(call quote,$(RUN).$(member))) --out $(call text,RUN) \
+	  --how $(call text,HOW) $(call option,TUNE,tune) \
+	  $(if $(filter mean weighted stack,$(HOW)),$(call option,DECODER,decoder))
 endif
 
 sweep: features  ## train HEAD with every combination of GRID; save the best as RUN
-	@$(PY) -m heads sweep $(HEADS) --grid $(foreach word,$(GRID),'$(word)') $(call option,BY,by)
+	@$(PY) -m heads sweep $(HEADS) --grid $(call list,GRID) $(call option,BY,by)
 
 choose: features  ## score every HEAD with every DECODER in one table, by folds of train
-	@$(PY) -m heads choose --store "$(STORE)" --data "$(DATA)" $(call option,POOLING,pooling) \
-	  $(if $(filter-out file,$(origin HEAD)),--heads $(HEAD)) $(if $(DECODER),--decoders $(DECODER))
+	@$(PY) -m heads choose --store $(call text,STORE) --data $(call text,DATA) $(call option,POOLING,pooling) \
+	  $(if $(filter-out file,$(origin HEAD)),--heads $(call list,HEAD)) $(if $(DECODER),--decoders $(call list,DECODER))
 
 submit: head  ## write the submission of RUN for test, checked by the rules of EDITION
-	@$(PY) -m heads predict "$(RUN)" --store "$(STORE)" --data "$(DATA)" --edition $(EDITION)
+	@$(PY) -m heads predict $(call text,RUN) --store $(call text,STORE) $(TASK)
 
 ensemble: setup  ## join RUNS by HOW into RUN, and write its submission
-	@$(PY) -m heads ensemble $(RUNS) --out "$(RUN)" $(call option,HOW,how) $(call option,DECODER,decoder) $(call option,TUNE,tune) $(NESTS)
-	@$(PY) -m heads predict "$(RUN)" --data "$(DATA)" --edition $(EDITION)
+	@$(PY) -m heads ensemble $(call list,RUNS) --out $(call text,RUN) $(call option,HOW,how) \
+	  $(call option,DECODER,decoder) $(call option,TUNE,tune) $(NESTS)
+	@$(PY) -m heads predict $(call text,RUN) $(TASK)
 
 export: setup  ## write RUN as one Keras model, image in, scores out: RUN/model.keras
-	@$(PY) -m heads export "$(RUN)" $(NAMED_STORE)
+	@$(PY) -m heads export $(call text,RUN) $(NAMED_STORE)
 
 table: setup $(DRAWN)  ## run RECIPES (all) on DATA; print published scores beside ours
 	@for recipe in $(RECIPES); do $(MAKE) --no-print-directory head RECIPE=$$recipe || exit; done
-	@$(PY) -m heads table recipes "runs/$(NAME)"
+	@$(PY) -m heads table recipes $(call quote,runs/$(NAME))
 
 test: setup  ## run the tests (about 8 minutes)
 	@$(PY) -m pytest -q

@@ -1,5 +1,7 @@
 """Recipes: each says whose it is, and is a request that the stages understand."""
 
+import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from heads.ensembles.ensemble import METHODS
 from heads.registry import make_decoder, make_head
 from heads.selection.recipe_table import Recipe, report_recipes
 from heads.settings import parse_settings
+
+DEFAULTS = {"backbone": "densenet121", "size": "224", "pooling": "avg"}
+"""What featurize uses if it is not told."""
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.mk"))
 
@@ -37,7 +42,7 @@ def test_a_recipe_is_a_request_that_the_stages_understand(name: str) -> None:
     lines = done.stdout.replace("\\\n", " ").replace("nowhere/bin/python", "python").splitlines()
     heads = [line.split("-m heads ")[1] for line in lines if line.startswith("python -m heads")]
     parser = make_parser()
-    commands = [parser.parse_args(words(line)) for line in heads]
+    commands = [parser.parse_args(shlex.split(line)) for line in heads]
     assert commands[-1].run == Path("runs/mix") / name
     for fit in (each for each in commands if each.action == "fit"):
         make_head(fit.name, parse_settings(fit.set or []))
@@ -49,31 +54,42 @@ def test_a_recipe_is_a_request_that_the_stages_understand(name: str) -> None:
     assert len(commands) == 2 or len(commands) == 2 + len(joined[0].runs)
 
 
-def words(line: str) -> list[str]:
-    import shlex
-
-    return shlex.split(line)
-
-
 def test_members_of_a_recipe_differ_as_it_says() -> None:
     out = dry_run("submit", "RECIPE=uach-visionlab", "DATA=mix").stdout
     assert out.count("--concepts") == 4
-    assert '--out "runs/mix/uach-visionlab.ultrasound"' in out
-    assert "--concepts C0041618" in out
+    assert "--out 'runs/mix/uach-visionlab.ultrasound'" in out
+    assert "--concepts 'C0041618'" in out
     nets = dry_run("submit", "RECIPE=dbs-hhu", "DATA=mix", "WEIGHTS_xception=x.h5").stdout
-    assert [f'--backbone "{name}"' in nets for name in ("densenet121", "efficientnetb0", "resnet50", "xception")] == [
+    assert [f"--backbone '{name}'" in nets for name in ("densenet121", "efficientnetb0", "resnet50", "xception")] == [
         True
     ] * 4
-    assert nets.count('--weights "x.h5"') == 1
+    assert nets.count("--weights 'x.h5'") == 1
 
 
-def test_recipes_of_the_same_features_share_a_store() -> None:
-    stores = [
-        {word for word in dry_run("submit", f"RECIPE={name}", "DATA=mix").stdout.split() if word.endswith('.h5"')}
-        for name in ("auebnlp-2024", "auebnlp-2024-union", "auebnlp-2025")
-    ]
-    assert stores[0] == stores[2] == {'"data/mix.densenet121.224.gem.h5"'}
-    assert stores[0] <= stores[1]
+def test_the_same_features_have_the_same_store_and_other_features_another() -> None:
+    stores: dict[tuple[str, ...], set[str]] = {}
+    names: dict[str, set[tuple[str, ...]]] = {}
+    for request in ([], *([f"RECIPE={name}"] for name in RECIPES)):
+        lines = dry_run("submit", "DATA=mix", *request).stdout.splitlines()
+        for line in (line for line in lines if " -m featurize " in line):
+            asked = DEFAULTS | dict(re.findall(r"--(\w+) '(.*?)'", line))
+            store, features = asked.pop("store"), tuple(sorted(asked.items()))
+            stores.setdefault(features, set()).add(store)
+            names.setdefault(store, set()).add(features)
+    assert len(stores[tuple(sorted(DEFAULTS.items()))]) == 1
+    assert {len(each) for each in (*stores.values(), *names.values())} == {1}
+    assert {"data/mix.densenet121.h5", "data/mix.densenet121.gem.h5", "data/mix.densenet121.255.276.none.h5"} <= set(
+        names
+    )
+
+
+def test_a_table_checks_all_names_first() -> None:
+    done = dry_run("table", "RECIPES=ssn-model2 nosuch")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no recipe 'nosuch'; there are " in done.stderr
+    done = dry_run("submit", "RECIPE=ssn-model2 dbs-hhu")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert 'make table RECIPES="ssn-model2 dbs-hhu"' in done.stderr
 
 
 def test_a_recipe_that_does_not_exist_lists_those_that_do() -> None:
@@ -83,7 +99,7 @@ def test_a_recipe_that_does_not_exist_lists_those_that_do() -> None:
 
 
 def test_what_is_said_on_the_command_line_goes_before_a_recipe() -> None:
-    assert '--decoder "global"' in dry_run("submit", "RECIPE=ssn-model2", "DECODER=global").stdout
+    assert "--decoder 'global'" in dry_run("submit", "RECIPE=ssn-model2", "DECODER=global").stdout
 
 
 def test_the_table_has_every_recipe_and_what_cannot_be_reproduced(tmp_path: Path) -> None:

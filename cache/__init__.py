@@ -38,6 +38,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "__version__": "cache.support.versions",
         "DataError": "cache.support.errors",
         "DataWarning": "cache.support.reporting",
         "FeatureStore": "cache.store",

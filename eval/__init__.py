@@ -48,6 +48,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "__version__": "cache.support.versions",
         "EDITIONS": "eval.editions",
         "Edition": "eval.editions",
         "ScoredFile": "eval.scored_file",

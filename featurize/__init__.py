@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from featurize.request import Request
 
 _MODULES = {
+    "__version__": "cache.support.versions",
     "ENGINES": "featurize.engines.registry",
     "Backbone": "featurize.backbone",
     "Engine": "featurize.engines.base",

@@ -79,6 +79,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "__version__": "cache.support.versions",
         "CALIBRATIONS": "heads.registry",
         "DECODERS": "heads.registry",
         "HEADS": "heads.registry",

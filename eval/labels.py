@@ -68,8 +68,21 @@ def read_concepts(path: str | Path, *, spelled: bool = False) -> "pd.Series":
     ...     read_concepts(f"{folder}/labels.csv").to_dict()
     {'a1': ('C0040405', 'C0817096'), 'a2': ()}
     """
-    import pandas as pd  # takes half a second, which reading ids need not
+    import pandas as pd  # takes half a second, which the other functions need not
 
+    sets = read_concept_sets(path, spelled=spelled)
+    index = pd.Index(list(sets), name="ID", dtype=object)
+    return pd.Series(list(sets.values()), index=index, name="CUIs", dtype=object)
+
+
+def read_concept_sets(path: str | Path, *, spelled: bool = False) -> dict[str, tuple[str, ...]]:
+    """Read the concepts of each image, as `read_concepts` does, without pandas.
+
+    Returns
+    -------
+    dict of str to tuple of str
+        Upper-case concepts by id, in the file's order.
+    """
     path = Path(path)
     rows: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
     for line, id, cell in read_label_rows(path):
@@ -80,9 +93,7 @@ def read_concepts(path: str | Path, *, spelled: bool = False) -> "pd.Series":
         rows.setdefault(id if spelled else image_id(id), []).append((line, concepts))
     if not rows:
         raise DataError(f"{path}: no image in it; expected an id and its concepts per row")
-    sets = _join_rows(path, rows)
-    index = pd.Index(list(sets), name="ID", dtype=object)
-    return pd.Series(list(sets.values()), index=index, name="CUIs", dtype=object)
+    return _join_rows(path, rows)
 
 
 def _join_rows(path: Path, rows: dict[str, list[tuple[int, tuple[str, ...]]]]) -> dict[str, tuple[str, ...]]:

@@ -2,13 +2,9 @@
 
 from collections.abc import Iterator
 
-from sklearn.utils import gen_batches
-
 
 def split_rows(n_rows: int, size: int) -> Iterator[slice]:
     """Slices that cover all rows, at most `size` at a time.
-
-    This is scikit-learn's `gen_batches`, except that there may be no rows.
 
     Examples
     --------
@@ -17,4 +13,4 @@ def split_rows(n_rows: int, size: int) -> Iterator[slice]:
     >>> list(split_rows(0, 2))
     []
     """
-    return gen_batches(n_rows, size) if n_rows else iter(())
+    return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import GroupKFold, KFold
 
 from cache.support.errors import DataError
 
@@ -38,6 +37,8 @@ def split_folds(n_images: int, groups: NDArray[Any] | None = None) -> Iterator[t
         raise DataError(
             f"{n_folds} {kind} that can be read, expected at least 2 to make folds of; use fixed:0.3, which needs none"
         )
+    from sklearn.model_selection import GroupKFold, KFold
+
     splitter = KFold(n_folds, shuffle=True, random_state=0) if groups is None else GroupKFold(n_folds)
     return iter(splitter.split(np.zeros(n_images), groups=groups))
 

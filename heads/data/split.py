@@ -21,7 +21,7 @@ from cache.support.messages import quote, some
 from cache.support.reporting import warn
 from eval.editions import MAX_CONCEPTS
 from eval.form_check import CUI
-from eval.labels import find_label_file, image_id, read_concepts
+from eval.labels import find_label_file, image_id, read_concept_sets
 from heads.data.maps import Maps
 from heads.data.official_score import OfficialScore, score_concepts
 from heads.data.types import Groups
@@ -258,7 +258,7 @@ class _Labels:
 
 def _join_labels(path: Path, ids: Sequence[str]) -> _Labels:
     """Read labels, and find the image of each id, which the file may spell in another way."""
-    concepts = {str(id): found for id, found in read_concepts(path, spelled=True).items()}
+    concepts = read_concept_sets(path, spelled=True)
     try:
         rows = dict(zip(concepts, IdIndex(ids).find_rows(list(concepts)), strict=True))
     except DataError as error:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
-from sklearn.preprocessing import MultiLabelBinarizer
 
 Concepts = tuple[str, ...]
 """The concepts of one image."""
@@ -39,6 +38,8 @@ def indicator(concepts: Sequence[Concepts], vocabulary: Sequence[str]) -> scipy.
     >>> indicator([("C2", "C9"), ()], ["C1", "C2"]).toarray().tolist()
     [[0, 1], [0, 0]]
     """
+    from sklearn.preprocessing import MultiLabelBinarizer
+
     known = set(vocabulary)
     binarizer = MultiLabelBinarizer(classes=list(vocabulary), sparse_output=True)
     return binarizer.fit_transform([[concept for concept in each if concept in known] for each in concepts])

@@ -4,7 +4,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import scipy.sparse
-from joblib import cpu_count
 from numpy.typing import NDArray
 
 from eval.editions import MAX_CONCEPTS
@@ -130,6 +129,8 @@ def rank(
         columns = most_probable(scores[block], n_ranked)
         ranked[block] = np.take_along_axis(scores[block], columns, axis=1)
         hits[block] = np.take_along_axis(np.asarray(Y[block].todense(), dtype=bool), columns, axis=1)
+
+    from joblib import cpu_count
 
     with ThreadPoolExecutor(cpu_count()) as pool:  # NumPy releases Python's lock while it sorts
         list(pool.map(rank_block, split_rows(len(scores), BLOCK_ROWS)))

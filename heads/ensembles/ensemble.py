@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import scipy.sparse
@@ -17,14 +17,15 @@ from cache.support.json_file import DamagedFileError, check_type
 from cache.support.messages import describe_error
 from heads.data.types import Scores
 from heads.data.vocabulary import columns_to_concepts, place_columns
-from heads.decoders.base import Decoder
 from heads.decoders.ranking import bound_sizes
-from heads.ensembles.blend import mix, stack
 from heads.runs.files import RunFiles, damaged
 from heads.runs.folder import METRICS, read_metrics
 from heads.runs.metrics import RunMetrics
 from heads.runs.predictor import Predictor, StoredRun
 from heads.runs.run import load_decoder
+
+if TYPE_CHECKING:
+    from heads.decoders.base import Decoder
 
 METHODS = ("mean", "weighted", "stack", "union", "intersection", "vote")
 """Ways to join runs. The first three mix scores, and a decoder turns the mixed scores into sets. The others join the
@@ -72,7 +73,7 @@ class Ensemble:
     members: Sequence[StoredRun]
     method: str
     numbers: Sequence[float]
-    decoder: Decoder
+    decoder: "Decoder"
     vocabulary: list[str] = field(repr=False)
     fallback: list[str] = field(repr=False)
 
@@ -133,6 +134,8 @@ class Ensemble:
         -------
         ndarray of float32, shape (n_images, n_concepts)
         """
+        from heads.ensembles.blend import mix, stack
+
         filled = _fill(parts)
         if self.method == "stack":
             return stack(filled, self.numbers)

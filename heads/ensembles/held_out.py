@@ -143,7 +143,7 @@ def _preparing_fits(members: Sequence[StoredRun], data: Sequence[LabelledStore])
 def _is_of(member: StoredRun, data: LabelledStore) -> bool:
     """Whether a member was made with the labels and groups that the data folder has now."""
     request = RunRequest.read(member.folder)
-    return request.digest(member.run.head, data)["head"] == member.metrics["requests"]["head"]
+    return request.digest(member.run.head.get_params(), data)["head"] == member.metrics["requests"]["head"]
 
 
 def _load_folds(member: StoredRun, data: LabelledStore) -> Scores | None:

@@ -2,15 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from cache.support.errors import ParameterError, RunError
 from cache.support.files import write_text
 from cache.support.json_file import DamagedFileError, read_json
 from cache.support.messages import describe_error
 from heads.data.arrays import read_arrays, write_arrays
-from heads.estimators.base import Head
 from heads.registry import make_head
+
+if TYPE_CHECKING:
+    from heads.estimators.base import Head
 
 PARAMETERS, ARRAYS = "head.json", "head.h5"
 
@@ -25,7 +27,7 @@ class DescribedHead(TypedDict):
     n_concepts: int
 
 
-def save_head(head: Head, name: str, folder: str | Path) -> None:
+def save_head(head: "Head", name: str, folder: str | Path) -> None:
     """Save a fitted head into a folder.
 
     Parameters
@@ -55,7 +57,7 @@ def save_head(head: Head, name: str, folder: str | Path) -> None:
     write_text(Path(folder) / PARAMETERS, json.dumps(described, indent=1))
 
 
-def load_head(folder: str | Path, n_concepts: int | None = None) -> Head:
+def load_head(folder: str | Path, n_concepts: int | None = None) -> "Head":
     """Load a head, whose scores are bit for bit those of the saved one.
 
     The files may come from a stranger: nothing in them is executed, and no size that they declare is believed.

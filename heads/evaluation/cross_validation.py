@@ -1,10 +1,9 @@
 """Cross-validated estimates of F1: each image is scored by what was fitted to the other folds."""
 
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import scipy.sparse
-from sklearn.base import clone
 
 from eval.bootstrap import find_interval
 from eval.f1 import ImageF1, image_f1, mean_f1
@@ -12,9 +11,11 @@ from heads.data.folds import split_folds
 from heads.data.official_score import Bounds
 from heads.data.split import LabelledSplit
 from heads.data.types import Counts, Groups, Scores
-from heads.decoders.base import Decoder
-from heads.estimators.base import Head, ProgressCallback
 from heads.evaluation.out_of_fold import score_out_of_fold
+
+if TYPE_CHECKING:
+    from heads.decoders.base import Decoder
+    from heads.estimators.base import Head, ProgressCallback
 
 
 class EstimateMetrics(TypedDict):
@@ -27,7 +28,9 @@ class EstimateMetrics(TypedDict):
     """``train`` or ``valid``: the split that was divided into folds."""
 
 
-def nested_f1(head: Head, decoder: Decoder, split: LabelledSplit, progress: ProgressCallback | None = None) -> ImageF1:
+def nested_f1(
+    head: "Head", decoder: "Decoder", split: LabelledSplit, progress: "ProgressCallback | None" = None
+) -> ImageF1:
     """F1 per image by nested cross-validation: head and decoder are fitted to the other folds alone (Stone, 1974).
 
     A decoder with something to tune is tuned on out-of-fold scores of these folds: a second cross-validation inside
@@ -52,6 +55,8 @@ def nested_f1(head: Head, decoder: Decoder, split: LabelledSplit, progress: Prog
     DataError
         There are fewer than two images, or groups.
     """
+    from sklearn.base import clone
+
     X, Y, groups = split.X, split.Y, split.groups
     f1 = np.empty(len(X))
     for rest, held_out in split_folds(len(X), groups):
@@ -66,7 +71,7 @@ def nested_f1(head: Head, decoder: Decoder, split: LabelledSplit, progress: Prog
 
 
 def decoder_f1(
-    decoder: Decoder, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts = None, groups: Groups = None
+    decoder: "Decoder", scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts = None, groups: Groups = None
 ) -> ImageF1:
     """F1 per image by cross-validation of the decoder alone: it is fitted to the scores of the other folds.
 
@@ -86,6 +91,8 @@ def decoder_f1(
     DataError
         There are fewer than two images, or groups.
     """
+    from sklearn.base import clone
+
     f1 = np.empty(len(scores))
     for rest, held_out in split_folds(len(scores), groups):
         rest_true, rest_groups = (None if each is None else each[rest] for each in (n_true, groups))

@@ -1,6 +1,6 @@
 """Out-of-fold scores of training images: those of heads that learnt from the other folds."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse
@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 
 from heads.data.folds import split_folds
 from heads.data.split import LabelledSplit
-from heads.estimators.base import Head, ProgressCallback
+
+if TYPE_CHECKING:
+    from heads.estimators.base import Head, ProgressCallback
 
 
 def out_of_fold_scores(
-    head: Head, split: LabelledSplit, progress: ProgressCallback | None = None
+    head: "Head", split: LabelledSplit, progress: "ProgressCallback | None" = None
 ) -> NDArray[np.float32]:
     """Score each image of a split by a head that learnt neither from it nor from another image of its group.
 
@@ -40,11 +42,11 @@ def out_of_fold_scores(
 
 
 def score_out_of_fold(
-    head: Head,
+    head: "Head",
     X: Any,
     Y: scipy.sparse.csr_matrix,
     groups: NDArray[Any] | None = None,
-    progress: ProgressCallback | None = None,
+    progress: "ProgressCallback | None" = None,
 ) -> NDArray[np.float32]:
     """Score each image by a head that learnt neither from it nor from another image of its group.
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse
@@ -27,21 +27,23 @@ from heads.data.official_score import ScoreMetrics
 from heads.data.split import join_features
 from heads.data.store import LabelledStore
 from heads.data.types import Counts, Groups, Scores
-from heads.decoders.base import Decoder
-from heads.estimators.base import Head
 from heads.estimators.storage import load_head
 from heads.evaluation.cross_validation import EstimateMetrics, decoder_f1, nested_f1, summarise
 from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.networks.stored import StoredNetwork
 from heads.runs.description import describe, report_run
 from heads.runs.files import FORMAT, VALID_SCORES
-from heads.runs.folder import METRICS, check_folder, find_metrics, find_whole, replacing_results
+from heads.runs.folder import METRICS, check_folder, find_metrics, find_whole, read_request, replacing_results
 from heads.runs.leftovers import Training, remove_leftovers
 from heads.runs.metrics import RequestDigests, RunMetrics, StoreMetrics, TrainMetrics
 from heads.runs.progress import Clock, watching
 from heads.runs.request import BOTH, FOLDS, TRAIN, VALID_SPLIT, RunRequest
 from heads.runs.run import Run
 from heads.runs.saved_scores import load_scores, save_scores
+
+if TYPE_CHECKING:
+    from heads.decoders.base import Decoder
+    from heads.estimators.base import Head
 
 PACKAGES = ("h5py", "keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow", "tensorflow-cpu")
 """The packages whose versions are in the metrics."""
@@ -109,10 +111,14 @@ def fit_run(
     request = RunRequest.resolve(head, store, data, out, options)
     with clock("load"):
         labelled = LabelledStore.load(store, data, request.pooling, request.concepts)
-    new_head = request.make_head()
-    prepare_head(new_head, labelled.store)
-    digests = request.digest(new_head, labelled)
     earlier = find_whole(out)
+    if earlier and request.is_of(read_request(out)):
+        params = earlier["params"]  # making the head would load scikit-learn, which takes a second
+    else:
+        head_to_be = request.make_head()
+        prepare_head(head_to_be, labelled.store)
+        params = head_to_be.get_params()
+    digests = request.digest(params, labelled)
     if earlier and earlier["requests"] == digests:
         remove_leftovers(out, Training.of(out, digests["head"]))
         report(f"{out}: up to date ({describe(earlier)})")
@@ -128,7 +134,7 @@ def build_run(request: RunRequest, data: LabelledStore, out: Path, clock: Clock)
     """
     head, decoder = request.make_head(), request.make_decoder()
     prepare_head(head, data.store)
-    digests = request.digest(head, data)
+    digests = request.digest(head.get_params(), data)
     training = Training.of(out, digests["head"])
     builder, scores = RunBuilder(request, data, clock, training.checkpoint), None
     check_folder(out)
@@ -153,7 +159,7 @@ def build_run(request: RunRequest, data: LabelledStore, out: Path, clock: Clock)
     return built.metrics
 
 
-def prepare_head(head: Head, store: FeatureStore) -> None:
+def prepare_head(head: "Head", store: FeatureStore) -> None:
     """Check that a head can learn from a store, and give it what it needs of the network.
 
     Raises
@@ -248,7 +254,7 @@ class RunBuilder:
     clock: Clock
     checkpoint: Path | None = None
 
-    def check(self, decoder: Decoder) -> None:
+    def check(self, decoder: "Decoder") -> None:
         """Check that the data suffices for the request, before anything is computed.
 
         Raises
@@ -268,14 +274,14 @@ class RunBuilder:
         if request.nested and decoder.tuned and not by_folds and valid:
             check_folds(valid.Y.shape[0], valid.groups)
 
-    def fit(self, head: Head) -> Head:
+    def fit(self, head: "Head") -> "Head":
         """Fit a head on train."""
         train = self.data.train
         with self.clock("fit"), watching(head) as progress:
             return head.fit(train.X, train.Y, progress=progress, checkpoint=self.checkpoint)
 
     def build(
-        self, head: Head, decoder: Decoder, digests: RequestDigests, scores: NDArray[np.float32] | None = None
+        self, head: "Head", decoder: "Decoder", digests: RequestDigests, scores: NDArray[np.float32] | None = None
     ) -> BuiltRun:
         """Tune the decoder, score valid, and learn from valid too if that is requested.
 
@@ -340,14 +346,14 @@ class RunBuilder:
             return scores, scipy.sparse.csr_matrix(scores.shape, dtype=np.int64), np.zeros(0, np.int64), None
         return scores, valid.Y, valid.n_true, valid.groups
 
-    def _estimate(self, head: Head, decoder: Decoder, tuning: TuningData) -> EstimateMetrics:
+    def _estimate(self, head: "Head", decoder: "Decoder", tuning: TuningData) -> EstimateMetrics:
         """What head and decoder reach on images that neither has seen."""
         with self.clock("nested"), watching(head) as progress:
             if decoder.tuned and self.request.tune != FOLDS:
                 return summarise(decoder_f1(decoder, *tuning), VALID_SPLIT)
             return summarise(nested_f1(head, decoder, self.data.train, progress), TRAIN)
 
-    def _learn_from_both(self, head: Head) -> Head:
+    def _learn_from_both(self, head: "Head") -> "Head":
         """Fit a head with the same parameters on train and valid."""
         train, valid = self.data.train, self.data.valid
         assert valid is not None  # `check` refuses it

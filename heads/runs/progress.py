@@ -3,9 +3,12 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from cache.support.progress import Progress
-from heads.estimators.base import Head, ProgressCallback
+
+if TYPE_CHECKING:
+    from heads.estimators.base import Head, ProgressCallback
 
 
 class Clock:
@@ -23,7 +26,7 @@ class Clock:
 
 
 @contextmanager
-def watching(head: Head) -> Iterator[ProgressCallback]:
+def watching(head: "Head") -> Iterator["ProgressCallback"]:
     """Show the progress of fits that call the yielded function, such as those of `head`."""
     bar: list[Progress] = []
 

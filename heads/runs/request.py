@@ -5,16 +5,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cache.support.errors import ParameterError
 from heads.data.store import LabelledStore
-from heads.decoders.base import Decoder
-from heads.estimators.base import Head
 from heads.registry import DEFAULT_DECODER, make_decoder, make_head
 from heads.runs.files import FORMAT, REQUEST, damaged
 from heads.runs.folder import read_request
 from heads.runs.metrics import RequestDigests
+
+if TYPE_CHECKING:
+    from heads.decoders.base import Decoder
+    from heads.estimators.base import Head
 
 TRAIN, BOTH = "train", "train+valid"
 """What the saved head of a run learns from."""
@@ -99,7 +101,8 @@ class RunRequest:
             check_choice(key, chosen[key], choices)
         copies = {"params": dict(chosen["params"]), "concepts": sorted(set(chosen["concepts"]))}
         request = cls(name, places["data"], places["store"], **chosen | copies)
-        request.make_head(), request.make_decoder()  # refuse what is unknown before anything is read
+        if not request.is_of(earlier):
+            request.make_head(), request.make_decoder()  # refuse what is unknown before anything is read
         return request
 
     @classmethod
@@ -117,7 +120,11 @@ class RunRequest:
             raise damaged(folder, f"{REQUEST} has no '{missing[0]}'")
         return cls(**{field.name: found[field.name] for field in fields(cls)})
 
-    def make_head(self) -> Head:
+    def is_of(self, stored: Mapping[str, Any] | None) -> bool:
+        """Whether this is the request that a run was made for, as it is stored in the run's folder."""
+        return stored is not None and all(stored.get(key) == value for key, value in vars(self).items())
+
+    def make_head(self) -> "Head":
         """Make the head, not yet fitted.
 
         Raises
@@ -127,7 +134,7 @@ class RunRequest:
         """
         return make_head(self.name, self.params)
 
-    def make_decoder(self) -> Decoder:
+    def make_decoder(self) -> "Decoder":
         """Make the decoder, not yet fitted.
 
         Raises
@@ -137,13 +144,13 @@ class RunRequest:
         """
         return make_decoder(self.decoder)
 
-    def digest(self, head: Head, data: LabelledStore) -> RequestDigests:
+    def digest(self, params: Mapping[str, Any], data: LabelledStore) -> RequestDigests:
         """Digests of the request and of what it reads.
 
         Parameters
         ----------
-        head : Head
-            With all its parameters, also those that have their defaults.
+        params : mapping
+            All parameters of the head, also those that have their defaults.
         data : LabelledStore
 
         Returns
@@ -152,11 +159,11 @@ class RunRequest:
             ``head``, of what decides the head that learns from train, and ``whole``, of what decides the result.
         """
         # The number of processes changes no result.
-        params = {key: value for key, value in head.get_params().items() if key != "n_jobs"}
+        deciding = {key: value for key, value in params.items() if key != "n_jobs"}
         learnt = {
             "format": FORMAT,
             "head": self.name,
-            "params": params,
+            "params": deciding,
             "concepts": self.concepts,
             "pooling": self.pooling,
             "store": data.store.content,

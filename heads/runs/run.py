@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,15 @@ from cache.support.json_file import DamagedFileError
 from cache.support.messages import describe_error
 from eval.run_folder import VOCABULARY
 from heads.data.vocabulary import columns_to_concepts
-from heads.decoders.base import Decoder
-from heads.estimators.base import Head
 from heads.estimators.storage import ARRAYS, PARAMETERS, load_head, save_head
 from heads.registry import make_decoder
 from heads.runs.files import RunFiles, damaged
 from heads.runs.folder import DECODER, METRICS
 from heads.runs.metrics import RunMetrics
+
+if TYPE_CHECKING:
+    from heads.decoders.base import Decoder
+    from heads.estimators.base import Head
 
 
 class SavedDecoder(TypedDict):
@@ -66,8 +68,8 @@ class Run:
     """
 
     name: str
-    head: Head
-    decoder: Decoder
+    head: "Head"
+    decoder: "Decoder"
     decoder_text: str
     pooling: str
     vocabulary: list[str] = field(repr=False)
@@ -130,7 +132,9 @@ class Run:
         return cls(metrics["head"], head, decoder, metrics["decoder"]["name"], metrics["pooling"], vocabulary, fallback)
 
 
-def save_decoder(folder: Path, decoder: Decoder, text: str, vocabulary: Sequence[str], fallback: Sequence[str]) -> None:
+def save_decoder(
+    folder: Path, decoder: "Decoder", text: str, vocabulary: Sequence[str], fallback: Sequence[str]
+) -> None:
     """Write what turns scores into concepts: the fitted decoder, the vocabulary and the fallback set."""
     fitted: SavedDecoder = {"decoder": text, "state": decoder.get_state()}
     concepts: SavedVocabulary = {"vocabulary": list(vocabulary), "usual": list(fallback)}
@@ -138,7 +142,7 @@ def save_decoder(folder: Path, decoder: Decoder, text: str, vocabulary: Sequence
     write_text(folder / VOCABULARY, json.dumps(concepts, indent=1))
 
 
-def load_decoder(files: RunFiles) -> tuple[Decoder, list[str], list[str]]:
+def load_decoder(files: RunFiles) -> tuple["Decoder", list[str], list[str]]:
     """Read what `save_decoder` wrote: decoder, vocabulary and fallback set.
 
     Raises

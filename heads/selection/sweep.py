@@ -152,7 +152,7 @@ class Sweep:
             raise DataError("the official evaluator counts no image of valid, because each has the letters ID in its "
                             "id; choose by folds (BY=folds)")  # fmt: skip
         request = self.request_trial(trial)
-        return request.digest(request.make_head(), self.data)["whole"]
+        return request.digest(request.make_head().get_params(), self.data)["whole"]
 
     def request_trial(self, trial: Trial) -> RunRequest:
         """The request of the run of a trial."""
@@ -222,7 +222,7 @@ class Sweep:
         """Make the run of a fitted head; its row has the scores that may decide."""
         request, train = self.request_trial(trial), self.data.train
         decoder = request.make_decoder()
-        digests = request.digest(head, self.data)
+        digests = request.digest(head.get_params(), self.data)
         scores, row = None, {"params": dict(trial), "seconds": clock.seconds["fit"]}
         if self.by == FOLDS:
             with clock("folds"), watching(head) as progress:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # loads a subpackage when it is first used
 from numpy.random import Generator
 from numpy.typing import NDArray
-from scipy.ndimage import zoom
 
 SIDE = 192
 """Side of the canvas, in pixels; at the end each picture is resized to its own size."""
@@ -123,5 +123,5 @@ def draw(
 
 def resize(pixels: Pixels, height: int, width: int) -> Pixels:
     """Resize a picture; returns brightness of shape (height, width)."""
-    resized: Pixels = np.clip(zoom(pixels, (height / SIDE, width / SIDE), order=1), 0, 1)
+    resized: Pixels = np.clip(scipy.ndimage.zoom(pixels, (height / SIDE, width / SIDE), order=1), 0, 1)
     return resized

@@ -1,7 +1,7 @@
 """Findings: drawn into a body part; and the arrow, drawn over the finished picture."""
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+import scipy  # loads a subpackage when it is first used
 
 from featurize.phantoms.canvas import SIDE, Canvas, Y, edge, ellipse, line
 
@@ -86,7 +86,7 @@ def consolidation(c: Canvas) -> None:
 
 def ground_glass(c: Canvas) -> None:
     """A faint haze over both lungs."""
-    haze = gaussian_filter(c.random.random((SIDE, SIDE), np.float32), 5)
+    haze = scipy.ndimage.gaussian_filter(c.random.random((SIDE, SIDE), np.float32), 5)
     haze = edge(haze - np.median(haze), 0.08)
     for side in (-1, 1):
         c.add(ellipse(side * 0.42, 0, 0.28, 0.55, soft=0.1) * haze, 0.26)

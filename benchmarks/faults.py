@@ -27,9 +27,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fuzz_targets import make_data
+
 from cache.parts import find_unfinished
 from cache.store import FeatureStore
 from cache.support.errors import RunError
+from heads import fit_run
 from heads.__main__ import main as give_command
 from heads.registry import make_head
 from heads.runs.files import SEAL, RunFiles
@@ -363,31 +366,38 @@ def main() -> None:
             print(f"killed after {moment:5.1f} s with {finished:5,} finished: {embedded:5,} embedded", flush=True)
             store.unlink()
         print(f"{args.kills} kills: {twice} images embedded twice, {wrong} results that differ in any byte")
-        place = Path(folder, "place")
+        place = Path(folder, "exported")
         place.mkdir()
-        load_libraries()
-        for command in HEADS:
-            words = [*command.split(), "--store", str(whole)]
-            n_steps = kill_at_every_step(words if "predict" in command else [*words, "--data", str(data)], place)
-            print(f"heads {command}: killed at each of {n_steps} steps, ended as if undisturbed", flush=True)
-        words = ["export", "run", "--store", str(whole)]
-        n_steps = kill_at_every_step(words, place, args.every, forked=False)
+        fit_run("prior", whole, data, place / "run", decoder="fixed:0.3")
+        n_steps = kill_at_every_step(["export", "run", "--store", str(whole)], place, args.every, forked=False)
         print(
             f"heads export run: killed at every {args.every}th of {n_steps} steps, ended as if undisturbed", flush=True
         )
-        for command in ("fit knn --out new", "fit kernel --out run", "predict run"):
-            words = [*command.split(), "--store", str(whole), *([] if "predict" in command else ["--data", str(data)])]
-            try:
-                ends = fill_disk(words, place)
-            except PermissionError as error:
-                print(f"heads {command} on a full disk: not run ({error})")
-                break
-            print(
-                f"heads {command} on a disk with 17 amounts of room: {dict(ends)}, ended as if undisturbed", flush=True
-            )
-        commands = [f"fit {head} --out two --decoder global --store {whole} --data {data}" for head in ("ridge", "knn")]
-        ends = give_two_at_once([each.split() for each in commands], place, "two")
-        print(f"two commands into one run, 10 times: {dict(ends)}, never a mixture")
+        _try_heads(Path(folder, "place"))
+
+
+def _try_heads(place: Path) -> None:
+    """Kill commands of `heads`, fill their disk, give two at once; on a small store, since only the steps count."""
+    place.mkdir()
+    make_data(place)
+    load_libraries()
+    read = {"predict": ["--store", "s.h5"]}
+    everything = ["--store", "s.h5", "--data", "data"]
+    for command in HEADS:
+        words = command.split()
+        n_steps = kill_at_every_step([*words, *read.get(words[0], everything)], place)
+        print(f"heads {command}: killed at each of {n_steps} steps, ended as if undisturbed", flush=True)
+    for command in ("fit knn --out new", "fit kernel --out run", "predict run"):
+        words = command.split()
+        try:
+            ends = fill_disk([*words, *read.get(words[0], everything)], place)
+        except PermissionError as error:
+            print(f"heads {command} on a full disk: not run ({error})")
+            break
+        print(f"heads {command} on a disk with 17 amounts of room: {dict(ends)}, then as if undisturbed", flush=True)
+    commands = [f"fit {head} --out two --decoder global".split() + everything for head in ("ridge", "knn")]
+    ends = give_two_at_once(commands, place, "two")
+    print(f"two commands into one run, 10 times: {dict(ends)}, never a mixture")
 
 
 if __name__ == "__main__":

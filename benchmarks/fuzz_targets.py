@@ -186,7 +186,7 @@ class Stores(Target):
     """Finished stores. What opens and has no defect must be what was written."""
 
     def prepare(self, folder: Path) -> None:
-        _make_store(folder / "good.h5")
+        make_store(folder / "good.h5")
 
     def open(self, folder: Path) -> None:
         self.seed, self.rows = (folder / "good.h5").read_bytes(), _read_store(folder / "good.h5")
@@ -271,12 +271,8 @@ class Runs(Target):
         from heads.ensembles.builder import make_ensemble
         from heads.runs.builder import fit_run
 
-        data, rng = folder / "data", random.Random(0)
-        data.mkdir()
-        _make_store(folder / "s.h5")
-        for split in ("train", "valid"):
-            rows = [f"{split}_{n:02},C000000{rng.randrange(4)};C0000005\n" for n in range(24)]
-            (data / f"{split}_concepts.csv").write_text("ID,CUIs\n" + "".join(rows))
+        make_data(folder)
+        data = folder / "data"
         for head in self.HEADS:
             decoder = "platt+expected-f1" if head == "ridge" else "per-concept" if head == "knn" else "global"
             params = {"landmarks": 8} if head == "kernel" else {}
@@ -503,7 +499,18 @@ def _draw_rows(n_images: int, seed: int = 0) -> Any:
     return Rows(rng.integers(0, 256, (n_images, 32), np.uint8), status, reasons, values)
 
 
-def _make_store(path: Path, n_images: int = 24) -> None:
+def make_data(folder: Path) -> None:
+    """Make a small store ``s.h5``, and a folder ``data`` with labels."""
+    rng = random.Random(0)
+    make_store(folder / "s.h5")
+    (folder / "data").mkdir()
+    for split in ("train", "valid"):
+        rows = [f"{split}_{n:02},C000000{rng.randrange(4)};C0000005\n" for n in range(24)]
+        (folder / "data" / f"{split}_concepts.csv").write_text("ID,CUIs\n" + "".join(rows))
+
+
+def make_store(path: Path, n_images: int = 24) -> None:
+    """Make a store of three splits with drawn embeddings."""
     from cache.images import Listing
     from cache.writer import write_store
 

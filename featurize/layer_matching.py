@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.support.messages import describe_shape, quote, some
-from featurize.weights_file import LayerName, StoredLayer, StoredModel, read_array
+from featurize.weights_file import LayerName, StoredLayer, StoredModel, find_address, read_array
 
 SYNONYMS = {
     "depthwise_kernel": "kernel",
@@ -85,7 +85,7 @@ def read_weights(network: Any, models: Sequence[StoredModel]) -> None:
     for model in sorted(models, key=lambda model: -len(model.layers)):
         try:
             arrays = [_match_variables(*pair) for pair in zip(wanted, match_layers(wanted, model), strict=True)]
-            places = tuple(h5py.h5o.get_info(array.id).addr for each in arrays for array in each.values())
+            places = tuple(find_address(array) for each in arrays for array in each.values())
             found[places] = arrays
         except MismatchError as error:
             reasons.append(error)

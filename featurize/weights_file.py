@@ -246,6 +246,20 @@ def read_array(array: h5py.Dataset) -> NDArray[Any]:
     return floats
 
 
+def find_address(array: h5py.Dataset) -> int:
+    """Where an array stands in its file, which is the same for all names that it has.
+
+    Raises
+    ------
+    UnreadableArrayError
+        It is damaged.
+    """
+    try:
+        return int(h5py.h5o.get_info(array.id).addr)
+    except Exception as error:
+        raise _to_unreadable(array, error) from error
+
+
 def _to_unreadable(array: h5py.Dataset, error: Exception) -> Exception:
     """The error of a damaged array; one that is the machine's fault stays as it is."""
     return error if is_fault_of_machine(error) else UnreadableArrayError(f"{array.name}: {describe_error(error)}")

@@ -293,6 +293,21 @@ def as_hdf5(**arrays: list[float]) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.parametrize("error", [RuntimeError("addr overflow"), ValueError("cannot fit 'int'")])
+def test_an_array_whose_place_is_damaged_is_a_damaged_file(
+    network: Any, target: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A changed address in a header is first noticed by whoever asks for it."""
+
+    def fail(*args: object) -> None:
+        raise error
+
+    network.save_weights(tmp_path / "w.weights.h5")
+    monkeypatch.setattr(h5py.h5o, "get_info", fail)
+    with pytest.raises(ParameterError, match="w.weights.h5': a damaged file"):
+        read(target, tmp_path / "w.weights.h5")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

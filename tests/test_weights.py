@@ -304,7 +304,7 @@ def test_an_array_whose_place_is_damaged_is_a_damaged_file(
 
     network.save_weights(tmp_path / "w.weights.h5")
     monkeypatch.setattr(h5py.h5o, "get_info", fail)
-    with pytest.raises(ParameterError, match="w.weights.h5': a damaged file"):
+    with pytest.raises(ParameterError, match=r"w\.weights\.h5': a damaged file"):
         read(target, tmp_path / "w.weights.h5")
 
 

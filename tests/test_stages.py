@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from configparser import ConfigParser
 from importlib import import_module
 from pkgutil import resolve_name
@@ -20,11 +21,10 @@ def test_a_stage_is_the_command_of_its_package(stage: str) -> None:
     assert one == other != b""
 
 
-def test_a_stage_ends_as_its_command_ends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["radconcepts", "cache", "status", "nothing.h5"])
-    with pytest.raises(SystemExit, match="1"):
-        main()
-    assert capsys.readouterr().err.startswith("cache: error: nothing.h5: no such store")
+def test_a_stage_ends_as_its_command_ends(command: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = command("cache.support.stages", "cache", "status", "nothing.h5")
+    assert done.returncode == 1
+    assert done.stderr.startswith("cache: error: nothing.h5: no such store")
 
 
 def test_without_a_stage_they_are_listed_and_another_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

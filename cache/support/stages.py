@@ -4,6 +4,7 @@ import runpy
 import sys
 from collections.abc import Sequence
 
+from cache.support.command import print_line
 from cache.support.versions import __version__
 
 STAGES = {
@@ -29,11 +30,16 @@ def main(words: Sequence[str] | None = None) -> None:
         sys.argv = [stage, *rest]
         runpy.run_module(STAGES[stage][0], run_name="__main__", alter_sys=True)
     elif stage == "--version":
-        print(f"radconcepts {__version__}")
+        print_line(f"radconcepts {__version__}")
     elif stage in ("--help", "-h"):
-        print("usage: radconcepts STAGE ...\n")
-        print("\n".join(f"  {name:<11}{does}" for name, (_, does) in STAGES.items()))
-        print("\n`radconcepts STAGE --help` has the options; `radconcepts --version` the version.")
+        for line in (
+            "usage: radconcepts STAGE ...",
+            "",
+            *(f"  {name:<11}{does}" for name, (_, does) in STAGES.items()),
+        ):
+            print_line(line)
+        print_line("")
+        print_line("`radconcepts STAGE --help` has the options; `radconcepts --version` the version.")
     else:
         sys.exit(f"radconcepts: error: no stage {stage!r}; there are {', '.join(STAGES)}")
 

@@ -20,10 +20,15 @@ is_finished() {
     [ ! "$asked" ] || [ "$(version "$asked")" = "$has" ]
 }
 
-# Sets `python` to the one that is asked for, or to the newest.
+# Sets `python` to the one that is asked for, or to the newest: the Python itself, where an environment is active.
 find_python() {
     if [ "$asked" ]; then set -- "$asked"; else set -- python3.13 python3.12 python3.11 python3; fi
-    for python; do ! version "$python" >/dev/null || return 0; done
+    for python; do
+        if found=$(version "$python"); then
+            python=$("$python" -c 'import sys; print(sys.base_prefix)')/bin/python$found
+            return
+        fi
+    done
     [ ! "$asked" ] || fail "PYTHON=$asked is $("$asked" -V 2>/dev/null || echo 'not there'); expected Python 3.11, 3.12 or 3.13"
     python=3.13 # which uv downloads
     [ "$uv" ] || fail "no Python 3.11, 3.12 or 3.13 found; install one with its venv (apt install python3 python3-venv), or uv, which brings its own (https://docs.astral.sh/uv), or name one: make PYTHON=/path/to/python3.13"

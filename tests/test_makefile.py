@@ -16,6 +16,7 @@ FAKE_PYTHON = """#!/bin/sh
 # A Python of a given version, whose venv has this very file as its Python, and whose pip ends as the file PIP says.
 case "$1 ${{2-}}" in
     "-V "*) echo "Python {version}.0" ;;
+    "-c import sys; print(sys.base_prefix)") echo "{prefix}" ;;
     "-c "*) echo {version}; exit {unsupported} ;;
     "-m venv") mkdir -p "$3/bin" && touch "$3/pyvenv.cfg" && cp "$0" "$3/bin/python" ;;
     "-m pip") shift; echo "$@"; exit "$(cat PIP)" ;;
@@ -128,7 +129,9 @@ class SetUp:
             (self.path / tool).symlink_to(str(shutil.which(tool)))
 
     def add_python(self, version: str, name: str = "") -> Path:
-        text = FAKE_PYTHON.format(version=version, unsupported=int(version not in PYTHONS))
+        prefix, unsupported = self.folder, int(version not in PYTHONS)
+        text = FAKE_PYTHON.format(version=version, prefix=prefix, unsupported=unsupported)
+        self._add(f"python{version}", text)
         return self._add(name or f"python{version}", text)
 
     def add_uv(self) -> None:
@@ -146,7 +149,12 @@ class SetUp:
         """Set up; gives what is printed, of one that fails its one line."""
         words = ["/bin/sh", "install.sh", "venv", extra, *asked]
         done = subprocess.run(
-            words, cwd=self.folder, env={"PATH": str(self.path)}, capture_output=True, text=True, check=False
+            words,
+            cwd=self.folder,
+            env={"PATH": f"{self.folder}/venv/bin:{self.path}"},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert (done.returncode == 0) is ok, done.stderr
         return done.stdout if ok else done.stderr.strip()
@@ -194,6 +202,14 @@ def test_an_environment_follows_what_is_asked_for(set_up: SetUp) -> None:
     set_up.run("jax")
     assert "1 of 2" not in set_up.run("jax", "python3.12")
     assert "1 of 2: venv with Python 3.11.0" in set_up.run("jax", str(other))
+    assert "1 of 2: venv with Python 3.12.0" in set_up.run("cpu")
+
+
+def test_an_active_environment_is_made_anew_by_its_base(set_up: SetUp) -> None:
+    set_up.add_python("3.12")
+    set_up.run("jax")
+    active = set_up.folder / "venv" / "bin"
+    shutil.copy(active / "python", active / "python3.12")
     assert "1 of 2: venv with Python 3.12.0" in set_up.run("cpu")
 
 

@@ -320,7 +320,7 @@ def main() -> int:
     seen = [name for name, kind in kinds.items() if kind.is_installed() and kind.find_gpus()]
     engine = args.engine or (seen or [name for name, kind in kinds.items() if kind.is_installed()] or [""])[0]
     if not engine:
-        print("neither JAX nor TensorFlow is installed: pip install jax keras", file=sys.stderr)
+        print("neither JAX nor TensorFlow is installed: pip install jax keras flatbuffers", file=sys.stderr)
         return 1
     begun, failed = time.perf_counter(), []
     with tempfile.TemporaryDirectory() as folder:

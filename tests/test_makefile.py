@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from cache.support.command import JAX_PIP_LINE
+
 PYTHONS = ("3.11", "3.12", "3.13")
 
 FAKE_PYTHON = """#!/bin/sh
@@ -229,6 +231,15 @@ def test_uv_is_used_where_it_is_installed_and_brings_a_python(set_up: SetUp) -> 
     assert lines[3].endswith(
         "uv pip install --python venv/bin/python --constraint constraints.txt --editable .[cpu,dicom,dev]"
     )
+
+
+def test_the_extras_of_jax_are_what_messages_name() -> None:
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    plain, cuda = JAX_PIP_LINE.replace("'", "").split(", or for GPUs: ")
+    for extra, line in (("jax", plain), ("jax-cuda", cuda)):
+        packages = [text.split(">=")[0] for text in config["options.extras_require"][extra].split()]
+        assert sorted(packages) == sorted(line.removeprefix("pip install ").split())
 
 
 def test_the_same_pythons_are_supported_everywhere() -> None:

@@ -26,8 +26,8 @@ TRACEBACK = "--traceback"
 TENSORFLOW_PIP_LINE = "pip install tensorflow-cpu, or for GPUs: pip install 'tensorflow[and-cuda]'"
 """The command that installs TensorFlow and Keras."""
 
-JAX_PIP_LINE = "pip install jax keras, or for GPUs: pip install 'jax[cuda12]' keras"
-"""The command that installs JAX and Keras."""
+JAX_PIP_LINE = "pip install jax keras flatbuffers, or for GPUs: pip install 'jax[cuda12]' keras flatbuffers"
+"""The command that installs JAX, Keras, and what JAX saves functions with."""
 
 _interrupted = threading.Event()
 

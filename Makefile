@@ -1,7 +1,7 @@
 # Every target calls one command; every command is `python -m PACKAGE`.
 
 # Some folders have the names of targets. Only the stamp of the set-up is a file.
-.PHONY: help setup phantoms features head sweep choose submit ensemble export table test bench lint check
+.PHONY: help setup phantoms checked features head sweep choose submit ensemble export table test bench lint check
 .DEFAULT_GOAL := help
 
 # --- what you may set, on the command line or in the environment; docs/options.md explains each -------------------
@@ -35,6 +35,12 @@ endif
 HEAD    ?= kernel
 EDITION ?= 2026
 RUN     ?= runs/$(if $(RUNS),ensemble,$(HEAD))
+ifneq ($(and $(filter sweep,$(MAKECMDGOALS)),$(if $(strip $(GRID)),,lacking)),)
+  $(error make sweep needs GRID, the values of each parameter: GRID="C=0.001,0.01,0.1")
+endif
+ifneq ($(and $(filter ensemble,$(MAKECMDGOALS)),$(if $(strip $(RUNS)),,lacking)),)
+  $(error make ensemble needs RUNS, the folders of runs to join: RUNS="runs/logistic runs/dense")
+endif
 VENV    ?= .venv
 PYTHON  ?= python3.11
 
@@ -68,6 +74,9 @@ HEADS    = "$(HEAD)" --store "$(STORE)" --data "$(DATA)" --out "$(RUN)" $(call o
            $(if $(filter-out none,$(POOLING)),--pooling "$(POOLING)") $(if $(CONCEPTS),--concepts $(CONCEPTS)) \
            $(if $(SET),--set $(foreach word,$(SET),'$(word)'))
 
+GRIDS    = --grid $(foreach word,$(GRID),'$(word)') $(call option,BY,by)
+CHOICES  = --store "$(STORE)" --data "$(DATA)" $(call option,POOLING,pooling) $(if $(DECODER),--decoders $(DECODER))
+
 # A run knows its store: only a STORE that the user gives is passed on.
 NAMED_STORE = $(if $(filter-out file,$(origin STORE)),--store "$(STORE)")
 
@@ -89,11 +98,19 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 phantoms: setup  ## draw phantoms: a small data set that needs no download
 	@$(PY) -m featurize.phantoms "$(PHANTOMS)" --images $(PHANTOM_IMAGES)
 
+# The whole request is checked, in seconds, before the first image is read: targets of one line run in its order.
+.NOTPARALLEL:
+CHECKED = $(HEADS) $(if $(filter none,$(POOLING)),--pooling none) $(ASKED)
+submit: export ASKED = --edition $(EDITION)
+
+checked: setup $(DRAWN)
+	@$(PY) -m heads check $(CHECKED)
+
 features: setup $(DRAWN)  ## embed every image of DATA into STORE, once
 	@$(PY) -m featurize "$(DATA)" --store "$(STORE)" $(FEATURES)
 
 ifeq ($(and $(MEMBERS),$(if $(MEMBER),,several)),)
-head: features  ## train HEAD on STORE and score it on valid
+head: checked features  ## train HEAD on STORE and score it on valid
 	@$(PY) -m heads fit $(HEADS)
 else
 head: setup $(DRAWN)
@@ -102,12 +119,13 @@ head: setup $(DRAWN)
 	  $(if $(filter mean weighted stack,$(HOW)),$(call option,DECODER,decoder)) $(call option,TUNE,tune)
 endif
 
-sweep: features  ## train HEAD with every combination of GRID; save the best as RUN
-	@$(PY) -m heads sweep $(HEADS) --grid $(foreach word,$(GRID),'$(word)') $(call option,BY,by)
+sweep: ASKED = $(GRIDS)
+sweep: checked features  ## train HEAD with every combination of GRID; save the best as RUN
+	@$(PY) -m heads sweep $(HEADS) $(GRIDS)
 
-choose: features  ## score every HEAD with every DECODER in one table, by folds of train
-	@$(PY) -m heads choose --store "$(STORE)" --data "$(DATA)" $(call option,POOLING,pooling) \
-	  $(if $(filter-out file,$(origin HEAD)),--heads $(HEAD)) $(if $(DECODER),--decoders $(DECODER))
+choose: CHECKED = $(if $(filter-out file,$(origin HEAD)),$(HEAD)) $(CHOICES)
+choose: checked features  ## score every HEAD with every DECODER in one table, by folds of train
+	@$(PY) -m heads choose $(CHOICES) $(if $(filter-out file,$(origin HEAD)),--heads $(HEAD))
 
 submit: head  ## write the submission of RUN for test, checked by the rules of EDITION
 	@$(PY) -m heads predict "$(RUN)" --store "$(STORE)" --data "$(DATA)" --edition $(EDITION)

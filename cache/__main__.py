@@ -67,7 +67,8 @@ def _status(args: argparse.Namespace) -> None:
     for each in described["unfinished"]:
         if each["fingerprint"] != described.get("fingerprint"):
             folder = f"{args.store}.parts/{each['fingerprint'][:16]}"
-            print_line(f"  unfinished     {count(each['images'], 'image')} with other features, in {folder}")
+            kind = " with other features" if described["complete"] else ""
+            print_line(f"  unfinished     {count(each['images'], 'image')}{kind}, in {folder}")
     print_line(described["next"])
 
 

@@ -9,7 +9,7 @@ from cache.support.errors import DataError
 from cache.support.messages import quote
 from eval.csv_rows import Fault, Row, find_remedy, read_rows, row_faults, split_concepts, too_many_concepts
 from eval.editions import LATEST, Edition, find_edition
-from eval.evaluator_files import is_skipped
+from eval.evaluator_files import find_header_fault, is_skipped
 from eval.files import is_zip, read_submission_bytes
 from eval.form_check import HEADER, blank_lines, cell_faults, out_of_order
 from eval.labels import read_ids
@@ -121,7 +121,8 @@ def _evaluator_faults(
     for line, cells in read_rows(data, edition, name):
         if cells and is_skipped(cells[0], edition):
             continue
-        for fault in row_faults(cells, edition, places, seen, PLACE):
+        header = find_header_fault(line, cells, edition, places)
+        for fault in [header] if header else row_faults(cells, edition, places, seen, PLACE):
             yield Fault(line, fault)
         if cells:
             seen[cells[0]] = line

@@ -28,11 +28,11 @@ from heads.data.store import LabelledStore
 from heads.data.types import Counts, Groups, Scores
 from heads.decoders.base import Decoder
 from heads.estimators.base import Head
-from heads.estimators.storage import load_head
+from heads.estimators.storage import check_restores, load_head
 from heads.evaluation.cross_validation import EstimateMetrics, decoder_f1, nested_f1, summarise
 from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.networks.stored import StoredNetwork
-from heads.runs.checks import check_kind, check_labels
+from heads.runs.checks import check_decoder_restores, check_kind, check_labels
 from heads.runs.description import describe, report_run
 from heads.runs.files import FORMAT, VALID_SCORES, load_scores, save_scores
 from heads.runs.folder import METRICS, check_folder, find_metrics, find_whole, replacing_results
@@ -44,6 +44,9 @@ from heads.runs.run import Run
 
 PACKAGES = ("h5py", "keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow", "tensorflow-cpu")
 """The packages whose versions are in the metrics."""
+
+FEW = 4
+"""How many images are scored to check that a head can be saved and loaded."""
 
 TuningData = tuple[Scores, scipy.sparse.csr_matrix, Counts, Groups]
 """The arguments of `Decoder.fit`."""
@@ -259,6 +262,8 @@ class RunBuilder:
         train, valid = self.data.train, self.data.valid
         run = Run(self.request.name, head, decoder, self.request.decoder, self.request.pooling, train.vocabulary,
                   train.fallback)  # fmt: skip
+        # A head that cannot be saved must not cost the folds, nor a submission that never comes.
+        check_restores(head, self.request.name, train.X[:FEW])
         with self.clock("score"):
             valid_scores = run.score(valid.X) if valid else np.empty((0, len(train.vocabulary)), np.float32)
         by_folds = decoder.tuned and self.request.tune == FOLDS
@@ -272,6 +277,7 @@ class RunBuilder:
         official: ScoreMetrics | None = None
         with self.clock("decode"):
             decoder.fit(*tuning)
+            check_decoder_restores(decoder, self.request.decoder, tuning[0][:FEW])
             if valid:
                 predicted = run.decode(valid_scores, valid.readable)
                 score = valid.score_concepts(predicted)

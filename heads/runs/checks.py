@@ -1,10 +1,15 @@
 """Checks of a request against features and labels, before anything is computed."""
 
-from cache.support.errors import DataError, StoreError
+import json
+
+from cache.support.errors import DataError, RunError, StoreError
+from cache.support.messages import describe_error
 from heads.data.folds import check_folds
 from heads.data.split import LabelledSplit
+from heads.data.types import Scores
 from heads.decoders.base import Decoder
 from heads.estimators.base import Head
+from heads.registry import make_decoder
 from heads.runs.request import BOTH, FOLDS, RunRequest
 
 
@@ -34,6 +39,39 @@ def check_labels(request: RunRequest, decoder: Decoder, train: LabelledSplit, va
         check_folds(train.Y.shape[0], train.groups, nested=request.nested and decoder.tuned)
     if request.nested and decoder.tuned and not by_folds and valid:
         check_folds(valid.Y.shape[0], valid.groups)
+
+
+def check_decoder_restores(decoder: Decoder, text: str, scores: Scores) -> None:
+    """Check that a fitted decoder will choose the same concepts once it is saved and loaded.
+
+    Parameters
+    ----------
+    decoder : Decoder
+    text : str
+        Its name, with its value.
+    scores : ndarray of float32, shape (n_images, n_concepts)
+        Those of a few images.
+
+    Raises
+    ------
+    RunError
+        It will not; the message names the method that is at fault.
+    """
+    if not len(scores):
+        return
+    method = "get_state"
+    try:
+        state = json.loads(json.dumps(decoder.get_state()))
+        method = "set_state"
+        restored = make_decoder(text).set_state(state)
+        method = "predict after set_state"
+        predicted = restored.predict(scores)
+    except Exception as error:
+        raise RunError(f"decoder '{text}': cannot be saved and loaded: {method} fails "
+                       f"({type(error).__name__}: {describe_error(error)})") from error  # fmt: skip
+    if (predicted != decoder.predict(scores)).nnz:
+        raise RunError(f"decoder '{text}': chooses other concepts once it is saved and loaded; get_state or set_state "
+                       "leaves out something of what was fitted")  # fmt: skip
 
 
 def check_kind(head: Head, has_maps: bool, found: str) -> None:

@@ -52,7 +52,8 @@ def make_parser() -> argparse.ArgumentParser:
     predict.add_argument("--store", type=Path, help="feature store; an ensemble remembers its stores")
     predict.add_argument("--data", type=Path, help="data folder; its list of ids decides rows and order")
     predict.add_argument("--split", default="test", help="train, valid or test (test)")
-    predict.add_argument("--edition", type=int, default=LATEST, choices=list(EDITIONS), help=f"year ({LATEST})")
+    predict.add_argument("--edition", type=int, default=LATEST, metavar="YEAR",
+                         help=f"{min(EDITIONS)} to {max(EDITIONS)} ({LATEST})")  # fmt: skip
     predict.set_defaults(command=_predict)
     check = commands.add_parser(
         "check",
@@ -64,7 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_options(check, for_check=True)
     _add_grid(check)
     _add_decoders(check)
-    check.add_argument("--edition", type=int, choices=list(EDITIONS), help="year of the submission, if one is made")
+    check.add_argument("--edition", type=int, metavar="YEAR", help="year of the submission, if one is made")
     check.set_defaults(command=_check)
     table = commands.add_parser("table", help="print the published scores of recipes beside those of their runs")
     table.add_argument("recipes", type=Path, metavar="RECIPES", help="folder of the recipes (*.mk)")
@@ -93,16 +94,16 @@ def _add_options(parser: argparse.ArgumentParser, for_check: bool = False) -> No
     _add_decoding(parser)
     parser.add_argument("--pooling", metavar="NAME", help="one of several poolings of the store (all, side by side)")
     parser.add_argument("--concepts", nargs="+", action="extend", metavar="CUI", help="learn only these (all)")
-    parser.add_argument("--train", choices=("train", "train+valid"), help="what the saved head learns from, after "
-                        "everything else was chosen on train (train)")  # fmt: skip
+    parser.add_argument("--train", metavar="SPLITS", help="train or train+valid: what the saved head learns from, "
+                        "after everything else was chosen on train (train)")  # fmt: skip
 
 
 def _add_grid(parser: argparse.ArgumentParser, required: bool = False) -> None:
     """Add the options of a sweep."""
     parser.add_argument("--grid", nargs="+", action="extend", required=required, metavar="KEY=VALUE,VALUE",
                         help="the values of each parameter, such as C=0.001,0.01,0.1")  # fmt: skip
-    parser.add_argument("--by", choices=("valid", "folds"), default="valid",
-                        help="what decides: F1 on valid, or of out-of-fold scores of train (valid)")  # fmt: skip
+    parser.add_argument("--by", default="valid", metavar="WHAT",
+                        help="valid or folds: F1 on valid decides, or that of out-of-fold scores of train (valid)")  # fmt: skip
 
 
 def _add_decoders(parser: argparse.ArgumentParser) -> None:
@@ -115,8 +116,8 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
                         help=f"{', '.join(DECODERS)}; fixed takes a threshold and top-k a number; "
                         f"{' or '.join(CALIBRATIONS)} turns scores into probabilities; empty allows an image without "
                         f"a concept (that of an earlier run in RUN, or {DEFAULT_DECODER})")  # fmt: skip
-    parser.add_argument("--tune", choices=("folds", "valid"), help="tune the decoder on out-of-fold scores of train, "
-                        "or on valid (folds)")  # fmt: skip
+    parser.add_argument("--tune", metavar="WHAT", help="folds or valid: tune the decoder on out-of-fold scores of "
+                        "train, or on valid (folds)")  # fmt: skip
     parser.add_argument("--nested", action="store_true", default=None, help="estimate by nested cross-validation, too, "
                         "what head and decoder reach on images that neither has seen")  # fmt: skip
 

@@ -18,6 +18,7 @@ from heads.selection.check import check_fit
 
 PLACES = "--store s.h5 --data data"
 FIT = f"ridge {PLACES} --out run"
+EDITIONS_LINE = "edition 1999: expected one of 2022, 2023, 2024, 2025, 2026\n"
 Change = Callable[[], object]
 
 
@@ -91,6 +92,9 @@ CASES: dict[str, tuple[str, Change, str]] = {
     "concepts": (f"fit {FIT} --concepts C9999999", nothing, "none of the concepts to learn is in a training image"),
     "training": (f"fit {FIT} --train train+valid", without_valid, "no split 'valid'; use TRAIN=train"),
     "tuning": (f"fit {FIT} --decoder global --tune valid", without_valid, "decoder 'global' is tuned on valid"),
+    "unknown training": (f"fit {FIT} --train all", nothing, "train is 'all', expected train or train+valid"),
+    "unknown tuning": (f"fit {FIT} --tune test", nothing, "tune is 'test', expected folds or valid"),
+    "what decides": (f"sweep {FIT} --grid alpha=1 --by test", nothing, "by is 'test', expected valid or folds"),
     "folder of something else": (f"fit {FIT}", a_thesis, "run: has files in it and is not a run"),
     "no labels": (f"fit {FIT}", lambda: os.unlink("data/train_concepts.csv"), "no labels for split 'train'; expected"),
     "two label files": (f"fit {FIT}", write("my_train_concepts.csv", ""), "are all concepts of train; keep one"),
@@ -129,6 +133,13 @@ def test_the_check_gives_the_line_of_the_later_command(
     assert message in later
 
 
+def test_an_edition_that_never_was_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = snapshot(place)
+    assert call(capsys, f"check {FIT} --edition 1999") == (1, "", "heads: error: " + EDITIONS_LINE)
+    assert call(capsys, "predict run --edition 1999") == (1, "", "heads: error: " + EDITIONS_LINE)
+    assert snapshot(place) == before
+
+
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
@@ -145,12 +156,6 @@ def test_the_list_of_ids_is_checked_where_a_submission_will_be_made(
     assert status == 1
     assert message in err
     assert call(capsys, f"check {FIT}") == (0, "", "")
-
-
-def test_an_edition_that_never_was_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, _, err = call(capsys, f"check {FIT} --edition 1999")
-    assert status == 2
-    assert "invalid choice: 1999" in err
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,7 @@ REQUESTS: dict[str, tuple[str, Change, str]] = {
         "run/submission.csv: is a folder, expected a file",
     ),
     "edition that never was": (
-        "heads predict run --store s.h5 --data data --edition 1999", no_change, "invalid choice: 1999"),
+        "heads predict run --store s.h5 --data data --edition 1999", no_change, "edition 1999: expected one of 2022"),
     "export without a run": ("heads export data", no_change, "data: no finished run in it"),
     "export of an ensemble": ("heads export both", no_change, "an ensemble, expected one run"),
     "export under another ending": ("heads export run --out run/model.h5", no_change, "expected a name that ends in .keras"),

@@ -15,6 +15,8 @@ from eval.form_check import HEADER, blank_lines, cell_faults, out_of_order
 from eval.labels import read_ids
 
 PLACE = "the list of ids"
+NOT_LISTED, NO_ROW = f"is not in {PLACE}", "has no row; add it"
+"""Parts of the faults of an id that has no place in the list, and of one that has no row."""
 
 MAX_FAULTS = 100_000
 """The search ends here. A file with more faults than any edition has images is no submission."""
@@ -97,7 +99,7 @@ def _find(data: bytes, ids: Sequence[str], edition: Edition, name: str) -> Itera
         return
     for id in places:
         if id not in seen:
-            yield Fault(0, f"image {quote(id)} has no row; add it")
+            yield Fault(0, f"image {quote(id)} {NO_ROW}")
 
 
 def _undecodable_lines(data: bytes) -> Iterator[Fault]:
@@ -157,7 +159,7 @@ def _form_row_faults(cells: list[str], edition: Edition, places: dict[str, int],
     yield from cell_faults(cells)
     id = cells[0].strip()
     if id not in places:
-        yield f"image {quote(id)} is not in {PLACE}; {find_remedy(id, edition, places, PLACE)}"
+        yield f"image {quote(id)} {NOT_LISTED}; {find_remedy(id, edition, places, PLACE)}"
     elif id in seen:
         yield f"image {quote(id)} has a row already; keep one"
     if len(cells) == 2:

@@ -103,7 +103,7 @@ def _add_grid(parser: argparse.ArgumentParser, required: bool = False) -> None:
     parser.add_argument("--grid", nargs="+", action="extend", required=required, metavar="KEY=VALUE,VALUE",
                         help="the values of each parameter, such as C=0.001,0.01,0.1")  # fmt: skip
     parser.add_argument("--by", default="valid", metavar="WHAT",
-                        help="valid or folds: F1 on valid decides, or that of out-of-fold scores of train (valid)")  # fmt: skip
+                        help="valid or folds: what decides, F1 on valid or on folds of train (valid)")  # fmt: skip
 
 
 def _add_decoders(parser: argparse.ArgumentParser) -> None:

@@ -324,6 +324,9 @@ def test_a_submission_for_another_split_is_called_so(call: Command, tmp_path: Pa
         "eval: error: test.csv: none of its 200 ids is in the truth, which has 'valid_0', not 'test_0'; it seems to be "
         "of another split: give the truth of that\n"
     )
+    status, _, err = call("eval", "check", "test.csv", "--ids", "valid.csv")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "200 of 200 listed ids have no row, such as 'valid_0'; it seems to be of another split: give the list" in err
     (tmp_path / "test.csv").write_text("ID,CUIs\n" + text.replace("test_1", "valid_1"))
     assert "image 'test_0' is not in the truth; write ids as in the truth" in call(
         "eval", "score", "test.csv", "--truth", "valid.csv")[2]  # fmt: skip

@@ -1,7 +1,7 @@
 # Every target calls one command; every command is `python -m PACKAGE`.
 
 # Some folders have the names of targets. Only the stamp of the set-up is a file.
-.PHONY: help setup phantoms features head sweep choose submit ensemble export table test bench lint check anew
+.PHONY: help setup phantoms checked features head sweep choose submit ensemble export table test bench lint check anew
 .DEFAULT_GOAL := help
 
 # --- what you may set, on the command line or in the environment; docs/options.md explains each -------------------
@@ -68,6 +68,12 @@ endif
 HEAD    ?= kernel
 EDITION ?= 2026
 RUN     ?= runs/$(NAME)/$(if $(RUNS),ensemble,$(HEAD))
+ifneq ($(and $(filter sweep,$(MAKECMDGOALS)),$(if $(strip $(GRID)),,lacking)),)
+  $(error make sweep needs GRID, the values of each parameter: GRID="C=0.001,0.01,0.1")
+endif
+ifneq ($(and $(filter ensemble,$(MAKECMDGOALS)),$(if $(strip $(RUNS)),,lacking)),)
+  $(error make ensemble needs RUNS, the folders of runs to join: RUNS="runs/a/logistic runs/a/dense")
+endif
 VENV    ?= .venv
 ifneq ($(word 2,$(VENV)),)
   $(error VENV=$(VENV) has a space in it; expected a path without)
@@ -110,6 +116,10 @@ HEADS    = $(call text,HEAD) --store $(call text,STORE) --data $(call text,DATA)
            $(if $(CONCEPTS),--concepts $(call list,CONCEPTS)) $(if $(SET),--set $(call list,SET))
 TASK     = --data $(call text,DATA) --edition $(call text,EDITION)
 
+GRIDS    = --grid $(call list,GRID) $(call option,BY,by)
+CHOICES  = --store $(call text,STORE) --data $(call text,DATA) $(call option,POOLING,pooling) \
+           $(if $(DECODER),--decoders $(call list,DECODER))
+
 # A run knows its store: only a STORE that the user gives is passed on.
 NAMED_STORE = $(if $(filter-out file,$(origin STORE)),--store $(call text,STORE))
 
@@ -127,11 +137,19 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt $(if $(strip $(OTHER)),anew)
 phantoms: setup  ## draw phantoms: a small data set that needs no download
 	@$(PY) -m featurize.phantoms $(call text,PHANTOMS) --images $(call text,PHANTOM_IMAGES)
 
+# The whole request is checked, in seconds, before the first image is read: targets of one line run in its order.
+.NOTPARALLEL:
+CHECKED = $(HEADS) $(if $(filter none,$(POOLING)),--pooling none) $(ASKED)
+submit: export ASKED = --edition $(call text,EDITION)
+
+checked: setup $(DRAWN)
+	@$(PY) -m heads check $(CHECKED)
+
 features: setup $(DRAWN)  ## embed every image of DATA into STORE, once
 	@$(PY) -m featurize $(call text,DATA) --store $(call text,STORE) $(FEATURES)
 
 ifeq ($(and $(MEMBERS),$(if $(MEMBER),,several)),)
-head: features  ## train HEAD on STORE and score it on valid
+head: checked features  ## train HEAD on STORE and score it on valid
 	@$(PY) -m heads fit $(HEADS)
 else
 head: setup $(DRAWN)
@@ -142,12 +160,13 @@ head: setup $(DRAWN)
 	  $(if $(filter mean weighted stack,$(HOW)),$(call option,DECODER,decoder))
 endif
 
-sweep: features  ## train HEAD with every combination of GRID; save the best as RUN
-	@$(PY) -m heads sweep $(HEADS) --grid $(call list,GRID) $(call option,BY,by)
+sweep: ASKED = $(GRIDS)
+sweep: checked features  ## train HEAD with every combination of GRID; save the best as RUN
+	@$(PY) -m heads sweep $(HEADS) $(GRIDS)
 
-choose: features  ## score every HEAD with every DECODER in one table, by folds of train
-	@$(PY) -m heads choose --store $(call text,STORE) --data $(call text,DATA) $(call option,POOLING,pooling) \
-	  $(if $(filter-out file,$(origin HEAD)),--heads $(call list,HEAD)) $(if $(DECODER),--decoders $(call list,DECODER))
+choose: CHECKED = $(if $(filter-out file,$(origin HEAD)),$(call list,HEAD)) $(CHOICES)
+choose: checked features  ## score every HEAD with every DECODER in one table, by folds of train
+	@$(PY) -m heads choose $(CHOICES) $(if $(filter-out file,$(origin HEAD)),--heads $(call list,HEAD))
 
 submit: head  ## write the submission of RUN for test, checked by the rules of EDITION
 	@$(PY) -m heads predict $(call text,RUN) --store $(call text,STORE) $(TASK)

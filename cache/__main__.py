@@ -67,7 +67,8 @@ def _status(args: argparse.Namespace) -> None:
     for each in described["unfinished"]:
         if each["fingerprint"] != described.get("fingerprint"):
             folder = f"{args.store}.parts/{each['fingerprint'][:16]}"
-            print_line(f"  unfinished     {count(each['images'], 'image')} with other features, in {folder}")
+            kind = " with other features" if described["complete"] else ""
+            print_line(f"  unfinished     {count(each['images'], 'image')}{kind}, in {folder}")
     print_line(described["next"])
 
 
@@ -101,15 +102,16 @@ def _duplicates(args: argparse.Namespace) -> None:
     if args.json:
         print_json({"store": str(args.store), "cosine": args.cosine, "n_near": found.n_near,
                      "n_near_leaks": found.n_near_leaks, "identical": [vars(each) for each in found.identical],
-                     "near": [vars(each) for each in found.near]})  # fmt: skip
+                     "near": [vars(each) for each in found.near], "withheld": found.withheld})  # fmt: skip
         return
     leaks = sum(each.leak for each in found.identical)
     print_line(f"{count(len(found.identical), 'group')} of identical images, {leaks:,} of them in two splits")
     _print_some([f"{'LEAK ' if each.leak else ''}{' = '.join(each.images)}" for each in found.identical])
+    if found.withheld:
+        print_line(found.withheld)
+        return
     near = count(found.n_near, "pair")
     print_line(f"{near} with a cosine of {args.cosine:g} or more, {found.n_near_leaks:,} of them between splits")
-    if store.record["weights_source"].startswith("random:"):
-        print_line("note: this network is random, not trained: it gives all images nearly the same direction")
     lines = [f"{'LEAK ' if each.leak else ''}{each.cosine:.4f} {' ~ '.join(each.images)}" for each in found.near]
     _print_some(lines, MAX_PRINTED, found.n_near)
 

@@ -1,7 +1,7 @@
 """Find identical and nearly identical images, those in two splits first.
 
-Identical images have the same bytes. Nearly identical ones have embeddings with a high cosine; which pairs these are
-depends on the network: one that is not trained gives all images nearly the same direction.
+Identical images have the same bytes. Nearly identical ones have embeddings with a high cosine. Which pairs these are
+depends on the network: one that is not trained gives all images nearly the same direction, so there are none of it.
 """
 
 import heapq
@@ -21,6 +21,13 @@ TILE_ROWS = 2048
 
 MAX_PAIRS = 10_000
 """Most near pairs that are returned. Who finds more needs a higher cosine, not a longer list."""
+
+
+UNTRAINED = (
+    "nearly identical images are not listed: the network is random, not trained, so all images have nearly the same "
+    "embedding; make a store with trained WEIGHTS to find them"
+)
+"""Why there are no near pairs of a random network."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +59,15 @@ class Duplicates:
         Leaks first, then by falling cosine; at most `MAX_PAIRS`.
     n_near, n_near_leaks : int
         Number of all near pairs, and of those between splits.
+    withheld : str
+        Why near pairs were not looked for; empty if they were.
     """
 
     identical: list[IdenticalImages]
     near: list[NearPair]
     n_near: int
     n_near_leaks: int
+    withheld: str = ""
 
     def __repr__(self) -> str:
         return (
@@ -72,7 +82,7 @@ def find_duplicates(
     """Find identical and nearly identical images of a store.
 
     All pairs of images are compared, so the time grows with the square of their number. Memory holds the embeddings
-    once, in float32, and two tiles of cosines.
+    once, in float32, and two tiles of cosines. In a store of a random network, only identical images are found.
 
     Parameters
     ----------
@@ -103,10 +113,13 @@ def find_duplicates(
                 if split.rows.status[row] == OK:
                     embeddings.setdefault(key, (name, row))
     groups = [IdenticalImages(_is_leak(each), each) for each in images.values() if len(each) > 1]
+    groups.sort(key=lambda each: (not each.leak, each.images))
+    if store.record["weights_source"].startswith("random:"):
+        return Duplicates(groups, [], 0, 0, UNTRAINED)
     names = [images[key] for key in embeddings]
     directions = _directions(store, list(embeddings.values()))
     near, n_near, n_leaks = _compare(directions, names, cosine, progress or (lambda n_rows: None))
-    return Duplicates(sorted(groups, key=lambda each: (not each.leak, each.images)), near, n_near, n_leaks)
+    return Duplicates(groups, near, n_near, n_leaks)
 
 
 def _is_leak(images: list[str]) -> bool:

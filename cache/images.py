@@ -203,8 +203,9 @@ def _find_folders(data: Path) -> tuple[dict[str, list[Path]], list[Path]]:
 
 def _walk(folder: Path) -> list[_Found]:
     images, others = [], []
+    n_before = len(str(folder)) + 1
     for path in _list_files(folder):
-        within = path.relative_to(folder).as_posix()
+        within = str(path)[n_before:]
         if path.suffix.lower() in IMAGE_ENDINGS:
             images.append(_Found(path.stem, within.removesuffix(path.suffix), path))
         elif _is_image_without_ending(path):
@@ -300,8 +301,8 @@ def _warn_of_what_is_left_out(
     loose = sorted(path.name for path in data.iterdir() if path.is_file() and _has_image_ending(path))
     if loose:
         warn(f"{data}: left out {count(len(loose), 'image')} beside the folders of the splits: {some(loose)}")
-    packed = describe_packed(data)
-    if absent and packed:
+    packed = describe_packed(data) if absent else ""
+    if packed:
         warn(f"{data}: no folder of {' or '.join(absent)}{packed}")
 
 

@@ -123,8 +123,8 @@ def _by_level(tallies: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from eval.evaluator_files import is_skipped
-    from eval.faults import find_faults
+    from eval.evaluator_files import FEW, is_skipped
+    from eval.faults import NO_ROW, NOT_LISTED, find_faults
     from eval.files import is_zip
     from eval.labels import read_ids
 
@@ -147,6 +147,12 @@ def _check(args: argparse.Namespace) -> None:
         warn(f"{args.ids}: {found}: the evaluator takes such rows for headers and skips them")
     if not faults:
         return
+    missing = sum(fault.message.endswith(NO_ROW) for fault in faults)
+    if missing >= (1 - FEW) * len(ids) and any(NOT_LISTED in fault.message for fault in faults):
+        raise DataError(
+            f"{name}: would be refused in {edition.year}: {missing:,} of {count(len(ids), 'listed id')} have no row, "
+            f"such as {quote(ids[0])}; it seems to be of another split: give the list of that"
+        )
     first = f"{faults[0]}" if len(faults) == 1 else f"{count(len(faults), 'fault')}, the first: {faults[0]}"
     raise DataError(f"{name}: would be refused in {edition.year}: {first}")
 

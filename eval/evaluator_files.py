@@ -24,6 +24,10 @@ ConceptSets = Mapping[str, frozenset[str]]
 """Upper-case concepts of each image id, in the file's order."""
 
 
+FEW = 0.01
+"""A submission with at most this share of its ids in the truth is of another split."""
+
+
 @dataclass(frozen=True)
 class ConceptFile:
     """A file as the evaluator reads it.
@@ -139,8 +143,13 @@ def read_submission(data: bytes, edition: Edition, ids: Mapping[str, object], na
             continue
         fault = next(row_faults(cells, edition, ids, found, "the truth"), None)
         if fault:
-            hint = _find_other_spelling(cells[0], ids) if fault.endswith("write ids as in the truth") else ""
-            raise DataError(f"{name}: {Fault(line, fault)}{hint}")
+            fault = find_header_fault(line, cells, edition, ids) or fault
+            if fault.endswith("write ids as in the truth"):
+                hint = _find_other_spelling(cells[0], ids)
+                if not hint:
+                    _refuse_other_split(data, edition, ids, name)
+                fault += hint
+            raise DataError(f"{name}: {Fault(line, fault)}")
         found[cells[0]] = concept_set(cells[1]) if len(cells) > 1 else frozenset()
     if len(found) < len(ids):
         missing = [id for id in ids if id not in found]
@@ -153,6 +162,31 @@ def read_submission(data: bytes, edition: Edition, ids: Mapping[str, object], na
             f"{name}: {len(missing):,} of {len(ids):,} images have no row, such as {quote(missing[0])}; add them"
         )
     return ConceptFile(found, skipped, dialects=list(_find_dialects(found)))
+
+
+def find_header_fault(line: int, cells: list[str], edition: Edition, ids: Mapping[str, object]) -> str:
+    """What is wrong with a header that the evaluator takes for an image; empty if the row is none.
+
+    >>> from eval.editions import find_edition
+    >>> find_header_fault(1, ["name", "concepts"], find_edition(2024), {})
+    "'name,concepts' looks like a header, but the evaluator takes it for an image; write ID,CUIs"
+    """
+    if line != 1 or not cells or cells[0] in ids or not (looks_like_header(cells) or names_ids(cells[0])):
+        return ""
+    remedy = "write ID,CUIs" if edition.has_header else f"{edition.year} takes no header, remove the row"
+    found = quote(edition.delimiter.join(cells))
+    return f"{found} looks like a header, but the evaluator takes it for an image; {remedy}"
+
+
+def _refuse_other_split(data: bytes, edition: Edition, ids: Mapping[str, object], name: str) -> None:
+    """Refuse a submission of which almost no id is in the truth."""
+    found = [cells[0] for _, cells in read_rows(data, edition, name) if cells and not is_skipped(cells[0], edition)]
+    n_known = sum(id in ids for id in found)
+    if n_known <= FEW * len(found):
+        raise DataError(
+            f"{name}: {n_known or 'none'} of its {len(found):,} ids is in the truth, which has "
+            f"{quote(next(iter(ids)))}, not {quote(found[0])}; it seems to be of another split: give the truth of that"
+        )
 
 
 def _find_other_spelling(id: str, ids: Mapping[str, object]) -> str:

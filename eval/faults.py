@@ -9,12 +9,14 @@ from cache.support.errors import DataError
 from cache.support.messages import quote
 from eval.csv_rows import Fault, Row, find_remedy, read_rows, row_faults, split_concepts, too_many_concepts
 from eval.editions import LATEST, Edition, find_edition
-from eval.evaluator_files import is_skipped
+from eval.evaluator_files import find_header_fault, is_skipped
 from eval.files import is_zip, read_submission_bytes
 from eval.form_check import HEADER, blank_lines, cell_faults, out_of_order
 from eval.labels import read_ids
 
 PLACE = "the list of ids"
+NOT_LISTED, NO_ROW = f"is not in {PLACE}", "has no row; add it"
+"""Parts of the faults of an id that has no place in the list, and of one that has no row."""
 
 MAX_FAULTS = 100_000
 """The search ends here. A file with more faults than any edition has images is no submission."""
@@ -97,7 +99,7 @@ def _find(data: bytes, ids: Sequence[str], edition: Edition, name: str) -> Itera
         return
     for id in places:
         if id not in seen:
-            yield Fault(0, f"image {quote(id)} has no row; add it")
+            yield Fault(0, f"image {quote(id)} {NO_ROW}")
 
 
 def _undecodable_lines(data: bytes) -> Iterator[Fault]:
@@ -121,7 +123,8 @@ def _evaluator_faults(
     for line, cells in read_rows(data, edition, name):
         if cells and is_skipped(cells[0], edition):
             continue
-        for fault in row_faults(cells, edition, places, seen, PLACE):
+        header = find_header_fault(line, cells, edition, places)
+        for fault in [header] if header else row_faults(cells, edition, places, seen, PLACE):
             yield Fault(line, fault)
         if cells:
             seen[cells[0]] = line
@@ -156,7 +159,7 @@ def _form_row_faults(cells: list[str], edition: Edition, places: dict[str, int],
     yield from cell_faults(cells)
     id = cells[0].strip()
     if id not in places:
-        yield f"image {quote(id)} is not in {PLACE}; {find_remedy(id, edition, places, PLACE)}"
+        yield f"image {quote(id)} {NOT_LISTED}; {find_remedy(id, edition, places, PLACE)}"
     elif id in seen:
         yield f"image {quote(id)} has a row already; keep one"
     if len(cells) == 2:

@@ -3,6 +3,7 @@
 This reader is for training data and accepts harmless oddities. Scores use `eval.evaluator_files` instead.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -192,11 +193,21 @@ def find_label_file(data: str | Path, split: str, kind: str = "concepts") -> Pat
     return None
 
 
+def describe_names(split: str) -> str:
+    """The names under which `find_label_file` looks for concepts, for a message.
+
+    >>> describe_names("train")
+    'train_concepts.csv, a name that ends so, concept_detection_train.csv or concepts.csv (or .tsv, .txt)'
+    """
+    named = f"{split}_concepts.csv, a name that ends so, concept_detection_{split}.csv"
+    return f"{named} or {_PLAIN_NAMES['concepts']}.csv (or {', '.join(_ENDINGS[1:])})"
+
+
 def _find_files(data: Path, split: str, kind: str, ending: str) -> list[Path]:
     named = re.compile(_NAMES[kind].format(split=f"(?:{SPLIT_PATTERNS[split]})"), re.IGNORECASE)
     folders = [path for path in _list(data) if path.is_dir() and find_split(path.name) == split]
-    tables = [path for path in _list(data) if path.suffix.lower() == ending and path.is_file()]
-    within = [path for folder in folders for path in _list(folder) if path.suffix.lower() == ending and path.is_file()]
+    tables = [path for path in _list(data, ending) if path.is_file()]
+    within = [path for folder in folders for path in _list(folder, ending) if path.is_file()]
     found = [path for path in tables + within if named.fullmatch(path.stem)]
     found += [path for path in within if path.stem.lower() == _PLAIN_NAMES[kind]]
     # A file without a split's name is for every split that has no file of its own. A list of ids is for test alone.
@@ -205,6 +216,10 @@ def _find_files(data: Path, split: str, kind: str, ending: str) -> list[Path]:
     return found
 
 
-def _list(folder: Path) -> list[Path]:
+def _list(folder: Path, ending: str = "") -> list[Path]:
     """What is in a folder, but for hidden files, which file managers and archive tools leave behind."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    # There may be a hundred thousand images: paths are made of the few names that are wanted.
+    names = (name for name in os.listdir(folder) if name.lower().endswith(ending) and not name.startswith("."))
+    return [folder / name for name in sorted(names)]

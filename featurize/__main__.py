@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=_positive, help="number of processes (one per core, or one per GPU)")
     parser.add_argument("--rebuild", action="store_true", help="replace a store that holds other features, and build "
                         "a network that is missing beside it")  # fmt: skip
-    parser.set_defaults(command=_featurize)
+    parser.set_defaults(command=_featurize, kept="the same command continues from what is finished")
     return parser
 
 

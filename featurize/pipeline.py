@@ -40,7 +40,7 @@ from featurize.decoding.packages import PIP_LINE, find_remedy, is_installed, nam
 from featurize.engines.base import Engine
 from featurize.engines.registry import Choice, choose_engine, list_distributions
 from featurize.prepared_network import Network, has_network, preparing_network
-from featurize.request import Request, refuse_other_features, refuse_other_options
+from featurize.request import Request, check_options, refuse_other_features, refuse_other_options
 from featurize.workers import embed_images
 
 LIBRARIES = ("h5py", "keras", "numpy", "pillow", "pydicom")
@@ -132,6 +132,7 @@ def make_features(
         "dtype": dtype,
     }
     options = {name: value for name, value in given.items() if value is not None}
+    check_options(options)
     path = Path(store)
     update = _Update(path, _Folder.read(Path(data), path), options, workers, rebuild)
     finished = update.find_finished()

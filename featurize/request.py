@@ -8,10 +8,11 @@ from typing import Any
 from cache.provenance import NO_POOLING, OF_FILE, Provenance, WeightsOrigin
 from cache.store import FeatureStore
 from cache.support.errors import ParameterError, StoreError
-from featurize.backbone import Backbone, Cut, split_poolings
+from featurize.applications import APPLICATIONS
+from featurize.backbone import Backbone, Cut, find_application, split_poolings
 from featurize.decoding.image import DECODING, DECODING_BEFORE_DICOM, RESIZING
 from featurize.engines.base import Engine
-from featurize.engines.registry import AUTO
+from featurize.engines.registry import AUTO, check_precision, find_engine
 from featurize.weights import describe_weights
 
 DEFAULTS: dict[str, Any] = {
@@ -95,8 +96,6 @@ class Request:
         if values["dtype"] == AUTO:
             values["dtype"] = "float16" if values["pooling"] == NO_POOLING else "float32"
         engine, precision, dtype = (str(values.pop(name)) for name in ("engine", "precision", "dtype"))
-        if dtype not in DTYPES:
-            raise ParameterError(f"dtype '{dtype}': expected one of {', '.join(DTYPES)}")
         name = str(values.pop("backbone")).lower()
         values["pooling"] = _follow_pooling(values["pooling"], None if rebuild and "pooling" in options else store)
         is_earlier = store is not None and store.provenance.decoding == DECODING_BEFORE_DICOM
@@ -152,6 +151,32 @@ class Request:
         known = () if store.has_maps else (store.provenance.layer,)
         same_layer = self.backbone.layer in (store.record["asked"]["layer"], *known)
         return requested == store.provenance and same_weights and same_layer
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Check the values of options by themselves, before they are compared with a store or anything is built.
+
+    Parameters
+    ----------
+    options : mapping of str to object
+        The given options, under the names in `DEFAULTS`.
+
+    Raises
+    ------
+    ParameterError
+        A value is unknown; the message lists the known ones.
+    """
+    name = str(options.get("backbone", DEFAULTS["backbone"])).lower()
+    if name not in APPLICATIONS:
+        find_application(name)  # imports Keras, which may be of a version that has it
+    if options.get("engine", AUTO) != AUTO:
+        find_engine(options["engine"])
+    if "precision" in options:
+        check_precision(options["precision"])
+    if options.get("dtype", AUTO) not in (AUTO, *DTYPES):
+        raise ParameterError(f"dtype '{options['dtype']}': expected one of {', '.join(DTYPES)}")
+    if options.get("pooling", NO_POOLING) != NO_POOLING:
+        split_poolings(options["pooling"])
 
 
 def refuse_other_options(store: FeatureStore, options: Mapping[str, Any]) -> None:

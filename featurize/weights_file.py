@@ -136,7 +136,8 @@ def check_file(path: Path) -> None:
     _refuse_other_kind(path)
     seconds = SECONDS + path.stat().st_size // BYTES_PER_SECOND
     try:
-        call_limited(_read_once, path, seconds=seconds, n_bytes=MAX_MEMORY)
+        # The process may have been started in another folder.
+        call_limited(_read_once, path.absolute(), seconds=seconds, n_bytes=MAX_MEMORY)
     except LimitError as error:
         raise _to_damage(path, error) from error
 

@@ -2,21 +2,16 @@
 
 import os
 import time
-import warnings
-from collections.abc import Iterator, Mapping
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from joblib import Parallel, delayed
 
 from cache.parts import Parts
 from cache.support.command import check_interrupted
-from cache.support.errors import UserError
 from cache.support.progress import Progress
 from cache.support.reporting import report
-from featurize.parent_watch import end_with
+from featurize.parent_watch import closing_tasks, end_with
 from featurize.prepared_network import Network
 from featurize.request import Request
 from featurize.units import STAGES, divide, embed_unit, unit_images
@@ -56,7 +51,7 @@ def embed_images(paths: list[Path], network: Network, request: Request, parts: P
     progress = Progress(len(paths), "embedding")
     spent = dict.fromkeys(STAGES, 0.0)
     finished = pool(task(network, unit, request.backbone.size, request.dtype, *loaders) for unit in units)
-    with _closing(finished):
+    with closing_tasks(finished, " with fewer processes (--workers, make WORKERS=1)"):
         for unit in finished:
             check_interrupted()
             start = time.perf_counter()
@@ -73,19 +68,3 @@ def embed_images(paths: list[Path], network: Network, request: Request, parts: P
 def _shares(spent: Mapping[str, float]) -> str:
     """The share of each stage in the time, as in ``read 1%, decode 9%, infer 89%, write 1%``."""
     return ", ".join(f"{stage} {spent[stage] / sum(spent.values()):.0%}" for stage in STAGES)
-
-
-@contextmanager
-def _closing(finished: Any) -> Iterator[None]:
-    """Close joblib's generator at the end, without its warning that work is lost: finished units are on the disk."""
-    try:
-        yield
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process was ended, most likely for lack of memory; finished units are saved: run the same "
-            "command again with fewer processes (--workers, make WORKERS=1)"
-        ) from error
-    finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            finished.close()

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cache.support.command import print_json, run_command
+from cache.support.command import NOTHING_KEPT, print_json, run_command
+from cache.support.errors import ParameterError
 from cache.support.reporting import logger
 from eval.editions import EDITIONS, LATEST
 from heads.registry import CALIBRATIONS, DECODERS, DEFAULT_DECODER, HEADS
@@ -24,21 +25,18 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
     fit = commands.add_parser("fit", help="train a head, score it on valid, save it as a run")
     _add_options(fit)
-    fit.set_defaults(command=_fit)
+    fit.set_defaults(command=_fit, kept=_describe_kept)
     sweep = commands.add_parser("sweep", help="train a head with every combination of parameters, save the best run")
     _add_options(sweep)
-    sweep.add_argument("--grid", nargs="+", action="extend", required=True, metavar="KEY=VALUE,VALUE",
-                       help="the values of each parameter, such as C=0.001,0.01,0.1")  # fmt: skip
-    sweep.add_argument("--by", choices=("valid", "folds"), default="valid",
-                       help="what decides: F1 on valid, or of out-of-fold scores of train (valid)")  # fmt: skip
-    sweep.set_defaults(command=_sweep)
+    _add_grid(sweep, required=True)
+    sweep.set_defaults(command=_sweep, kept="finished trials are kept, and the same command does the others")
     choose = commands.add_parser(
         "choose", help="score every head with every decoder in one table; folds of train choose"
     )
     choose.add_argument("--store", type=Path, required=True, help="feature store")
     choose.add_argument("--data", type=Path, required=True, help="data folder with the label files")
     choose.add_argument("--heads", nargs="+", metavar="NAME", help="the heads (all)")
-    choose.add_argument("--decoders", nargs="+", metavar="DECODER", help="the decoders, written as for fit (all)")
+    _add_decoders(choose)
     choose.add_argument("--pooling", default="", metavar="NAME", help="one of several poolings of the store (all)")
     choose.add_argument("--json", action="store_true", help="print the table as JSON")
     choose.set_defaults(command=_choose)
@@ -54,8 +52,21 @@ def make_parser() -> argparse.ArgumentParser:
     predict.add_argument("--store", type=Path, help="feature store; an ensemble remembers its stores")
     predict.add_argument("--data", type=Path, help="data folder; its list of ids decides rows and order")
     predict.add_argument("--split", default="test", help="train, valid or test (test)")
-    predict.add_argument("--edition", type=int, default=LATEST, choices=list(EDITIONS), help=f"year ({LATEST})")
+    predict.add_argument("--edition", type=int, default=LATEST, metavar="YEAR",
+                         help=f"{min(EDITIONS)} to {max(EDITIONS)} ({LATEST})")  # fmt: skip
     predict.set_defaults(command=_predict)
+    check = commands.add_parser(
+        "check",
+        help="check a request before there is a store: names, values, labels, ids, folders",
+        description="Check in seconds what fit will be asked for; with --grid, sweep; with --edition, predict, too; "
+        "without --out, choose. The store need not exist. Nothing is written or, if all is well, "
+        "printed.",
+    )
+    _add_options(check, for_check=True)
+    _add_grid(check)
+    _add_decoders(check)
+    check.add_argument("--edition", type=int, metavar="YEAR", help="year of the submission, if one is made")
+    check.set_defaults(command=_check)
     table = commands.add_parser("table", help="print the published scores of recipes beside those of their runs")
     table.add_argument("recipes", type=Path, metavar="RECIPES", help="folder of the recipes (*.mk)")
     table.add_argument("runs", type=Path, metavar="RUNS", help="folder of their runs, each named as its recipe")
@@ -68,19 +79,35 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `fit` and `sweep`."""
-    parser.add_argument("name", metavar="NAME", help=f"the head: {', '.join(HEADS)}")
+def _add_options(parser: argparse.ArgumentParser, for_check: bool = False) -> None:
+    """Add the options of `fit` and `sweep`; for `check`, some may be left out, as for `choose`."""
+    known = ", ".join(HEADS)
+    if for_check:
+        parser.add_argument("names", nargs="*", metavar="NAME", help=f"the head, or several as for choose: {known}")
+    else:
+        parser.add_argument("name", metavar="NAME", help=f"the head: {known}")
     parser.add_argument("--store", type=Path, required=True, help="feature store")
     parser.add_argument("--data", type=Path, required=True, help="data folder with the label files")
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
+    parser.add_argument("--out", type=Path, required=not for_check, metavar="RUN", help="folder of the run")
     parser.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE",
                         help="parameters of the head (those of an earlier run in RUN, or its defaults)")  # fmt: skip
     _add_decoding(parser)
     parser.add_argument("--pooling", metavar="NAME", help="one of several poolings of the store (all, side by side)")
     parser.add_argument("--concepts", nargs="+", action="extend", metavar="CUI", help="learn only these (all)")
-    parser.add_argument("--train", choices=("train", "train+valid"), help="what the saved head learns from, after "
-                        "everything else was chosen on train (train)")  # fmt: skip
+    parser.add_argument("--train", metavar="SPLITS", help="train or train+valid: what the saved head learns from, "
+                        "after everything else was chosen on train (train)")  # fmt: skip
+
+
+def _add_grid(parser: argparse.ArgumentParser, required: bool = False) -> None:
+    """Add the options of a sweep."""
+    parser.add_argument("--grid", nargs="+", action="extend", required=required, metavar="KEY=VALUE,VALUE",
+                        help="the values of each parameter, such as C=0.001,0.01,0.1")  # fmt: skip
+    parser.add_argument("--by", default="valid", metavar="WHAT",
+                        help="valid or folds: what decides, F1 on valid or on folds of train (valid)")  # fmt: skip
+
+
+def _add_decoders(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--decoders", nargs="+", metavar="DECODER", help="the decoders, written as for fit (all)")
 
 
 def _add_decoding(parser: argparse.ArgumentParser) -> None:
@@ -89,8 +116,8 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
                         help=f"{', '.join(DECODERS)}; fixed takes a threshold and top-k a number; "
                         f"{' or '.join(CALIBRATIONS)} turns scores into probabilities; empty allows an image without "
                         f"a concept (that of an earlier run in RUN, or {DEFAULT_DECODER})")  # fmt: skip
-    parser.add_argument("--tune", choices=("folds", "valid"), help="tune the decoder on out-of-fold scores of train, "
-                        "or on valid (folds)")  # fmt: skip
+    parser.add_argument("--tune", metavar="WHAT", help="folds or valid: tune the decoder on out-of-fold scores of "
+                        "train, or on valid (folds)")  # fmt: skip
     parser.add_argument("--nested", action="store_true", default=None, help="estimate by nested cross-validation, too, "
                         "what head and decoder reach on images that neither has seen")  # fmt: skip
 
@@ -103,6 +130,14 @@ def _fit(args: argparse.Namespace) -> None:
     # Heads leave the number of processes to joblib, as scikit-learn does. Commands use all cores.
     with parallel_config(n_jobs=-1):
         fit_run(args.name, args.store, args.data, args.out, **_run_options(args))
+
+
+def _describe_kept(args: argparse.Namespace) -> str:
+    """What an interrupted `fit` has kept."""
+    if any(args.out.with_name(f"{args.out.name}.training").glob("*.h5")):
+        return "the same command continues after the last finished epoch"
+    earlier = f"; {args.out} still has the earlier run" if (args.out / "digests.json").exists() else ""
+    return f"nothing of it is kept, and {NOTHING_KEPT}{earlier}"
 
 
 def _sweep(args: argparse.Namespace) -> None:
@@ -126,6 +161,18 @@ def _choose(args: argparse.Namespace) -> None:
         table = choose(args.store, args.data, heads=args.heads, decoders=args.decoders, pooling=args.pooling)
     if args.json:
         print_json({"table": table})
+
+
+def _check(args: argparse.Namespace) -> None:
+    from heads.selection.check import check_choose, check_fit
+
+    if args.out is None:
+        check_choose(args.store, args.data, heads=args.names, decoders=args.decoders, pooling=args.pooling)
+        return
+    if len(args.names) != 1:
+        raise ParameterError(f"{len(args.names)} heads with --out, expected one; choose among several without --out")
+    grid, options = parse_grid(args.grid) if args.grid else None, _run_options(args)
+    check_fit(args.names[0], args.store, args.data, args.out, grid=grid, by=args.by, edition=args.edition, **options)
 
 
 def _run_options(args: argparse.Namespace) -> dict[str, Any]:

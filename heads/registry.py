@@ -56,11 +56,12 @@ def make_head(name: str, params: Mapping[str, Any] | None = None) -> "Head":
     Raises
     ------
     ParameterError
-        The head or a parameter is unknown (the known ones are listed), or a value is out of its range.
+        The head or a parameter is unknown (the known ones are listed), or a value is out of its range; or its class
+        lacks a method.
     """
     if name not in HEADS:
         raise ParameterError(f"no head '{name}'; there are {', '.join(HEADS)}")
-    head: Head = resolve_name(HEADS[name])()
+    head: Head = _require_methods(resolve_name(HEADS[name]), f"head '{name}'")()
     known = head.get_params(deep=False)
     unknown = [key for key in params or {} if key not in known]
     if unknown:
@@ -98,7 +99,7 @@ def make_decoder(text: str) -> "Decoder":
         raise ParameterError(f"no decoder '{name}'; there are {', '.join(DECODERS)}, such as fixed:0.3")
     if options not in ([], [EMPTY]):
         raise ParameterError(f"decoder '{text}': expected nothing or '{EMPTY}' after the comma, such as {name},{EMPTY}")
-    kind: type[Decoder] = resolve_name(DECODERS[name])
+    kind: type[Decoder] = _require_methods(resolve_name(DECODERS[name]), f"decoder '{name}'")
     try:
         params = kind.parse(value) if colon else {}
     except ParameterError as error:
@@ -107,6 +108,14 @@ def make_decoder(text: str) -> "Decoder":
     if not plus:
         return decoder
     calibrated: Decoder = resolve_name("heads.decoders.calibrated:Calibrated")(
-        resolve_name(CALIBRATIONS[calibration])(), decoder
+        _require_methods(resolve_name(CALIBRATIONS[calibration]), f"calibration '{calibration}'")(), decoder
     )
     return calibrated
+
+
+def _require_methods(kind: type, what: str) -> Any:
+    """A class, if it has every method that its base asks for."""
+    missing = sorted(getattr(kind, "__abstractmethods__", ()))
+    if missing:
+        raise ParameterError(f"{what}: {kind.__name__} lacks {', '.join(missing)}; see docs/your-own-head.md")
+    return kind

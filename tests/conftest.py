@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from heads.registry import HEADS, make_head
 from heads.runs.files import DIGESTS, REQUEST, SEAL, write_digests, write_sealed
 
 ROOT = Path(__file__).parent.parent
-EMBEDDING_HEADS = [name for name in HEADS if not make_head(name).takes_maps]
+EMBEDDING_HEADS = [name for name, place in HEADS.items() if not resolve_name(place).takes_maps]
 """All heads but those that learn from maps, which have tests of their own."""
 
 PROVENANCE = Provenance(
@@ -154,6 +156,7 @@ def make_store(
     splits: dict[str, dict[str, np.ndarray]],
     unreadable: dict[str, str] | None = None,
     provenance: Provenance = PROVENANCE,
+    record: dict[str, Any] = RECORD,
 ) -> None:
     """Write a store from ``{split: {id: embedding}}``; ids in `unreadable` get a reason instead of an embedding."""
     ids = [id for rows in splits.values() for id in rows]
@@ -165,4 +168,4 @@ def make_store(
     values = np.array([embedding for rows in splits.values() for embedding in rows.values()])
     reasons = {numbers[id]: reason for id, reason in (unreadable or {}).items()}
     rows = make_rows(list(numbers.values()), values, reasons)
-    write_store(path, provenance, RECORD, listings, [rows], values.shape[1:])
+    write_store(path, provenance, record, listings, [rows], values.shape[1:])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cache.support.errors import ParameterError
+from featurize.applications import APPLICATIONS
 from featurize.backbone import Backbone, find_application
 from featurize.weights import describe_weights, load_weights
 
@@ -216,3 +217,9 @@ def test_a_weights_file_is_known_by_its_bytes(tmp_path: Path) -> None:
             file["conv1/conv1/kernel:0"] = [value]
     first, same, other = (describe_weights(str(tmp_path / name)) for name in ("a.h5", "b.h5", "c.h5"))
     assert first == same != other
+
+
+def test_the_names_that_are_known_without_keras_are_those_of_keras() -> None:
+    with pytest.raises(ParameterError) as refused:
+        find_application("resnet999")
+    assert set(str(refused.value).partition("Keras has ")[2].split(", ")) == APPLICATIONS

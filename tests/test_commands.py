@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from conftest import RECORD, ROOT, make_store
+from conftest import PROVENANCE, RECORD, ROOT, make_rows, make_store
+
+from cache.parts import Parts
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -101,7 +104,7 @@ def test_what_the_user_can_fix_is_one_line_and_status_1(
         "cache",
         "cache forget s.h5",
         "heads fit dense",
-        "heads predict run --store s.h5 --edition 1999",
+        "heads predict run --store s.h5 --edition last",
         "eval score a.csv",
     ],
 )
@@ -260,3 +263,90 @@ def test_an_interrupted_command_says_that_it_would_continue(phantoms: Path, tmp_
         _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert err == "featurize: interrupted; the same command continues from what is finished\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "end"),
+    [
+        ("heads fit prior --store s.h5 --data . --out new", "nothing of it is kept, and the same command begins again"),
+        (
+            "heads fit prior --store s.h5 --data . --out run",
+            "nothing of it is kept, and the same command begins again; run still has the earlier run",
+        ),
+        (
+            "heads fit tail --store s.h5 --data . --out tuned",
+            "the same command continues after the last finished epoch",
+        ),
+        (
+            "heads sweep prior --store s.h5 --data . --out run --grid a=1",
+            "finished trials are kept, and the same command does the others",
+        ),
+        ("heads choose --store s.h5 --data .", "the same command begins again"),
+        ("cache verify s.h5", "the same command begins again"),
+        ("featurize . --store s.h5", "the same command continues from what is finished"),
+    ],
+)
+def test_an_interrupted_command_says_what_it_has_kept(
+    call: Command, monkeypatch: pytest.MonkeyPatch, words: str, end: str
+) -> None:
+    for name in ("run/digests.json", "tuned.training/0.h5"):
+        Path(name).parent.mkdir()
+        Path(name).touch()
+
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("heads.runs.builder.fit_run", "heads.selection.sweep.sweep_runs", "heads.selection.leaderboard.choose",
+                 "cache.verify.verify_store", "featurize.pipeline.make_features"):  # fmt: skip
+        monkeypatch.setattr(name, interrupt)
+    package, *args = words.split()
+    assert call(package, *args) == (130, "", f"{package}: interrupted; {end}\n")
+
+
+def test_the_images_of_an_interrupted_first_run_are_not_of_other_features(call: Command, tmp_path: Path) -> None:
+    parts = Parts(tmp_path / "new.h5", PROVENANCE)
+    parts.start({})
+    parts.add(make_rows([1, 2], np.ones((2, 3))))
+    _, out, _ = call("cache", "status", "new.h5")
+    assert f"  unfinished     2 images, in new.h5.parts/{PROVENANCE.fingerprint[:16]}\n" in out
+    assert "other features" not in out
+    make_store(tmp_path / "new.h5", {"train": {"a": np.ones(2)}}, provenance=replace(PROVENANCE, size=64))
+    assert "2 images with other features, in" in call("cache", "status", "new.h5")[1]
+
+
+def test_a_submission_for_another_split_is_called_so(call: Command, tmp_path: Path) -> None:
+    for split in ("valid", "test"):
+        text = "".join(f"{split}_{number},C1\n" for number in range(200))
+        (tmp_path / f"{split}.csv").write_text("ID,CUIs\n" + text)
+    status, _, err = call("eval", "score", "test.csv", "--truth", "valid.csv")
+    assert status == 1
+    assert err == (
+        "eval: error: test.csv: none of its 200 ids is in the truth, which has 'valid_0', not 'test_0'; it seems to be "
+        "of another split: give the truth of that\n"
+    )
+    status, _, err = call("eval", "check", "test.csv", "--ids", "valid.csv")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "200 of 200 listed ids have no row, such as 'valid_0'; it seems to be of another split: give the list" in err
+    (tmp_path / "test.csv").write_text("ID,CUIs\n" + text.replace("test_1", "valid_1"))
+    assert "image 'test_0' is not in the truth; write ids as in the truth" in call(
+        "eval", "score", "test.csv", "--truth", "valid.csv")[2]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("edition", "header", "remedy"),
+    [
+        (2024, "name,Concepts", "write ID,CUIs"),
+        (2024, "image,CUIs", "write ID,CUIs"),
+        (2022, "image|concepts", "2022 takes no header, remove the row"),
+    ],
+)
+def test_a_header_that_counts_as_an_image_is_called_a_header(
+    call: Command, tmp_path: Path, edition: int, header: str, remedy: str
+) -> None:
+    mark = "|" if edition == 2022 else ","
+    (tmp_path / "truth.csv").write_text(f"a{mark}C1\nb{mark}C2\n")
+    (tmp_path / "ids.csv").write_text("ID,CUIs\na,\nb,\n")
+    (tmp_path / "s.csv").write_text(f"{header}\na{mark}C1\nb{mark}C2\n")
+    line = f"line 1: '{header}' looks like a header, but the evaluator takes it for an image; {remedy}"
+    assert line in call("eval", "score", "s.csv", "--truth", "truth.csv", "--edition", edition)[2]
+    assert line in call("eval", "check", "s.csv", "--ids", "ids.csv", "--edition", edition)[2]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import keras
@@ -24,7 +25,7 @@ from featurize.pipeline import make_features
 from heads.ensembles.builder import make_ensemble
 from heads.estimators.base import Head
 from heads.estimators.prior import PriorHead
-from heads.registry import make_head
+from heads.registry import HEADS, make_head
 from heads.runs.builder import fit_run
 from heads.runs.keras_model import export_run
 from heads.runs.predictor import StoredRun
@@ -36,7 +37,7 @@ PARAMS: dict[str, dict[str, Any]] = {"dense": {"hidden": 8}}
 POOLINGS = {"logistic": "avg", "ridge": "gem"}
 """Heads with other parameters than the defaults, and heads that get one of the two poolings."""
 
-EXPORTED_HEADS = [name for name in EMBEDDING_HEADS if type(make_head(name)).to_keras is not Head.to_keras]
+EXPORTED_HEADS = [name for name in EMBEDDING_HEADS if resolve_name(HEADS[name]).to_keras is not Head.to_keras]
 
 BARE = """
 import json, os, pathlib, sys

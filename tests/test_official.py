@@ -184,7 +184,10 @@ def test_2022_has_bars_no_header_no_quotes_and_no_secondary_score(tmp_path: Path
 @pytest.mark.parametrize(
     ("submission", "message"),
     [
-        ("ID|CUIs\na1|C1\na2|C2\n", "line 1: image 'ID' is not in the truth; 2022 takes no header, remove the row"),
+        (
+            "ID|CUIs\na1|C1\na2|C2\n",
+            "line 1: 'ID|CUIs' looks like a header, but the evaluator takes it for an image; 2022 takes no header, remove the row",
+        ),
         ('"a1"|C1\na2|C2\n', "line 1: image '\"a1\"' is not in the truth; remove the quotes"),
         ("a1|C1\na2|C2\n\n", "line 3: blank line; remove it"),
         ("a1,C1\na2,C2\n", r"line 1: image 'a1,C1' is not in the truth; put '\|' between id and concepts, not ','"),

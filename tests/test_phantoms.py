@@ -8,8 +8,10 @@ import pytest
 from conftest import reported
 
 from cache.images import find_images
+from cache.lock import locked
 from cache.support.errors import DataError
 from eval.labels import find_label_file, read_concepts
+from featurize.phantoms import units
 from featurize.phantoms.canvas import Canvas, draw
 from featurize.phantoms.concepts import BODY_PARTS, FINDINGS, MAX_PHANTOM_CONCEPTS, NAMES, make_phantom
 from featurize.phantoms.dataset import make_phantoms
@@ -75,6 +77,54 @@ def test_drawing_again_does_nothing(phantoms: Path) -> None:
     with reported() as lines:
         make_phantoms(phantoms, 40, 0)
     assert "up to date" in lines[0]
+
+
+@pytest.mark.parametrize("trouble", ["nothing", "half a picture", "half a file of labels"])
+def test_a_stopped_drawing_continues_and_ends_the_same(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    monkeypatch.setattr(units, "UNIT_IMAGES", 4)
+    draw, numbers = units._draw_picture, []
+
+    def draw_some(folder: Path, split: str, number: int, seed: int) -> units.Drawn:
+        numbers.append(number)
+        if len(numbers) == 15:
+            raise KeyboardInterrupt
+        return draw(folder, split, number, seed)
+
+    monkeypatch.setattr(units, "_draw_picture", draw_some)
+    with pytest.raises(KeyboardInterrupt):
+        make_phantoms(tmp_path / "drawn", 40, 0)
+    unfinished = tmp_path / "drawn.unfinished"
+    if trouble == "half a picture":
+        (unfinished / "train" / "phantom_train_000013.jpg").write_bytes(b"\xff\xd8")
+    if trouble == "half a file of labels":
+        (unfinished / "labels" / "0000008.json").write_text('{"drawn": [')
+    numbers.clear()
+    numbers.extend([-1] * 20)
+    with reported() as lines:
+        make_phantoms(tmp_path / "drawn", 40, 0)
+    n_kept = 8 if trouble == "half a file of labels" else 12
+    assert lines[0] == f"{n_kept} of 40 phantoms are drawn already"
+    assert len(numbers) == 20 + 40 - n_kept
+    files = sorted(path.relative_to(phantoms) for path in phantoms.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(tmp_path / "drawn") for path in (tmp_path / "drawn").rglob("*.*"))
+    assert filecmp.cmpfiles(phantoms, tmp_path / "drawn", files, shallow=False)[1:] == ([], [])
+    assert [path.name for path in tmp_path.iterdir()] == ["drawn"]
+
+
+def test_what_was_drawn_for_another_seed_is_not_used(phantoms: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "drawn.unfinished" / "labels"
+    labels.mkdir(parents=True)
+    (labels / "phantoms.json").write_text('{"images": 40, "seed": 1, "drawing": "1"}')
+    (labels / "0000000.json").write_text('{"drawn": []}')
+    make_phantoms(tmp_path / "drawn", 40, 0)
+    assert (tmp_path / "drawn/train_concepts.csv").read_bytes() == (phantoms / "train_concepts.csv").read_bytes()
+
+
+def test_two_do_not_draw_the_same_folder(tmp_path: Path) -> None:
+    with locked(tmp_path / "drawn"), pytest.raises(DataError, match="is being drawn by process"):
+        make_phantoms(tmp_path / "drawn", 40, 0)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -51,12 +51,16 @@ def test_a_recipe_is_a_request_that_the_stages_understand(name: str) -> None:
         assert fit.out.name.split(".")[0] == name.split(".")[0]
     joined = [each for each in commands if each.action == "ensemble"]
     assert all(each.how in METHODS and len(each.runs) > 1 for each in joined)
-    assert len(commands) == 2 or len(commands) == 2 + len(joined[0].runs)
+    checks = [each for each in commands if each.action == "check"]
+    fits = [each for each in commands if each.action == "fit"]
+    assert [each.names for each in checks] == [[each.name] for each in fits]
+    assert {each.edition for each in checks} == {2026}
+    assert len(commands) == 3 or len(commands) == 2 + 2 * len(joined[0].runs)
 
 
 def test_members_of_a_recipe_differ_as_it_says() -> None:
     out = dry_run("submit", "RECIPE=uach-visionlab", "DATA=mix").stdout
-    assert out.count("--concepts") == 4
+    assert out.count("--concepts") == 2 * 4  # checked, then fitted
     assert "--out 'runs/mix/uach-visionlab.ultrasound'" in out
     assert "--concepts 'C0041618'" in out
     nets = dry_run("submit", "RECIPE=dbs-hhu", "DATA=mix", "WEIGHTS_xception=x.h5").stdout

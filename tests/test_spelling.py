@@ -152,7 +152,7 @@ def test_where_labels_are_missing_what_may_hold_them_is_named(tmp_path: Path, na
     (place / "train_concepts.csv").unlink()
     (place / name).parent.mkdir(exist_ok=True)
     (place / name).write_text("x")
-    with pytest.raises(DataError, match=f"no labels for split 'train'; expected train_concepts.csv in it; .*{hint}"):
+    with pytest.raises(DataError, match=f"no labels for split 'train'; expected train_concepts.csv, .*{hint}"):
         LabelledStore.load(place / "s.h5", place)
 
 

@@ -485,3 +485,14 @@ def test_an_invalid_file_of_settings_is_named(monkeypatch: pytest.MonkeyPatch, t
     keras_support._import.cache_clear()
     with pytest.raises(UserError, match=r"Invalid `floatx` configuration.*mend or remove .*keras\.json"):
         import_keras()
+
+
+def test_a_file_is_found_from_where_the_user_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that reads it first may have been started in another folder."""
+    for place in ("first", "second"):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        with h5py.File("mine.weights.h5", "w") as file:
+            file["layers/dense/vars/0"] = np.ones((3, 3), np.float32)
+        assert describe_weights("mine.weights.h5").startswith("sha256:")
+        os.rename("mine.weights.h5", "gone")

@@ -29,6 +29,9 @@ TENSORFLOW_PIP_LINE = "pip install tensorflow-cpu, or for GPUs: pip install 'ten
 JAX_PIP_LINE = "pip install jax keras flatbuffers, or for GPUs: pip install 'jax[cuda12]' keras flatbuffers"
 """The command that installs JAX, Keras, and what JAX saves functions with."""
 
+NOTHING_KEPT = "the same command begins again"
+"""What is said of an interrupted command that keeps nothing of what it has done."""
+
 _interrupted = threading.Event()
 
 
@@ -42,7 +45,9 @@ def run_command(name: str, parser: argparse.ArgumentParser, argv: Sequence[str] 
     name : str
         What warnings and errors begin with, such as ``featurize``.
     parser : ArgumentParser
-        It sets the attribute ``command``, a callable that takes the parsed arguments.
+        It sets the attribute ``command``, a callable that takes the parsed arguments. It may set ``kept``: what an
+        interrupted command has kept and does next time, as the end of a message, or a callable that tells it from the
+        parsed arguments.
     argv : sequence of str, optional
         The words of the command line; by default those of this process.
 
@@ -67,7 +72,7 @@ def run_command(name: str, parser: argparse.ArgumentParser, argv: Sequence[str] 
     except BrokenPipeError:
         return 0
     except BaseException as error:
-        return _end_badly(name, error, TRACEBACK in words)
+        return _end_badly(name, error, TRACEBACK in words, args)
     finally:
         _flush_output()
     return 0
@@ -103,13 +108,14 @@ def _flush_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _end_badly(name: str, error: BaseException, with_traceback: bool) -> int:
+def _end_badly(name: str, error: BaseException, with_traceback: bool, args: argparse.Namespace) -> int:
     """Print on one line why a command ended; a bug is raised again."""
     if with_traceback:
         raise error
     # Native code may turn an interrupt into any exception.
     if isinstance(error, KeyboardInterrupt) or _interrupted.is_set():
-        print_line(f"{name}: interrupted; the same command continues from what is finished", sys.stderr)
+        kept = getattr(args, "kept", NOTHING_KEPT)
+        print_line(f"{name}: interrupted; {kept(args) if callable(kept) else kept}", sys.stderr)
         return 130
     if isinstance(error, MemoryError):
         print_line(f"{name}: error: not enough memory; close other programs, or use fewer processes", sys.stderr)

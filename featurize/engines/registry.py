@@ -52,6 +52,19 @@ def find_engine(name: str) -> "type[Engine]":
     return kind
 
 
+def check_precision(name: str) -> None:
+    """Check the name of a precision.
+
+    Raises
+    ------
+    ParameterError
+        It is unknown; the message lists the known ones.
+    """
+    precisions = (AUTO, *POLICIES)
+    if name not in precisions:
+        raise ParameterError(f"precision '{name}': expected one of {', '.join(precisions)}")
+
+
 def list_distributions() -> list[str]:
     """The pip distributions of all engines."""
     return [distribution for name in ENGINES for distribution in find_engine(name).distributions]
@@ -79,11 +92,9 @@ def choose_engine(engine: str = AUTO, precision: str = AUTO) -> Choice:
     DataWarning
         There is a GPU, and the engine does not see it.
     """
-    precisions = (AUTO, *POLICIES)
     if engine != AUTO:
         find_engine(engine)
-    if precision not in precisions:
-        raise ParameterError(f"precision '{precision}': expected one of {', '.join(precisions)}")
+    check_precision(precision)
     reasons = []
     if engine == AUTO:
         engine, why = _choose_automatically()

@@ -22,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
     parser.add_argument("--images", type=_at_least(20), default=2000, help="number of images, at least 20 (2000)")
     parser.add_argument("--seed", type=_at_least(0), default=0, help="seed of the random generator (0)")
-    parser.set_defaults(command=_draw)
+    parser.set_defaults(command=_draw, kept="the same command continues from the pictures that are drawn")
     return parser
 
 

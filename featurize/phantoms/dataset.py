@@ -1,51 +1,36 @@
 """A folder of phantoms in the official layout."""
 
 import csv
-import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import PIL.Image
 from joblib import Parallel, cpu_count, delayed
 
+from cache.lock import locked
+from cache.support.command import check_interrupted
 from cache.support.errors import DataError, ParameterError
-from cache.support.files import making
 from cache.support.json_file import read_json
+from cache.support.progress import Progress
 from cache.support.reporting import report
-from featurize.parent_watch import end_with
-from featurize.phantoms.canvas import resize
-from featurize.phantoms.concepts import NAMES, make_phantom
-from featurize.phantoms.modalities import hot_colours
+from featurize.parent_watch import closing_tasks, end_with
+from featurize.phantoms.concepts import NAMES
+from featurize.phantoms.units import Drawn, Unit, divide
 
 DRAWING_VERSION = "1"
 """Version of the drawings: raise it whenever the same seed gives other pictures."""
 
 SPLIT_SHARES = {"train": 0.7, "valid": 0.15, "test": 0.15}
 MIN_IMAGES = 20
-HEIGHT_RANGE = (160, 420)
-"""Smallest and largest height of a picture, in pixels."""
-
-ASPECT_RANGE = (0.75, 1.4)
-"""Smallest and largest ratio of width to height."""
-
 STAMP_FILE = "phantoms.json"
 """Written last: what was drawn. A folder with the same stamp is up to date."""
 
-
-@dataclass(frozen=True)
-class _Drawn:
-    """The labels of a drawn picture."""
-
-    id: str
-    concepts: list[str]
-    manual: list[str]
+LABELS = "labels"
+"""Folder with the labels of finished units, and with what is being drawn, until all are drawn."""
 
 
 def make_phantoms(folder: str | os.PathLike[str], n_images: int = 2000, seed: int = 0) -> None:
@@ -54,7 +39,8 @@ def make_phantoms(folder: str | os.PathLike[str], n_images: int = 2000, seed: in
     Parameters
     ----------
     folder : path-like
-        Made completely or not at all. If it contains these very phantoms already, nothing is done.
+        Made completely or not at all. If it contains these very phantoms already, nothing is done. What a stopped
+        call has drawn is in ``FOLDER.unfinished``, and the next call of the same number and seed goes on from there.
     n_images : int
         Number of all images, at least `MIN_IMAGES`; 70 % train, 15 % valid, 15 % test.
     seed : int
@@ -65,7 +51,7 @@ def make_phantoms(folder: str | os.PathLike[str], n_images: int = 2000, seed: in
     ParameterError
         There are too few images, or the seed is negative.
     DataError
-        The folder contains something else.
+        The folder contains something else, or another process is drawing it.
     """
     folder = Path(folder)
     if n_images < MIN_IMAGES:
@@ -81,16 +67,9 @@ def make_phantoms(folder: str | os.PathLike[str], n_images: int = 2000, seed: in
             )
         report(f"{folder}: up to date ({n_images:,} phantoms of seed {seed})")
         return
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
     counts = split_counts(n_images)
-    with making(folder.parent):
-        try:
-            _draw(unfinished, counts, seed)
-            (unfinished / STAMP_FILE).write_text(json.dumps(stamp))
-            unfinished.rename(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)  # the next call draws everything again
+    with locked(folder, DataError, "drawn"):
+        _draw_folder(folder, counts, stamp)
     report(
         f"{folder}: drew {', '.join(f'{count:,} {split}' for split, count in counts.items())} phantoms of seed {seed}"
     )
@@ -107,48 +86,69 @@ def split_counts(n_images: int) -> dict[str, int]:
     return counts
 
 
-def _draw(folder: Path, counts: Mapping[str, int], seed: int) -> None:
-    first = 0
-    for split, count in counts.items():
-        _make_split(folder, split, range(first, first + count), seed)
-        first += count
+def _draw_folder(folder: Path, counts: Mapping[str, int], stamp: Mapping[str, Any]) -> None:
+    """Draw what is missing beside the folder, and rename that at the end.
+
+    What is finished stays there if the process is stopped. It does not where drawing fails, as on a full disk.
+    """
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    labels = unfinished / LABELS
+    if _read_stamp(labels) != stamp:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        for name in (*counts, LABELS):
+            (unfinished / name).mkdir(parents=True, exist_ok=True)
+        (labels / STAMP_FILE).write_text(json.dumps(stamp))
+        _draw_units(unfinished, list(divide(counts)), stamp["seed"])
+        _write_tables(unfinished, list(divide(counts)))
+        shutil.rmtree(labels)
+        (unfinished / STAMP_FILE).write_text(json.dumps(stamp))
+        unfinished.rename(folder)
+    except OSError:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def _draw_units(folder: Path, units: Sequence[Unit], seed: int) -> None:
+    """Draw the units that are not finished."""
+    labels = folder / LABELS
+    pending = [unit for unit in units if unit.find_labels(labels) is None]
+    n_images, n_pending = sum(map(len, units)), sum(map(len, pending))
+    if n_pending < n_images:
+        report(f"{n_images - n_pending:,} of {n_images:,} phantoms are drawn already")
+    pool = Parallel(
+        n_jobs=min(cpu_count(), 1 + n_pending // 200),
+        return_as="generator",
+        batch_size=1,
+        initializer=end_with,
+        initargs=(os.getpid(),),
+    )
+    drawn = pool(delayed(unit.draw)(folder, labels, seed) for unit in pending)
+    with closing(Progress(n_pending, "drawing")) as progress, closing_tasks(drawn):
+        for unit, _ in zip(pending, drawn, strict=True):
+            check_interrupted()
+            progress.add(len(unit))
+
+
+def _write_tables(folder: Path, units: Sequence[Unit]) -> None:
+    """Write labels, ids and names of concepts from the labels of the units."""
+    splits: dict[str, list[Drawn]] = {}
+    for unit in units:
+        splits.setdefault(unit.split, []).extend(unit.find_labels(folder / LABELS) or ())
+    for split, drawn in splits.items():
+        tables = {
+            "concepts": [each["concepts"] for each in drawn],
+            "concepts_manual": [each["manual"] for each in drawn],
+        }
+        if split == "test":
+            tables["ids"] = [[] for _ in drawn]
+        for suffix, cells in tables.items():
+            with _csv_file(folder / f"{split}_{suffix}.csv", "ID", "CUIs") as write:
+                for each, cell in zip(drawn, cells, strict=True):
+                    write(each["id"], ";".join(cell))
     with _csv_file(folder / "cui_mapping.csv", "CUI", "Canonical name") as write:
         for cui, name in NAMES.items():
             write(cui, name)
-
-
-def _make_split(folder: Path, split: str, numbers: range, seed: int) -> None:
-    (folder / split).mkdir(parents=True)
-    n_jobs = min(cpu_count(), 1 + len(numbers) // 200)
-    pool = Parallel(n_jobs=n_jobs, batch_size=32, initializer=end_with, initargs=(os.getpid(),))
-    drawn: list[_Drawn] = pool(delayed(_draw_file)(folder, split, number, seed) for number in numbers)
-    for suffix, column in (("concepts", "concepts"), ("concepts_manual", "manual")):
-        with _csv_file(folder / f"{split}_{suffix}.csv", "ID", "CUIs") as write:
-            for each in drawn:
-                write(each.id, ";".join(getattr(each, column)))
-    if split == "test":
-        with _csv_file(folder / "test_ids.csv", "ID", "CUIs") as write:
-            for each in drawn:
-                write(each.id, "")
-
-
-def _draw_file(folder: Path, split: str, number: int, seed: int) -> _Drawn:
-    random = np.random.default_rng([seed, number])
-    phantom = make_phantom(random)
-    height = int(random.integers(*HEIGHT_RANGE))
-    width = int(height * random.uniform(*ASPECT_RANGE))
-    grey = resize(phantom.pixels, height, width)
-    coloured = phantom.modality == "pet" and random.random() < 0.5
-    levels = np.round(255 * (hot_colours(grey) if coloured else grey)).astype(np.uint8)
-    picture = PIL.Image.fromarray(levels)
-    if random.random() < 0.3:
-        picture = picture.convert("RGB")
-    name = f"phantom_{split}_{number + 1:06d}"
-    # Pillow itself would not notice that a full disk has taken a part of a file.
-    jpeg = io.BytesIO()
-    picture.save(jpeg, "JPEG", quality=90)
-    (folder / split / f"{name}.jpg").write_bytes(jpeg.getvalue())
-    return _Drawn(name, phantom.concepts, phantom.manual)
 
 
 def _read_stamp(folder: Path) -> object:

@@ -1,6 +1,5 @@
 """One split of a store joined with its labels, by image id."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,17 +10,11 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
-from cache.packed_files import describe_packed
 from cache.rows import Embeddings, row_blocks
 from cache.store import FeatureStore
-from cache.support.errors import DataError, ParameterError, StoreError, UserError
-from cache.support.files import digest_file
-from cache.support.image_ids import IdIndex
-from cache.support.messages import quote, some
-from cache.support.reporting import warn
+from cache.support.errors import DataError, ParameterError, StoreError
 from eval.editions import MAX_CONCEPTS
-from eval.form_check import CUI
-from eval.labels import find_label_file, image_id, read_concept_sets
+from heads.data.labels import SplitLabels
 from heads.data.maps import Maps
 from heads.data.official_score import OfficialScore, score_concepts
 from heads.data.types import Groups
@@ -67,6 +60,37 @@ class LabelledSplit:
     vocabulary: list[str]
     groups: Groups = None
     train: "LabelledSplit | None" = None
+
+    @classmethod
+    def join(
+        cls, name: str, ids: Sequence[str], labels: SplitLabels, readable: NDArray[np.bool_], features: Any
+    ) -> "LabelledSplit":
+        """Join images with their labels; those without are left out. The vocabulary is that of the readable images.
+
+        Parameters
+        ----------
+        name : str
+        ids : sequence of str, length n_images
+        labels : SplitLabels
+            The labels of these images.
+        readable : ndarray of bool, shape (n_images,)
+        features : ndarray or Maps
+            Of the images with labels; None if they are not embedded yet.
+        """
+        known = labels.known
+        readable = readable[known]
+        return cls(
+            name=name,
+            ids=[id for id, is_known in zip(ids, known, strict=True) if is_known],
+            features=features,
+            readable=readable,
+            concepts=labels.concepts,
+            manual=labels.manual,
+            files=labels.files,
+            vocabulary=find_vocabulary(
+                [each for each, can_read in zip(labels.concepts, readable, strict=True) if can_read]
+            ),
+        )
 
     def __repr__(self) -> str:
         n_unreadable, groups = int((~self.readable).sum()), "" if self.groups is None else ", in groups"
@@ -173,46 +197,33 @@ def load_split(store: FeatureStore, data: Path, name: str, pooling: str = "") ->
     StoreError
         An embedding is not finite.
     """
-    path = find_label_file(data, name)
-    if path is None:
-        raise DataError(
-            f"{data}: no labels for split '{name}'; expected {name}_concepts.csv in it{_describe_others(data, name)}"
-        )
     rows = store.split(name)
-    labels = _join_labels(path, rows.ids)
-    known = np.array([id in labels.of_image for id in rows.ids])
-    if not known.any():
-        raise DataError(
-            f"{path}: none of its {len(labels.without_image):,} ids is an image of split '{name}'; "
-            f"it has {quote(labels.without_image[0])}, the images have {quote(rows.ids[0])}"
-        )
-    # A file for all splits has the images of the others, too.
-    shared = path.stem.lower() == "concepts" and path.parent == data
-    without_image = [] if shared else labels.without_image
-    if without_image:
-        warn(f"{path}: {len(without_image):,} labels without an image are left out ({some(without_image)})")
-    if not known.all():
-        without_labels = [id for id, has in zip(rows.ids, known, strict=True) if not has]
-        warn(f"{name}: {len(without_labels):,} images without labels are left out ({some(without_labels)})")
-    ids = [id for id, has in zip(rows.ids, known, strict=True) if has]
+    labels = SplitLabels.read(data, name, rows.ids)
     features = find_features(store, name, pooling)
-    features = features if known.all() else features[known]
-    readable = rows.readable[known]
+    features = features if labels.known.all() else features[labels.known]
+    split = LabelledSplit.join(name, rows.ids, labels, rows.readable, features)
     if not store.has_maps:  # maps are checked when they are read
-        _refuse_unfinite(store, name, ids, features, readable)
-    concepts = [labels.of_image[id] for id in ids]
-    _warn_of_odd_concepts(path, {concept for each in concepts for concept in each})
-    manual_path = find_label_file(data, name, "manual") if name == "valid" else None
-    return LabelledSplit(
-        name=name,
-        ids=ids,
-        features=features,
-        readable=readable,
-        concepts=concepts,
-        manual=None if manual_path is None else _read_manual(manual_path, rows.ids),
-        files={each.name: digest_file(each).hex() for each in (path, manual_path) if each is not None},
-        vocabulary=find_vocabulary([each for each, can_read in zip(concepts, readable, strict=True) if can_read]),
-    )
+        _refuse_unfinite(store, name, split.ids, features, split.readable)
+    return split
+
+
+def expect_split(data: Path, name: str, ids: Sequence[str]) -> LabelledSplit:
+    """The labelled images of a split that is not embedded yet: all count as readable, and there are no features.
+
+    Parameters
+    ----------
+    data : Path
+        The data folder.
+    name : str
+    ids : sequence of str
+        The images of the split.
+
+    Raises
+    ------
+    DataError
+        There are no labels, or none of them is for an image of the split.
+    """
+    return LabelledSplit.join(name, ids, SplitLabels.read(data, name, ids), np.ones(len(ids), dtype=bool), None)
 
 
 def find_features(store: FeatureStore, split: str, pooling: str = "") -> Any:
@@ -246,52 +257,6 @@ def join_features(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], Maps):
         return Maps.join(parts)
     return np.concatenate([np.asarray(part, np.float32) for part in parts])
-
-
-@dataclass(frozen=True)
-class _Labels:
-    """The concepts of images by their ids in the store, and the ids in the label file that are those of no image."""
-
-    of_image: dict[str, Concepts]
-    without_image: list[str]
-
-
-def _join_labels(path: Path, ids: Sequence[str]) -> _Labels:
-    """Read labels, and find the image of each id, which the file may spell in another way."""
-    concepts = read_concept_sets(path, spelled=True)
-    try:
-        rows = dict(zip(concepts, IdIndex(ids).find_rows(list(concepts)), strict=True))
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    of_image: dict[str, Concepts] = {}
-    for id, row in rows.items():
-        if row >= 0 and of_image.setdefault(ids[row], concepts[id]) != concepts[id]:
-            raise DataError(
-                f"{path}: {quote(id)} is image {quote(ids[row])}, which has an earlier row with other concepts; "
-                "keep one of them"
-            )
-    return _Labels(of_image, list(dict.fromkeys(image_id(id) for id, row in rows.items() if row < 0)))
-
-
-def _read_manual(path: Path, ids: Sequence[str]) -> dict[str, Concepts] | None:
-    try:
-        return _join_labels(path, ids).of_image
-    except UserError as error:
-        warn(f"no secondary score: {error}")
-        return None
-
-
-def _describe_others(data: Path, split: str) -> str:
-    """What a data folder without labels has instead, as the end of a message; first what is called like labels."""
-    names = [path.name for path in data.glob("[!.]*") if path.suffix.lower() in (".csv", ".tsv", ".txt", ".json")]
-    tables = sorted(names, key=lambda name: (not re.search(f"concept|label|cui|{split}", name, re.IGNORECASE), name))
-    return (f"; it has {some(tables)}" if tables else "") + describe_packed(data, labels=True)
-
-
-def _warn_of_odd_concepts(path: Path, concepts: set[str]) -> None:
-    odd = sorted(concept for concept in concepts if not CUI.fullmatch(concept))
-    if odd:
-        warn(f"{path}: {len(odd):,} concepts are not 'C' and digits ({some(odd)}); 2026 refuses a submission with them")
 
 
 def _refuse_unfinite(

@@ -61,17 +61,7 @@ class LabelledStore:
         opened, folder = FeatureStore(Path(store)), Path(data)
         train = load_split(opened, folder, "train", pooling)
         valid = load_split(opened, folder, "valid", pooling) if "valid" in opened.splits else None
-        if not train.vocabulary:
-            raise DataError("no training image that can be read has a concept; check the images and train_concepts.csv")
-        unknown = sorted(set(concepts) - set(train.vocabulary))
-        if unknown:
-            warn(f"{len(unknown):,} of the concepts to learn are in no training image ({some(unknown)}); they cannot "
-                 "be learnt")  # fmt: skip
-        groups, valid_groups = find_groups(folder, train.readable_ids, valid.readable_ids if valid else [])
-        train = replace(train, vocabulary=sorted(set(concepts)) or train.vocabulary, groups=groups)
-        if valid:
-            valid = replace(valid, vocabulary=train.vocabulary, groups=valid_groups, train=train)
-        return cls(opened, train, valid)
+        return cls(opened, *join_splits(folder, train, valid, concepts))
 
     @property
     def vocabulary(self) -> list[str]:
@@ -83,3 +73,43 @@ class LabelledStore:
         """Digest of the groups of train and valid; empty if there are none."""
         groups = [split.groups.tobytes() for split in (self.train, self.valid) if split and split.groups is not None]
         return hashlib.sha256(b"".join(groups)).hexdigest() if groups else ""
+
+
+def join_splits(
+    data: Path, train: LabelledSplit, valid: LabelledSplit | None, concepts: Sequence[str] = ()
+) -> tuple[LabelledSplit, LabelledSplit | None]:
+    """Give train and valid one vocabulary, and their groups.
+
+    Parameters
+    ----------
+    data : Path
+        The data folder.
+    train, valid : LabelledSplit
+        Each with a vocabulary of its own.
+    concepts : sequence of str
+        The concepts to learn; those of the readable training images if empty.
+
+    Raises
+    ------
+    DataError
+        No training image has a concept, or none has one that is to be learnt; or groups are at fault.
+
+    Warns
+    -----
+    DataWarning
+        Some of the concepts to learn are in no training image.
+    """
+    if not train.vocabulary:
+        raise DataError("no training image that can be read has a concept; check the images and train_concepts.csv")
+    unknown = sorted(set(concepts) - set(train.vocabulary))
+    if unknown and len(unknown) == len(set(concepts)):
+        raise DataError(f"none of the concepts to learn is in a training image ({some(unknown)}), which have "
+                        f"{some(train.vocabulary)}; correct CONCEPTS (--concepts)")  # fmt: skip
+    if unknown:
+        warn(f"{len(unknown):,} of the concepts to learn are in no training image ({some(unknown)}); they cannot "
+             "be learnt")  # fmt: skip
+    groups, valid_groups = find_groups(data, train.readable_ids, valid.readable_ids if valid else [])
+    train = replace(train, vocabulary=sorted(set(concepts)) or train.vocabulary, groups=groups)
+    if valid:
+        valid = replace(valid, vocabulary=train.vocabulary, groups=valid_groups, train=train)
+    return train, valid

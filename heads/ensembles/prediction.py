@@ -44,7 +44,9 @@ def predict_run(
         The store is missing, damaged or of other features.
     DataError
         The list of ids is at fault, or the edition would refuse the submission.
+    ParameterError
+        There was no such edition.
     """
     folder, store, data = Path(run), Path(store) if store else None, Path(data) if data else None
-    predictor = open_predictor(folder, store)
-    return write_predictions(predictor, folder, data, split, find_edition(edition))
+    rules = find_edition(edition)
+    return write_predictions(open_predictor(folder, store), folder, data, split, rules)

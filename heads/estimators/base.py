@@ -189,13 +189,13 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
             One is out of its range.
         """
 
-    def check_data(self, X: ArrayLike, Y: Any) -> None:
+    def check_data(self, X: Any, Y: Any) -> None:
         """Check that the parameters fit the data, before anything is computed: each trial of a sweep before the first.
 
         Parameters
         ----------
         X, Y
-            As in `fit`, which checks the same and more.
+            As in `fit`, which checks the same and more. X is None where images are not embedded yet.
 
         Raises
         ------

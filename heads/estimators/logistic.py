@@ -75,7 +75,7 @@ class LogisticHead(Head):
             if self.n_jobs == 0:
                 raise ParameterError("n_jobs is 0, expected a number of threads, or -1 for all cores")
 
-    def check_data(self, X: ArrayLike, Y: Any) -> None:
+    def check_data(self, X: Any, Y: Any) -> None:
         """Check that there is one value of C, or one per concept."""
         self._check_length(Y.shape[1])
 

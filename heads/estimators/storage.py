@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from cache.support.errors import ParameterError, RunError
+import numpy as np
+
+from cache.support.errors import ParameterError, RunError, UserError
 from cache.support.files import write_text
 from cache.support.json_file import DamagedFileError, read_json
 from cache.support.messages import describe_error
@@ -55,6 +57,48 @@ def save_head(head: "Head", name: str, folder: str | Path) -> None:
         "n_concepts": head.n_concepts_,
     }
     write_text(Path(folder) / PARAMETERS, json.dumps(described, indent=1))
+
+
+def check_restores(head: "Head", name: str, X: Any) -> None:
+    """Check that a fitted head will score the same once it is saved and loaded, before more is computed with it.
+
+    Parameters
+    ----------
+    head : Head
+    name : str
+        Its name in the registry.
+    X : ndarray of float, shape (n_images, n_features), or Maps
+        A few images to score.
+
+    Raises
+    ------
+    RunError
+        It will not; the message names the method that is at fault.
+    ParameterError
+        Its training has diverged.
+    """
+    expected = head.predict_proba(X)
+    method = "get_state"
+    state: dict[str, Any] = {}
+    try:
+        state = {key: np.asarray(value) for key, value in head.get_state().items()}
+        odd = [key for key, value in state.items() if value.dtype.kind not in "biuf"]
+        if odd:
+            raise TypeError(f"'{odd[0]}' is no array of numbers")
+        method = "get_params"
+        params = json.loads(json.dumps(head.get_params()))
+        method = "set_state (_restore)"
+        restored = make_head(name, params).set_state(state, head.n_features_in_, head.n_concepts_)
+        method = "predict_proba after set_state (_restore)"
+        scores = restored.predict_proba(X)
+    except Exception as error:
+        if isinstance(error, UserError) and not all(np.isfinite(value).all() for value in state.values()):
+            return  # it has diverged, and `save_head` says so
+        raise RunError(f"head '{name}': {type(head).__name__} cannot be saved and loaded: {method} fails "
+                       f"({type(error).__name__}: {describe_error(error)})") from error  # fmt: skip
+    if not np.allclose(scores, expected, rtol=1e-4, atol=1e-6):
+        raise RunError(f"head '{name}': {type(head).__name__} scores otherwise once it is saved and loaded; get_state "
+                       "or set_state (_restore) leaves out something of what was learnt")  # fmt: skip
 
 
 def load_head(folder: str | Path, n_concepts: int | None = None) -> "Head":

@@ -158,7 +158,8 @@ class TailHead(DenseHead):
 
     def check_data(self, X: Any, Y: Any) -> None:
         """Check that the network takes the maps, and has the layer to train from."""
-        self._load_start(self._check_features(X))
+        if X is not None:
+            self._load_start(self._check_features(X))
 
     def _load_start(self, X: Maps) -> Any:
         """The network to start from, a Keras model, frozen up to the layer to train from."""

@@ -15,22 +15,22 @@ from numpy.typing import NDArray
 from cache.lock import locked
 from cache.network_files import TAIL
 from cache.store import FeatureStore
-from cache.support.errors import DataError, RunError, StoreError
+from cache.support.errors import RunError
 from cache.support.files import write_text
 from cache.support.reporting import report
 from cache.support.versions import installed_versions
 from eval.editions import find_edition
 from eval.run_folder import VALID
 from eval.submission import render_submission, write_submission
-from heads.data.folds import check_folds
 from heads.data.official_score import ScoreMetrics
 from heads.data.split import join_features
 from heads.data.store import LabelledStore
 from heads.data.types import Counts, Groups, Scores
-from heads.estimators.storage import load_head
+from heads.estimators.storage import check_restores, load_head
 from heads.evaluation.cross_validation import EstimateMetrics, decoder_f1, nested_f1, summarise
 from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.networks.stored import StoredNetwork
+from heads.runs.checks import check_decoder_restores, check_kind, check_labels
 from heads.runs.description import describe, report_run
 from heads.runs.files import FORMAT, VALID_SCORES
 from heads.runs.folder import METRICS, check_folder, find_metrics, find_whole, read_request, replacing_results
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 PACKAGES = ("h5py", "keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow", "tensorflow-cpu")
 """The packages whose versions are in the metrics."""
+
+FEW = 4
+"""How many images are scored to check that a head can be saved and loaded."""
 
 TuningData = tuple[Scores, scipy.sparse.csr_matrix, Counts, Groups]
 """The arguments of `Decoder.fit`."""
@@ -138,7 +141,7 @@ def build_run(request: RunRequest, data: LabelledStore, out: Path, clock: Clock)
     training = Training.of(out, digests["head"])
     builder, scores = RunBuilder(request, data, clock, training.checkpoint), None
     check_folder(out)
-    builder.check(decoder)
+    check_labels(request, decoder, data.train, data.valid)
     earlier = find_whole(out)
     if earlier:
         same = earlier["requests"]["head"] == digests["head"]
@@ -167,19 +170,16 @@ def prepare_head(head: "Head", store: FeatureStore) -> None:
     StoreError
         The head learns from maps and the store holds embeddings, or the other way round; or the network is missing.
     """
-    facts = store.provenance
-    if head.takes_maps and not store.has_maps:
-        raise StoreError(
-            f"{store.path}: holds embeddings ({facts.pooling} pooling after {facts.layer}), expected maps, because "
-            "this head trains the layers after a cut; name a store that was made with POOLING=none LAYER=276"
-        )
-    if store.has_maps and not head.takes_maps:
-        raise StoreError(
-            f"{store.path}: holds maps after {facts.layer} (POOLING=none), expected embeddings; name a store "
-            "that was made with POOLING=avg, or train the layers after the cut (HEAD=tail)"
-        )
+    check_kind(head, store.has_maps, f"{store.path}: holds {_describe_features(store)}")
     if head.takes_maps:
         head.set_network(StoredNetwork.find(store, TAIL).path)
+
+
+def _describe_features(store: FeatureStore) -> str:
+    facts = store.provenance
+    if store.has_maps:
+        return f"maps after {facts.layer} (POOLING=none)"
+    return f"embeddings ({facts.pooling} pooling after {facts.layer})"
 
 
 @dataclass(frozen=True)
@@ -254,26 +254,6 @@ class RunBuilder:
     clock: Clock
     checkpoint: Path | None = None
 
-    def check(self, decoder: "Decoder") -> None:
-        """Check that the data suffices for the request, before anything is computed.
-
-        Raises
-        ------
-        DataError
-            Valid is needed and missing, or there are too few images for folds.
-        """
-        train, valid, request = self.data.train, self.data.valid, self.request
-        by_folds = decoder.tuned and request.tune == FOLDS
-        if decoder.tuned and not by_folds and not (valid and valid.readable.any()):
-            raise DataError(f"decoder '{request.decoder}' is tuned on valid, which has no image that can be read; "
-                            "tune by folds (TUNE=folds) or use fixed:0.3")  # fmt: skip
-        if request.train == BOTH and valid is None:
-            raise DataError(f"TRAIN={BOTH}: the store has no split 'valid'; use TRAIN=train")
-        if by_folds or (request.nested and not decoder.tuned):
-            check_folds(train.Y.shape[0], train.groups, nested=request.nested and decoder.tuned)
-        if request.nested and decoder.tuned and not by_folds and valid:
-            check_folds(valid.Y.shape[0], valid.groups)
-
     def fit(self, head: "Head") -> "Head":
         """Fit a head on train."""
         train = self.data.train
@@ -298,6 +278,8 @@ class RunBuilder:
         train, valid = self.data.train, self.data.valid
         run = Run(self.request.name, head, decoder, self.request.decoder, self.request.pooling, train.vocabulary,
                   train.fallback)  # fmt: skip
+        # A head that cannot be saved must not cost the folds, nor a submission that never comes.
+        check_restores(head, self.request.name, train.X[:FEW])
         with self.clock("score"):
             valid_scores = run.score(valid.X) if valid else np.empty((0, len(train.vocabulary)), np.float32)
         by_folds = decoder.tuned and self.request.tune == FOLDS
@@ -311,6 +293,7 @@ class RunBuilder:
         official: ScoreMetrics | None = None
         with self.clock("decode"):
             decoder.fit(*tuning)
+            check_decoder_restores(decoder, self.request.decoder, tuning[0][:FEW])
             if valid:
                 predicted = run.decode(valid_scores, valid.readable)
                 score = valid.score_concepts(predicted)
@@ -356,7 +339,7 @@ class RunBuilder:
     def _learn_from_both(self, head: "Head") -> "Head":
         """Fit a head with the same parameters on train and valid."""
         train, valid = self.data.train, self.data.valid
-        assert valid is not None  # `check` refuses it
+        assert valid is not None  # `check_labels` refuses it
         X, Y = join_features([train.X, valid.X]), scipy.sparse.vstack([train.Y, valid.Y], format="csr")
         checkpoint = self.checkpoint and self.checkpoint.with_stem(self.checkpoint.stem + ".both")
         with self.clock("fit on both"), watching(head) as progress:

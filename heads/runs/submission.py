@@ -61,7 +61,7 @@ def write_predictions(predictor: Predictor, folder: Path, data: Path | None, spl
     """
     metrics = read_metrics(folder)
     stored, readable = predictor.images(split)
-    ids, place = _official_ids(stored, data, split)
+    ids, place = find_official_ids(stored, data, split)
     path = folder / (SUBMISSION if split == "test" else f"submission_{split}.csv")
     request = {
         "run": metrics["requests"]["whole"],
@@ -74,7 +74,7 @@ def write_predictions(predictor: Predictor, folder: Path, data: Path | None, spl
         remove_leftovers(folder)
         report(f"{hand_in}: up to date ({len(ids):,} images, passed the check of {edition.year})")
         return hand_in
-    row_of = _find_rows(stored, readable, ids, split, place, edition)
+    row_of = find_official_rows(stored, readable, ids, split, place, edition)
     predicted = predictor.predict(split)
     predictor.check_unchanged()
     concepts = [predicted[row] if row >= 0 else predictor.fallback for row in row_of]
@@ -97,15 +97,29 @@ def write_predictions(predictor: Predictor, folder: Path, data: Path | None, spl
     return hand_in
 
 
-def _official_ids(stored: list[str], data: Path | None, split: str) -> tuple[list[str], str]:
-    """The ids in their order, and where the order comes from."""
+def find_official_ids(stored: list[str], data: Path | None, split: str) -> tuple[list[str], str]:
+    """The ids of a submission in their order, and where the order comes from.
+
+    Parameters
+    ----------
+    stored : list of str
+        The images of the split.
+    data : Path, optional
+        The data folder.
+    split : str
+
+    Raises
+    ------
+    DataError
+        The data folder is missing, or its list of ids is at fault.
+    """
     if data is not None and not data.is_dir():
         raise DataError(f"{data}: no such folder; expected the data folder with {split}_ids.csv in it")
     path = find_label_file(data, split, "ids") if data else None
     return (read_ids(path), str(path)) if path else (stored, "the store")
 
 
-def _find_rows(
+def find_official_rows(
     stored: Sequence[str],
     readable: NDArray[np.bool_],
     ids: Sequence[str],
@@ -113,7 +127,34 @@ def _find_rows(
     place: str,
     edition: Edition,
 ) -> NDArray[np.int64]:
-    """The row of each id among the stored images, -1 if it has none. Warns about what is odd."""
+    """Find the row of each id of a submission among the images.
+
+    Parameters
+    ----------
+    stored : sequence of str, length n_images
+        The images of the split.
+    readable : ndarray of bool, shape (n_images,)
+    ids : sequence of str, length n_ids
+    split : str
+    place : str
+        Where the ids come from, for messages.
+    edition : Edition
+
+    Returns
+    -------
+    ndarray of int64, shape (n_ids,)
+        -1 if there is no image.
+
+    Raises
+    ------
+    DataError
+        No id has an image, several images fit an id, or several ids an image.
+
+    Warns
+    -----
+    DataWarning
+        Ids have no image, images no id, images cannot be read, or the evaluator does not count an id.
+    """
     try:
         rows = IdIndex(stored).find_rows(ids)
         require_one_id_per_image(ids, rows, stored)

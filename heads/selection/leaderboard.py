@@ -11,6 +11,7 @@ import numpy as np
 from cache.support.reporting import report
 from eval.bootstrap import compare_scores, find_interval
 from eval.f1 import ImageF1, image_f1, mean_f1
+from heads.data.folds import check_folds
 from heads.data.official_score import with_interval
 from heads.data.split import LabelledSplit
 from heads.data.store import LabelledStore
@@ -75,22 +76,22 @@ def choose(
     StoreError, DataError
         The store or the labels are missing or damaged, or they do not fit.
     """
-    texts = decoders or TRIED
-    tried = [(name, make_head(name), [make_decoder(text) for text in texts]) for name in heads or HEADS]
+    candidates = list_candidates(heads, decoders)
     labelled = LabelledStore.load(Path(store), Path(data), pooling)
+    check_folds(labelled.train.Y.shape[0], labelled.train.groups)
     if not heads:
-        tried = [each for each in tried if each[1].takes_maps == labelled.store.has_maps]
-    for _, head, _ in tried:
-        prepare_head(head, labelled.store)
+        candidates = [each for each in candidates if each.head.takes_maps == labelled.store.has_maps]
+    for each in candidates:
+        prepare_head(each.head, labelled.store)
     report(_line("head", "decoder", "F1 on folds of train", "valid primary F1", "secondary F1", "seconds"))
     table: list[Row] = []
     f1: dict[tuple[str, str], ImageF1] = {}
-    for name, head, made in tried:
-        with watching(head) as progress:
-            scored = _ScoredHead.fit(head, labelled, progress)
-            for text, decoder in zip(texts, made, strict=True):
-                row, f1[name, text] = scored.decode(decoder)
-                table.append({"head": name, "decoder": text} | row)
+    for each in candidates:
+        with watching(each.head) as progress:
+            scored = _ScoredHead.fit(each.head, labelled, progress)
+            for text, decoder in each.decoders.items():
+                row, f1[each.name, text] = scored.decode(decoder)
+                table.append({"head": each.name, "decoder": text} | row)
                 report(_describe(table[-1]))
     best = max(table, key=lambda row: row["folds"])
     for row in table:
@@ -101,6 +102,32 @@ def choose(
         best["over_paper"] = {"difference": apart.mean, "interval": [apart.low, apart.high], "p_value": apart.p_value}
         report(f"  on valid {apart.mean:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}] to {', '.join(PAPER)}")
     return table
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A head and the decoders that are tried with it; none of them is fitted."""
+
+    name: str
+    head: Head
+    decoders: dict[str, Decoder]
+
+
+def list_candidates(heads: Sequence[str] | None = None, decoders: Sequence[str] | None = None) -> list[Candidate]:
+    """Make the heads and decoders of a leaderboard.
+
+    Parameters
+    ----------
+    heads, decoders : sequence of str, optional
+        As in `choose`; all heads, also those that do not learn from what the store holds, if not given.
+
+    Raises
+    ------
+    ParameterError
+        A head or a decoder is unknown.
+    """
+    texts = decoders or TRIED
+    return [Candidate(name, make_head(name), {text: make_decoder(text) for text in texts}) for name in heads or HEADS]
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,13 @@ from eval.editions import LATEST, find_edition
 from eval.evaluator_files import is_skipped
 from eval.f1 import mean_f1
 from heads.data.folds import check_folds
+from heads.data.split import LabelledSplit
 from heads.data.store import LabelledStore
 from heads.estimators.base import Head, Trial
 from heads.evaluation.cross_validation import decoder_f1
 from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.runs.builder import BuiltRun, RunBuilder, build_run, prepare_head
+from heads.runs.checks import check_labels
 from heads.runs.files import FORMAT, read_sealed, write_sealed, writing
 from heads.runs.folder import check_folder, find_whole
 from heads.runs.progress import Clock, watching
@@ -84,13 +86,10 @@ def sweep_runs(
                "concepts": concepts, "train": train}  # fmt: skip
     request = RunRequest.resolve(head, Path(store), Path(data), out, options)
     labelled = LabelledStore.load(store, data, request.pooling, request.concepts)
-    values = {key: list(each) for key, each in grid.items()}
-    empty = [key for key, each in values.items() if not each]
-    if empty:
-        raise ParameterError(f"the grid has no value of {empty[0]}, expected at least one, as in C=0.01,0.1")
-    trials: list[Trial] = list(ParameterGrid(values))
+    trials = list_trials(request, grid)
+    check_chooser(by, labelled.train, labelled.valid)
     sweep = Sweep(request, labelled, out, by)
-    keys = [sweep.digest(trial) for trial in trials]  # checks every trial before one is fitted
+    keys = [sweep.digest(trial) for trial in trials]
     with locked(out, RunError):
         rows = sweep.read()
         pending = [trial for trial, key in zip(trials, keys, strict=True) if key not in rows]
@@ -111,6 +110,59 @@ def sweep_runs(
     for row in table:
         report("  " + describe_row(row, by))
     return table
+
+
+def list_trials(request: RunRequest, grid: Mapping[str, Sequence[Any]]) -> list[Trial]:
+    """Every combination of the values of a grid.
+
+    Raises
+    ------
+    ParameterError
+        A parameter is unknown, has no value, or one out of its range.
+    """
+    values = {key: list(each) for key, each in grid.items()}
+    empty = [key for key, each in values.items() if not each]
+    if empty:
+        raise ParameterError(f"the grid has no value of {empty[0]}, expected at least one, as in C=0.01,0.1")
+    trials: list[Trial] = list(ParameterGrid(values))
+    for trial in trials:
+        request_trial(request, trial).make_head()
+    return trials
+
+
+def request_trial(request: RunRequest, trial: Trial) -> RunRequest:
+    """The request of the run of a trial."""
+    return replace(request, params=request.params | dict(trial))
+
+
+def check_chooser(by: str, train: LabelledSplit, valid: LabelledSplit | None) -> None:
+    """Check that what decides can be computed.
+
+    Parameters
+    ----------
+    by : str
+        ``valid`` or ``folds``.
+    train : LabelledSplit
+    valid : LabelledSplit or None
+
+    Raises
+    ------
+    ParameterError
+        It is something else.
+    DataError
+        There is no split 'valid', or none that is scored, and that decides; or there are too few images for folds.
+    """
+    if by not in (VALID_SPLIT, FOLDS):
+        raise ParameterError(f"by is '{by}', expected {VALID_SPLIT} or {FOLDS}")
+    if by == FOLDS:
+        check_folds(train.Y.shape[0], train.groups)
+        return
+    edition = find_edition(LATEST)
+    if valid is None:
+        raise DataError("there is no split 'valid' to choose by; choose by folds (BY=folds)")
+    if all(is_skipped(id, edition) for id in valid.ids):
+        raise DataError("the official evaluator counts no image of valid, because each has the letters ID in its "
+                        "id; choose by folds (BY=folds)")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -134,29 +186,13 @@ class Sweep:
     by: str
 
     def digest(self, trial: Trial) -> str:
-        """Key of a trial in the file of finished trials.
-
-        Raises
-        ------
-        ParameterError
-            A parameter is unknown or out of its range.
-        DataError
-            The store has no split 'valid', or none that is scored, and that decides.
-        """
-        if self.by not in (VALID_SPLIT, FOLDS):
-            raise ParameterError(f"by is '{self.by}', expected {VALID_SPLIT} or {FOLDS}")
-        valid, edition = self.data.valid, find_edition(LATEST)
-        if self.by == VALID_SPLIT and valid is None:
-            raise DataError(f"{self.request.store}: has no split 'valid' to choose by; choose by folds (BY=folds)")
-        if self.by == VALID_SPLIT and valid and all(is_skipped(id, edition) for id in valid.ids):
-            raise DataError("the official evaluator counts no image of valid, because each has the letters ID in its "
-                            "id; choose by folds (BY=folds)")  # fmt: skip
+        """Key of a trial in the file of finished trials."""
         request = self.request_trial(trial)
         return request.digest(request.make_head().get_params(), self.data)["whole"]
 
     def request_trial(self, trial: Trial) -> RunRequest:
         """The request of the run of a trial."""
-        return replace(self.request, params=self.request.params | dict(trial))
+        return request_trial(self.request, trial)
 
     def check(self, pending: Sequence[Trial]) -> None:
         """Check the folder, the data and each trial, before the first one is fitted.
@@ -167,10 +203,8 @@ class Sweep:
             One of them is at fault.
         """
         check_folder(self.out)
-        train, decoder = self.data.train, self.request.make_decoder()
-        RunBuilder(self.request, self.data, Clock()).check(decoder)
-        if self.by == FOLDS:
-            check_folds(train.Y.shape[0], train.groups)
+        train = self.data.train
+        check_labels(self.request, self.request.make_decoder(), train, self.data.valid)
         base = self.request.make_head()
         prepare_head(base, self.data.store)
         for trial in pending:

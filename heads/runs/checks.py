@@ -1,19 +1,22 @@
 """Checks of a request against features and labels, before anything is computed."""
 
 import json
+from typing import TYPE_CHECKING
 
 from cache.support.errors import DataError, RunError, StoreError
 from cache.support.messages import describe_error
 from heads.data.folds import check_folds
 from heads.data.split import LabelledSplit
 from heads.data.types import Scores
-from heads.decoders.base import Decoder
-from heads.estimators.base import Head
 from heads.registry import make_decoder
 from heads.runs.request import BOTH, FOLDS, RunRequest
 
+if TYPE_CHECKING:
+    from heads.decoders.base import Decoder
+    from heads.estimators.base import Head
 
-def check_labels(request: RunRequest, decoder: Decoder, train: LabelledSplit, valid: LabelledSplit | None) -> None:
+
+def check_labels(request: RunRequest, decoder: "Decoder", train: LabelledSplit, valid: LabelledSplit | None) -> None:
     """Check that the labelled images suffice for a request.
 
     Parameters
@@ -41,7 +44,7 @@ def check_labels(request: RunRequest, decoder: Decoder, train: LabelledSplit, va
         check_folds(valid.Y.shape[0], valid.groups)
 
 
-def check_decoder_restores(decoder: Decoder, text: str, scores: Scores) -> None:
+def check_decoder_restores(decoder: "Decoder", text: str, scores: Scores) -> None:
     """Check that a fitted decoder will choose the same concepts once it is saved and loaded.
 
     Parameters
@@ -74,7 +77,7 @@ def check_decoder_restores(decoder: Decoder, text: str, scores: Scores) -> None:
                        "leaves out something of what was fitted")  # fmt: skip
 
 
-def check_kind(head: Head, has_maps: bool, found: str) -> None:
+def check_kind(head: "Head", has_maps: bool, found: str) -> None:
     """Check that a head learns from what a store holds.
 
     Parameters

@@ -11,6 +11,10 @@ OPTIONS = ("backbone", "weights", "size", "layer", "pooling", "engine", "precisi
 """The options that `featurize.make_features` takes under the same names."""
 
 
+KEPT = "the same command continues from what is finished"
+"""What is said where the command is interrupted."""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m featurize",
@@ -33,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=_positive, help="number of processes (one per core, or one per GPU)")
     parser.add_argument("--rebuild", action="store_true", help="replace a store that holds other features, and build "
                         "a network that is missing beside it")  # fmt: skip
-    parser.set_defaults(command=_featurize, kept="the same command continues from what is finished")
+    parser.set_defaults(command=_featurize, kept=KEPT)
     return parser
 
 

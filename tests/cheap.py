@@ -20,6 +20,7 @@ import numpy as np
 
 from cache.support.command import run_command
 from featurize import pipeline as features
+from featurize.__main__ import KEPT
 from featurize.backbone import Cut
 from featurize.engines.base import Engine, FrontFiles
 from featurize.engines.registry import Choice
@@ -104,7 +105,7 @@ def main() -> int:
     parser.add_argument("--die-at", nargs=3, metavar=("CALL", "NUMBER", "WHEN"))
     parser.add_argument("--largest-file", type=int)
     parser.add_argument("--workers", type=int, default=1)
-    parser.set_defaults(command=_run)
+    parser.set_defaults(command=_run, kept=KEPT)
     return run_command("featurize", parser)
 
 

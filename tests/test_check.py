@@ -13,6 +13,7 @@ from conftest import ROOT, make_store, reported, snapshot
 
 from cache.images import find_images
 from cache.support.errors import UserError
+from heads.estimators.ridge import RidgeHead
 from heads.runs.builder import fit_run
 from heads.selection.check import check_fit
 
@@ -185,6 +186,19 @@ def test_options_of_an_earlier_run_are_followed_as_by_the_run(place: Path) -> No
     with pytest.raises(UserError, match="no split 'valid'; use TRAIN=train"):
         check_fit("ridge", "s.h5", "data", "run")
     check_fit("ridge", "s.h5", "data", "run", train="train")
+
+
+def test_where_nothing_is_to_be_embedded_a_run_is_not_checked_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed()
+    with reported():
+        fit_run("ridge", "s.h5", "data", "run")
+    monkeypatch.setattr(RidgeHead, "check_data", lambda self, X, Y: pytest.fail("the head was made"))
+    check_fit("ridge", "s.h5", "data", "run")
+    write("train/new.jpg", "")()
+    with pytest.raises(pytest.fail.Exception):
+        check_fit("ridge", "s.h5", "data", "run")
 
 
 def test_what_is_not_used_is_named_before_there_is_a_store(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,13 +26,13 @@ from heads.data.folds import check_folds
 from heads.data.split import LabelledSplit, expect_split
 from heads.data.store import join_splits
 from heads.data.unused import find_unused
-from heads.estimators.base import Head
 from heads.runs.checks import check_kind, check_labels
-from heads.runs.folder import check_folder
+from heads.runs.folder import check_folder, read_request
 from heads.runs.request import VALID_SPLIT, RunRequest
 from heads.runs.submission import find_official_ids, find_official_rows
-from heads.selection.leaderboard import list_candidates
-from heads.selection.sweep import check_chooser, list_trials, request_trial
+
+if TYPE_CHECKING:
+    from heads.estimators.base import Head
 
 
 def check_fit(
@@ -74,17 +74,22 @@ def check_fit(
     store, data, out = Path(store), Path(data), Path(out)
     options = options | {"pooling": None if pooling == NO_POOLING else pooling}
     request = RunRequest.resolve(head, store, data, out, options)
-    trials = [{}] if grid is None else list_trials(request, grid)
     rules = None if edition is None else find_edition(edition)
     check_folder(out)
+    requests = [request] if grid is None else _list_requests(request, grid)
     expected = _ExpectedStore.find(store, data, pooling)
-    expected.check_kind(request.make_head())
+    # Making a head loads scikit-learn, which takes a second. Where a run of this request and all its images are there,
+    # nothing that takes long follows.
+    is_repeated = grid is None and expected.is_made and request.is_of(read_request(out))
+    if not is_repeated:
+        expected.check_kind(request.make_head())
     train, valid = expected.label(request.concepts)
-    check_labels(request, request.make_decoder(), train, valid)
+    if not is_repeated:
+        check_labels(request, request.make_decoder(), train, valid)
+        for each in requests:
+            each.make_head().check_data(None, train.Y)
     if grid is not None:
-        check_chooser(by, train, valid)
-    for trial in trials:
-        request_trial(request, trial).make_head().check_data(None, train.Y)
+        _check_chooser(by, train, valid)
     if rules:
         expected.check_ids(rules, train.fallback)
 
@@ -111,6 +116,8 @@ def check_choose(
     UserError
         What `heads.choose` would raise.
     """
+    from heads.selection.leaderboard import list_candidates
+
     candidates = list_candidates(heads, decoders)
     expected = _ExpectedStore.find(Path(store), Path(data), pooling)
     for each in candidates if heads else ():
@@ -119,14 +126,27 @@ def check_choose(
     check_folds(train.Y.shape[0], train.groups)
 
 
+def _list_requests(request: RunRequest, grid: Mapping[str, Sequence[Any]]) -> list[RunRequest]:
+    from heads.selection.sweep import list_trials, request_trial
+
+    return [request_trial(request, trial) for trial in list_trials(request, grid)]
+
+
+def _check_chooser(by: str, train: LabelledSplit, valid: LabelledSplit | None) -> None:
+    from heads.selection.sweep import check_chooser
+
+    check_chooser(by, train, valid)
+
+
 @dataclass(frozen=True)
 class _ExpectedStore:
-    """What a store will hold once `make features` has run."""
+    """What a store will hold once `make features` has run, and whether it has all these images already."""
 
     path: Path
     data: Path
     ids: Mapping[str, list[str]]
     has_maps: bool
+    is_made: bool
 
     @classmethod
     def find(cls, path: Path, data: Path, pooling: str | None) -> "_ExpectedStore":
@@ -140,9 +160,11 @@ class _ExpectedStore:
         if store is None and (unused := find_unused(data)):
             report(f"{data}: not used: {some(unused, 6)}")
         has_maps = pooling == NO_POOLING if pooling else store is not None and store.has_maps
-        return cls(path, data, {split: [each.id for each in found] for split, found in images.items()}, has_maps)
+        ids = {split: [each.id for each in found] for split, found in images.items()}
+        is_made = store is not None and {name: split.ids for name, split in store.splits.items()} == ids
+        return cls(path, data, ids, has_maps, is_made)
 
-    def check_kind(self, head: Head) -> None:
+    def check_kind(self, head: "Head") -> None:
         """Refuse a head that learns from something else."""
         check_kind(head, self.has_maps, f"{self.path}: {'maps (POOLING=none)' if self.has_maps else 'embeddings'}")
 

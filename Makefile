@@ -183,8 +183,8 @@ table: setup $(DRAWN)  ## run RECIPES (all) on DATA; print published scores besi
 	@for recipe in $(RECIPES); do $(MAKE) --no-print-directory head RECIPE=$$recipe || exit; done
 	@$(PY) -m heads table recipes $(call quote,runs/$(NAME))
 
-test: setup  ## run the tests (about 8 minutes)
-	@$(PY) -m pytest -q
+test: setup  ## run the tests, one process per core (about 8 minutes on two)
+	@$(PY) -m pytest -q -n auto --dist loadfile
 
 bench: setup  ## measure speed beside other libraries, full size, 25 kills (40 minutes)
 	@$(PY) benchmarks/embedding.py

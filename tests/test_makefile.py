@@ -81,12 +81,13 @@ def test_every_variable_that_may_be_set_is_documented() -> None:
 )
 def test_a_folder_of_any_name_arrives_as_it_was_typed(name: str, tmp_path: Path) -> None:
     data = str(tmp_path / name)
-    features, head, predict = commands("submit", f"DATA={data}", "HEAD=dense")
+    check, features, head, predict = commands("submit", f"DATA={data}", "HEAD=dense")
     store, run = f"data/{name.replace(' ', '_')}.densenet121.h5", f"runs/{name.replace(' ', '_')}/dense"
     assert features[:4] == ["featurize", data, "--store", store]
     assert head == ["heads", "fit", "dense", "--store", store, "--data", data, "--out", run]
+    assert check == ["heads", "check", *head[2:], "--edition", "2026"]
     assert predict[2:7] == [run, "--store", store, "--data", data]
-    members = commands("head", f"DATA={data}", "RECIPE=vit-conceptz")
+    members = [each for each in commands("head", f"DATA={data}", "RECIPE=vit-conceptz") if each[1] != "check"]
     assert [each[2] for each in members if each[0] == "featurize"] == ["--store"] * 3
     assert members[1][-8:-6] != members[-1][2:4]
     assert {each[1] for each in members if each[0] == "featurize"} == {data}
@@ -99,7 +100,8 @@ def test_a_value_that_make_would_change_is_refused(name: str, value: str) -> Non
 
 
 def test_lists_arrive_word_by_word() -> None:
-    (_, head) = commands("head", "DATA=x", "SET=hidden=512 loss='focal'", "CONCEPTS=C1 C2")
+    check, _, head = commands("head", "DATA=x", "SET=hidden=512 loss='focal'", "CONCEPTS=C1 C2")
+    assert check[2:] == head[2:]
     assert head[-6:] == ["--concepts", "C1", "C2", "--set", "hidden=512", "loss='focal'"]
     ensemble, _ = commands("ensemble", "DATA=x", "RUNS=runs/x/a runs/x/b")
     assert ensemble == ["heads", "ensemble", "runs/x/a", "runs/x/b", "--out", "runs/x/ensemble"]

@@ -21,6 +21,7 @@ from heads.ensembles.builder import make_ensemble
 from heads.ensembles.prediction import predict_run
 from heads.estimators.logistic import LogisticHead
 from heads.evaluation.out_of_fold import out_of_fold_scores
+from heads.runs import builder
 from heads.runs.builder import fit_run
 from heads.runs.files import FORMAT
 from heads.runs.request import DEFAULTS
@@ -202,6 +203,7 @@ def test_a_nested_estimate_sees_nothing_of_what_it_scores(place: Path, monkeypat
         return score(self, X)
 
     fit(place, decoder="global")
+    monkeypatch.setattr(builder, "check_restores", lambda *args: None)  # a restored head has not been watched
     monkeypatch.setattr(LogisticHead, "fit", watch_fit)
     monkeypatch.setattr(LogisticHead, "predict_proba", watch_score)
     metrics, lines = fit(place, decoder="global", options={"nested": True}, C=0.5)

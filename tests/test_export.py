@@ -93,6 +93,7 @@ def bare_output(template: Path) -> list[str]:
     PIL.Image.open(images[0]).save(template / "image.png")  # a JPEG of this size is scaled while it is decoded
     snippet = re.search(r"^```python\n(.*?)^```", (ROOT / "docs" / "export.md").read_text(), re.MULTILINE | re.DOTALL)
     assert snippet
+    shutil.copytree(template / "runs" / "dense", template / "runs" / "my_images" / "dense")  # as the document has it
     words = [sys.executable, "-I", "-c", BARE + snippet.group(1), str(template)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=template, check=False)
     assert done.returncode == 0, done.stderr

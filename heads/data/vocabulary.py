@@ -38,11 +38,11 @@ def indicator(concepts: Sequence[Concepts], vocabulary: Sequence[str]) -> scipy.
     >>> indicator([("C2", "C9"), ()], ["C1", "C2"]).toarray().tolist()
     [[0, 1], [0, 0]]
     """
-    from sklearn.preprocessing import MultiLabelBinarizer
-
-    known = set(vocabulary)
-    binarizer = MultiLabelBinarizer(classes=list(vocabulary), sparse_output=True)
-    return binarizer.fit_transform([[concept for concept in each if concept in known] for each in concepts])
+    column = {concept: number for number, concept in enumerate(vocabulary)}
+    columns = [sorted({column[concept] for concept in each if concept in column}) for each in concepts]
+    starts = np.cumsum([0, *map(len, columns)])
+    indices = np.fromiter((number for each in columns for number in each), np.int64, starts[-1])
+    return scipy.sparse.csr_matrix((np.ones(len(indices), np.int64), indices, starts), (len(columns), len(column)))
 
 
 def columns_to_concepts(

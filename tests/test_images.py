@@ -265,6 +265,9 @@ def test_what_file_managers_and_archives_leave_behind_is_ignored(tmp_path: Path)
         ("1.2.840.113619.2.55", DICOM, "1.2.840.113619.2.55"),
         ("IM0001", b"\x08\0\x05\0\x0a\0\0\0ISO_IR 100", "IM0001"),
         ("scan.MR", DICOM, "scan.MR"),
+        ("bitmap", b"BM\x36\x04\0\0\0\0\0\0\x36\0\0\0", "bitmap"),
+        ("webp", b"RIFF\x1a\0\0\0WEBPVP8L", "webp"),
+        ("early", b"\x08\0\x05\0CS\x0a\0ISO_IR 100", "early"),  # DICOM without a preamble
         ("scan.ima", b"", "scan"),
         ("a", b"\xff\xd8\xff\xe0", "a"),
         ("a.1", b"\x89PNG\r\n\x1a\n", "a.1"),

@@ -31,7 +31,7 @@ import sklearn.linear_model  # noqa: F401
 ROOT = Path(__file__).resolve().parent.parent
 
 TESTS = {
-    "eval": "official submission scores rule traps compare labels",
+    "eval": "official submission scores rule traps compare labels labelled",
     "cache": "store verify status guard images duplicates history lock network_files parts maps features",
     "cache/support": "json_file commands spelling lock images store status parts network_files weights features",
     "heads/evaluation": "groups runs choosing",

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -24,6 +25,9 @@ from cache.writer import write_store
 from featurize.phantoms.dataset import make_phantoms
 from heads.registry import HEADS, make_head
 from heads.runs.files import DIGESTS, REQUEST, SEAL, write_digests, write_sealed
+
+for name in ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"):
+    os.environ.pop(name, None)  # those of `make test` are not for the make of a test
 
 ROOT = Path(__file__).parent.parent
 EMBEDDING_HEADS = [name for name, place in HEADS.items() if not resolve_name(place).takes_maps]

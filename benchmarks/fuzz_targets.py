@@ -16,6 +16,7 @@ import shutil
 import time
 import warnings
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,17 @@ SIZE = 64
 """Side of decoded images, in pixels."""
 
 
-class Target:
+class Target(ABC):
     """A kind of file. `prepare` is called in one process, `open` in another, and then `attempt` many times."""
 
-    def prepare(self, folder: Path) -> None:
+    def prepare(self, folder: Path) -> None:  # noqa: B027  # some are made in memory
         """Make good files in a folder that is empty but for ``outside.h5``."""
 
+    @abstractmethod
     def open(self, folder: Path) -> None:
         """Load the good files."""
 
+    @abstractmethod
     def attempt(self, folder: Path, rng: random.Random) -> str:
         """Damage one file, and read it in an empty folder; returns what is wrong with the result, or an empty text.
 
@@ -50,7 +53,6 @@ class Target:
         UserError
             The damage was found.
         """
-        raise NotImplementedError
 
 
 class Labels(Target):

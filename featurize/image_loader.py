@@ -1,8 +1,8 @@
 """From files to batches of pixels, ahead of the network that needs them.
 
-By default this process does it, in one thread or several. A GPU needs more than one interpreter can give: of the 2.5 ms
-that a radiograph takes, about 0.2 ms hold Python's lock, so threads end at about 5,000 images a second. There,
-processes decode into memory that is shared with this one; between processes travel only digests and reasons.
+By default this process does it, in one thread or several. For a GPU processes do it: threads share Python's lock, also
+with the thread that feeds the GPU, and two of them decode less than twice as much as one. Processes decode into memory
+that is shared with this one; between processes travel only digests and reasons.
 """
 
 import hashlib

@@ -28,7 +28,7 @@ from cache.support.reporting import DataWarning
 from featurize import image_loader
 from featurize.backbone import Backbone
 from featurize.decoding.image import decode
-from featurize.engines import base, registry
+from featurize.engines import base, gpu, registry
 from featurize.engines import jax as jax_engine
 from featurize.engines import tensorflow as tensorflow_engine
 from featurize.engines.base import AHEAD, Engine, FrontFiles
@@ -141,7 +141,7 @@ def test_gpus_are_chosen_with_the_arithmetic_that_all_of_them_have(
     assert (engine.name, engine.precision, engine.count_processes()) == ("tensorflow", precision, 2)
     assert [engine.count_processes(workers) for workers in (1, 5)] == [1, 2]
     assert choice.why == f"on 2 x NVIDIA A; {precision} is its fastest arithmetic here"
-    assert engine.batch == tensorflow_engine.GPU_BATCH
+    assert engine.batch == gpu.GPU_BATCH
     assert engine.threads == max(1, cpu_count() // 2)
 
 
@@ -154,7 +154,7 @@ def test_what_a_gpu_runs_gives_the_same_embeddings_on_a_cpu(
     on_gpus = replace(network, engine=replace(network.engine, n_gpus=2))
     taken: list[str] = []
     expected = keras_embeddings(4)
-    monkeypatch.setattr(tensorflow_engine, "GPU_BATCH", 3)
+    monkeypatch.setattr(gpu, "GPU_BATCH", 3)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["first", "second"])
     monkeypatch.setattr(tf.config, "set_visible_devices", lambda devices, kind: taken.extend(devices))
     compiled = on_gpus.embed(images(4))  # through XLA
@@ -178,7 +178,7 @@ def test_jax_is_chosen_where_it_alone_sees_the_gpu(
     choice = choose_engine("auto", "auto")
     assert (choice.engine.name, choice.engine.precision, choice.engine.count_processes()) == ("jax", precision, 2)
     assert choice.why == f"on 2 x NVIDIA B; {precision} is its fastest arithmetic here"
-    assert choice.engine.batch == jax_engine.GPU_BATCH
+    assert choice.engine.batch == gpu.GPU_BATCH
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_each_process_takes_a_gpu_of_its_own(tmp_path: Path) -> None:
 def test_threads_that_decode_change_nothing(
     beside: Callable[[str], Network], phantoms: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tensorflow_engine, "BATCH", 4)
+    monkeypatch.setattr(gpu, "BATCH", 4)
     paths = [*sorted((phantoms / "train").iterdir()), Path("vanished.jpg")]
     one, several = (embed_unit(beside("tensorflow"), paths, 32, "float32", threads=n) for n in (1, 3))
     np.testing.assert_array_equal(one.rows.digests, several.rows.digests)

@@ -5,7 +5,6 @@ resumed run equals an undisturbed one.
 """
 
 import importlib.util
-import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -21,11 +20,8 @@ AHEAD = 2
 """Batches that are sent to a device before the result of the first is waited for."""
 
 
-MIN_DECODERS = 4
-"""With fewer cores, threads decode as fast as processes."""
-
-UNIT_IMAGES, GPU_UNIT_BATCHES = 128, 32
-"""Images per unit on CPUs, batches per unit on GPUs."""
+UNIT_IMAGES = 128
+"""Images per unit of work on CPUs."""
 
 
 @dataclass(frozen=True)
@@ -145,13 +141,13 @@ class Engine(ABC):
 
     @property
     def decoders(self) -> int:
-        """Processes that read and decode for each process instead of threads: for a GPU, where there are some cores."""
-        return self.threads if self.n_gpus and self.threads >= MIN_DECODERS and hasattr(os, "memfd_create") else 0
+        """Processes that read and decode for each process, instead of its threads; none by default."""
+        return 0
 
     @property
     def unit_images(self) -> int:
         """Images per unit of work: a few seconds, so that a kill loses little and part files cost little time."""
-        return GPU_UNIT_BATCHES * self.batch if self.n_gpus else UNIT_IMAGES
+        return UNIT_IMAGES
 
     @abstractmethod
     def infer(self, images: NDArray[np.uint8], files: FrontFiles) -> Any:

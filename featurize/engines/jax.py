@@ -20,21 +20,19 @@ from cache.support.command import JAX_PIP_LINE
 from cache.support.devices import find_fastest_precision, has_nvidia_device
 from cache.support.jax import import_jax, list_gpus
 from cache.support.keras import import_keras
-from featurize.engines.base import Engine, FrontFiles
+from featurize.engines.base import FrontFiles
+from featurize.engines.gpu import GpuEngine
 from featurize.engines.gpu_batch import ShrinkingBatch
 from featurize.engines.gpu_lock import lock_gpu
 from featurize.isolated_process import call_isolated
-
-BATCH, GPU_BATCH = 16, 128
-"""Images per batch on a CPU, and on a GPU."""
 
 CPU, CUDA = "cpu", "cuda"
 """JAX's names of the platforms."""
 
 
 @dataclass(frozen=True)
-class JaxEngine(Engine):
-    """One compiled function per process, on a GPU of its own or on every core."""
+class JaxEngine(GpuEngine):
+    """JAX, for which Keras exports the network."""
 
     name = "jax"
     package = "jax"
@@ -53,16 +51,6 @@ class JaxEngine(Engine):
         """The fastest arithmetic that every GPU has; float32 on a CPU."""
         gpus = list_gpus() if has_nvidia_device() else []
         return find_fastest_precision(_parse_capability(gpu.compute_capability) for gpu in gpus)
-
-    @property
-    def batch(self) -> int:
-        """Images per batch."""
-        return GPU_BATCH if self.n_gpus else BATCH
-
-    @property
-    def layer_precision(self) -> str:
-        """Its own: Keras' layers are built in it."""
-        return self.precision
 
     def infer(self, images: NDArray[np.uint8], files: FrontFiles) -> Any:
         """Begin to embed one full batch; the result is an array of JAX, whose conversion waits for its numbers."""

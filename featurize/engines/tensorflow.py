@@ -12,17 +12,15 @@ from cache.network_files import FRONT
 from cache.support.command import TENSORFLOW_PIP_LINE
 from cache.support.devices import find_fastest_precision, has_nvidia_device
 from cache.support.keras import full_precision, import_keras, import_tensorflow
-from featurize.engines.base import Engine, FrontFiles
+from featurize.engines.base import FrontFiles
+from featurize.engines.gpu import GpuEngine
 from featurize.engines.gpu_batch import ShrinkingBatch
 from featurize.engines.gpu_lock import lock_gpu
 
-BATCH, GPU_BATCH = 16, 128
-"""Images per batch on a CPU, and on a GPU."""
-
 
 @dataclass(frozen=True)
-class TensorFlowEngine(Engine):
-    """One compiled function per process, on a GPU of its own or on every core."""
+class TensorFlowEngine(GpuEngine):
+    """TensorFlow, which also builds the networks."""
 
     name = "tensorflow"
     package = "tensorflow"
@@ -43,16 +41,6 @@ class TensorFlowEngine(Engine):
     def find_native_precision(cls) -> str:
         """The fastest arithmetic that every GPU has; float32 on a CPU."""
         return find_fastest_precision(each.get("compute_capability", (0, 0)) for each in _describe_gpus())
-
-    @property
-    def batch(self) -> int:
-        """Images per batch."""
-        return GPU_BATCH if self.n_gpus else BATCH
-
-    @property
-    def layer_precision(self) -> str:
-        """Its own: Keras' layers are built in it."""
-        return self.precision
 
     def infer(self, images: NDArray[np.uint8], files: FrontFiles) -> Any:
         """Begin to embed one full batch; the result is a tensor, whose conversion waits for its numbers."""

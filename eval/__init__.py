@@ -18,6 +18,7 @@ from cache.support.lazy_names import lazy_names
 if TYPE_CHECKING:
     from eval.bootstrap import compare_scores, find_interval
     from eval.breakdown import break_down
+    from eval.concept_names import find_names, read_names
     from eval.editions import EDITIONS, Edition, find_edition
     from eval.f1 import image_f1, mean_f1, primary_f1, secondary_f1
     from eval.faults import find_faults
@@ -34,11 +35,13 @@ __all__ = [
     "find_edition",
     "find_faults",
     "find_interval",
+    "find_names",
     "image_f1",
     "mean_f1",
     "primary_f1",
     "read_concepts",
     "read_ids",
+    "read_names",
     "render_submission",
     "score_files",
     "secondary_f1",
@@ -57,11 +60,13 @@ __getattr__, __dir__ = lazy_names(
         "find_edition": "eval.editions",
         "find_faults": "eval.faults",
         "find_interval": "eval.bootstrap",
+        "find_names": "eval.concept_names",
         "image_f1": "eval.f1",
         "mean_f1": "eval.f1",
         "primary_f1": "eval.f1",
         "read_concepts": "eval.labels",
         "read_ids": "eval.labels",
+        "read_names": "eval.concept_names",
         "render_submission": "eval.submission",
         "score_files": "eval.scored_file",
         "secondary_f1": "eval.f1",

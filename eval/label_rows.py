@@ -76,8 +76,7 @@ def read_label_rows(path: Path, names: Sequence[str] | None = CONCEPT_COLUMNS) -
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected a label file such as train_concepts.csv")
-    lines = _decode(read_file(path), path)
-    delimiter = _find_delimiter(lines)
+    lines, delimiter = open_table(path)
     reader, columns = csv.reader(lines, delimiter=delimiter), None
     try:
         for cells in reader:
@@ -94,6 +93,25 @@ def read_label_rows(path: Path, names: Sequence[str] | None = CONCEPT_COLUMNS) -
         raise DataError(
             f"{path}: line {reader.line_num}: {error}; expected a label file with an id and its concepts per row"
         ) from None
+
+
+def open_table(path: Path) -> tuple[io.TextIOWrapper, str]:
+    """Open a table in any encoding that can be recognised.
+
+    Returns
+    -------
+    lines : text stream
+        For `csv.reader`.
+    delimiter : str
+        What is between columns.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or it is no text.
+    """
+    lines = _decode(read_file(path), path)
+    return lines, _find_delimiter(lines)
 
 
 def looks_like_header(cells: Sequence[str]) -> bool:

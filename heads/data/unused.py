@@ -4,13 +4,14 @@ import re
 from pathlib import Path
 
 from cache.support.split_names import SPLITS, find_split
+from eval.concept_names import find_name_files
 from eval.labels import find_label_file
 from heads.data.groups import GROUPS, SOURCES
 
 TABLES = frozenset({".csv", ".tsv", ".txt", ".json"})
 """Endings of files that may hold labels."""
 
-_NEEDLESS = re.compile(r".*caption.*|cui_mapping|.*concepts_manual|phantoms|readme.*|licen[cs]e.*", re.IGNORECASE)
+_NEEDLESS = re.compile(r".*caption.*|.*concepts_manual|phantoms|readme.*|licen[cs]e.*", re.IGNORECASE)
 """Names of the organisers' files that nobody expects to be read."""
 
 
@@ -59,6 +60,7 @@ def find_unused(data: Path) -> list[str]:
     """
     kinds = ("concepts", "manual", "ids")
     used = {find_label_file(data, split, kind) for split in SPLITS for kind in kinds}
+    used |= set(find_name_files(data))
     used |= {next((data / name for name in (GROUPS, SOURCES) if (data / name).is_file()), None)}
     found = []
     for path in sorted(data.glob("[!.]*")):

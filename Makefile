@@ -1,7 +1,7 @@
 # Every target calls one command; every command is `python -m PACKAGE`.
 
 # Some folders have the names of targets. Only the stamp of the set-up is a file.
-.PHONY: help setup phantoms checked features head sweep choose submit ensemble export table test bench lint check anew
+.PHONY: help setup phantoms checked features head sweep choose submit ensemble export table runs test bench lint check anew
 .DEFAULT_GOAL := help
 
 # --- what you may set, on the command line or in the environment; docs/options.md explains each -------------------
@@ -16,7 +16,8 @@
 # GRID      for sweep: GRID="C=0.001,0.01,0.1"    BY   valid or folds: what decides
 # CONCEPTS  the concepts to learn: CONCEPTS="C0041618 C0040405"; all if not given
 # RECIPE    a published system, which sets all of the above: RECIPE=ssn-model2 (recipes/*.mk)    RECIPES   for table
-# RUNS      for ensemble: RUNS="runs/a/x runs/a/y"    HOW   mean, weighted, stack, union, intersection or vote
+# RUNS      for ensemble: RUNS="runs/a/x runs/a/y"; for runs: the folders to list, runs/ if not given
+# HOW       for ensemble: mean, weighted, stack, union, intersection or vote
 # EDITION   2022 to 2026: the year whose rules the submission follows
 # WEIGHTS_densenet121 (or another backbone): its weights, if WEIGHTS is not given
 # BACKBONE WEIGHTS SIZE LAYER POOLING ENGINE PRECISION DTYPE WORKERS: options of `python -m featurize --help`
@@ -182,6 +183,9 @@ export: setup  ## write RUN as one Keras model, image in, scores out: RUN/model.
 table: setup $(DRAWN)  ## run RECIPES (all) on DATA; print published scores beside ours
 	@for recipe in $(RECIPES); do $(MAKE) --no-print-directory head RECIPE=$$recipe || exit; done
 	@$(PY) -m heads table recipes $(call quote,runs/$(NAME))
+
+runs: setup  ## list all finished runs with their scores, the best first
+	@$(PY) -m heads runs $(call list,RUNS)
 
 test: setup  ## run the tests, one process per core (about 8 minutes on two)
 	@$(PY) -m pytest -q -n auto --dist loadfile

@@ -71,6 +71,11 @@ def make_parser() -> argparse.ArgumentParser:
     table.add_argument("recipes", type=Path, metavar="RECIPES", help="folder of the recipes (*.mk)")
     table.add_argument("runs", type=Path, metavar="RUNS", help="folder of their runs, each named as its recipe")
     table.set_defaults(command=_table)
+    runs = commands.add_parser("runs", help="list finished runs with their scores, the best first")
+    runs.add_argument("folders", type=Path, nargs="*", default=[Path("runs")], metavar="FOLDER",
+                      help="folders of runs, or folders with such folders in them (runs)")  # fmt: skip
+    runs.add_argument("--json", action="store_true", help="print the table as JSON")
+    runs.set_defaults(command=_runs)
     export = commands.add_parser("export", help="write a run as one Keras model, from images to scores")
     export.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     export.add_argument("--store", type=Path, help="feature store with its network (the one the run was trained on)")
@@ -200,6 +205,16 @@ def _table(args: argparse.Namespace) -> None:
     from heads.selection.recipe_table import report_recipes
 
     report_recipes(args.recipes, args.runs)
+
+
+def _runs(args: argparse.Namespace) -> None:
+    from heads.selection.run_table import report_runs
+
+    if args.json:
+        logger.setLevel(logging.WARNING)  # nothing but the JSON is printed
+    table = report_runs(args.folders)
+    if args.json:
+        print_json({"runs": table})
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """One table of heads and decoders, in which folds of train choose."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,25 @@ def test_each_pair_scores_as_a_run_of_its_own(place: Path) -> None:
             assert row["folds"] == alone["nested"]["primary"]
     best = max(table, key=lambda row: row["folds"])
     assert [row["chosen"] for row in table] == [row is best for row in table]
-    assert lines[-1] == f"folds of train choose {best['head']}, {best['decoder']}"
+    assert lines[-2] == f"folds of train choose {best['head']}, {best['decoder']}"
+
+
+def test_the_command_that_hands_in_the_chosen_pair_is_printed(place: Path) -> None:
+    (place / "data").rename(place / "my data")
+    with reported() as lines:
+        choose(place / "s.h5", place / "my data", heads=["prior"], decoders=["top-k:2"])
+    words = f"make submit 'DATA={place / 'my data'}' STORE={place / 's.h5'} HEAD=prior DECODER=top-k:2"
+    assert shlex.split(lines[-1].partition(": ")[2]) == shlex.split(words)
+
+
+def test_a_run_has_the_f1_on_folds_that_a_choice_has(place: Path) -> None:
+    with reported():
+        row = choose(place / "s.h5", place / "data", heads=["ridge"], decoders=["per-concept"])[0]
+        run = fit_run("ridge", place / "s.h5", place / "data", place / "run", decoder="per-concept")
+        fixed = fit_run("ridge", place / "s.h5", place / "data", place / "fixed", decoder="fixed:0.3")
+    assert run["folds"] is not None
+    assert (run["folds"]["primary"], run["folds"]["primary_interval"]) == (row["folds"], row["folds_interval"])
+    assert fixed["folds"] is None
 
 
 def test_valid_decides_nothing(place: Path) -> None:

@@ -97,14 +97,14 @@ def test_the_digests_of_a_request_stay_the_same(tmp_path: Path) -> None:
         two = fit_run("prior", *paths, tmp_path / "b", decoder="fixed:0.5", concepts=["C2"], tune="valid")
         both = make_ensemble([tmp_path / "a", tmp_path / "b"], tmp_path / "c", "weighted", decoder="top-k:1")
     assert one["requests"] == {
-        "head": "cab7068ff28cb6f78bc77ff36e3271221928e7cc9b32a0d39872e44374b4805c",
-        "whole": "c3c39ce1b25a1747876042eed2313bff7733a3453adb2e36e5192b4966c810cc",
+        "head": "1695185008a353d48211bacb722d9c494df9d8f65b90f346e4e7ad2945554a96",
+        "whole": "740dd1627a5362866eada8d76156b13038d2c5b98421f826ab1df5d20c0e18c7",
     }
     assert two["requests"] == {
-        "head": "dde7ae1aee183226af9a07ed408c6ad07dc98a1e8e8d295a3cb0dc4b5c689bd7",
-        "whole": "4c8bcf6de5648c4625385e564bae64907c21d060c2dfc909c9863b3006598ce0",
+        "head": "10851974a8823b6be4453ca46a3a114ff2ee01fd1dd3b8f2af6b2b127b167e03",
+        "whole": "822aa8d869c0aea3560595cac47f005d8fb500ad324d92bbbbf1a330c86c7d75",
     }
-    assert both["requests"] == {"head": "", "whole": "4cbd4c57ad689e57c9cd6e0ccedc0c04ff0aa3368eb9994dc5a6264eb71ca8df"}
+    assert both["requests"] == {"head": "", "whole": "96e456408889e8296ac13131c0ecc974fe2174f196b9a5f3f5ddc080199d84b5"}
 
 
 def test_a_real_head_beats_the_floor(place: Path) -> None:

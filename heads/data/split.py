@@ -120,6 +120,11 @@ class LabelledSplit:
         """
         return np.array([len(each) for each in self.readable_concepts], dtype=np.int64)
 
+    def count_concepts(self) -> dict[str, int]:
+        """How many images that can be read have each concept of the vocabulary."""
+        counts = np.asarray(self.Y.sum(axis=0)).ravel().tolist()
+        return dict(zip(self.vocabulary, counts, strict=True))
+
     @cached_property
     def fallback(self) -> list[str]:
         """The concepts given to an image that cannot be read: the set that scores best on all of train."""

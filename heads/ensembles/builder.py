@@ -15,6 +15,7 @@ from cache.support.errors import DataError, ParameterError, RunError
 from cache.support.files import sync
 from cache.support.reporting import report
 from cache.support.versions import installed_versions
+from eval.concept_names import find_names
 from eval.f1 import ImageF1, image_f1
 from heads.data.folds import split_folds
 from heads.data.official_score import ScoreMetrics
@@ -28,6 +29,7 @@ from heads.ensembles.held_out import HeldOut, find_unseen, score_unseen
 from heads.ensembles.request import ENSEMBLE, EnsembleRequest
 from heads.evaluation.cross_validation import EstimateMetrics, summarise
 from heads.runs.builder import PACKAGES, save_result
+from heads.runs.concept_table import CONCEPTS, ConceptTable
 from heads.runs.description import describe
 from heads.runs.files import DIGESTS, FORMAT, MEMBERS, RunFiles, damaged
 from heads.runs.folder import check_folder, find_whole, read_metrics, replacing_results
@@ -100,6 +102,8 @@ def make_ensemble(
         for labelled in data:
             labelled.store.check_unchanged()
         built.save(out, request)
+    for line in built.concepts.describe(out / CONCEPTS):
+        report(line)
     report(f"{out}: {len(members)} runs ({describe(built.metrics)})")
     return built.metrics
 
@@ -129,12 +133,14 @@ class BuiltEnsemble:
     valid_ids : list of str
     predicted : list of list of str
         The concepts of each image of valid.
+    concepts : ConceptTable
     """
 
     ensemble: Ensemble
     metrics: RunMetrics
     valid_ids: list[str]
     predicted: list[list[str]]
+    concepts: ConceptTable
 
     def save(self, out: Path, request: EnsembleRequest) -> None:
         """Write the folder of the ensemble, in place of an earlier run."""
@@ -144,7 +150,7 @@ class BuiltEnsemble:
             for member, copied in zip(ensemble.members, self.metrics["members"], strict=True):
                 _copy_run(member.folder, folder / MEMBERS / copied["name"])
             save_decoder(folder, ensemble.decoder, request.decoder, ensemble.vocabulary, ensemble.fallback)
-            save_result(folder, self.metrics, self.valid_ids, self.predicted)
+            save_result(folder, self.metrics, self.valid_ids, self.predicted, self.concepts)
 
 
 @dataclass(frozen=True)
@@ -183,7 +189,7 @@ class EnsembleBuilder:
         digests : dict
             Those of `EnsembleRequest.digest`.
         """
-        ensemble, nested = self._fit_and_estimate(self.request.make_decoder())
+        ensemble, estimate = self._fit_and_estimate(self.request.make_decoder())
         predicted, official = self._score(ensemble)
         weights = [member.metrics["store"]["weights"] for member in self.members]
         is_mixing = self.request.method in MIXING
@@ -198,7 +204,8 @@ class EnsembleBuilder:
                 "report": ensemble.decoder.report() if is_mixing else {},
             },
             "valid": official,
-            "nested": nested,
+            "folds": estimate if estimate and estimate["on"] == TRAIN else None,
+            "nested": estimate if self.request.nested else None,
             "train": self.members[0].metrics["train"] | {"splits": self._learnt_from()},
             "store": {"weights": next((each for each in weights if not each.startswith("random:")), weights[0])},
             "versions": installed_versions(*PACKAGES),
@@ -207,7 +214,12 @@ class EnsembleBuilder:
             "members": [_describe_member(number, member) for number, member in enumerate(self.members)],
         }
         valid = self.data[0].valid
-        return BuiltEnsemble(ensemble, metrics, valid.ids if valid else [], predicted)
+        names = find_names(RunRequest.read(self.members[0].folder).data)
+        n_train = self.data[0].train.count_concepts()
+        concepts = ConceptTable.from_predictions(
+            valid.concepts if valid else [], predicted, names, n_train, VALID_SPLIT
+        )
+        return BuiltEnsemble(ensemble, metrics, valid.ids if valid else [], predicted, concepts)
 
     def _fit_and_estimate(self, decoder: Decoder) -> tuple[Ensemble, EstimateMetrics | None]:
         vocabulary = sorted({concept for member in self.members for concept in member.run.vocabulary})
@@ -217,12 +229,11 @@ class EnsembleBuilder:
             nothing = scipy.sparse.csr_matrix((0, len(vocabulary)), dtype=np.int8)
             decoder.fit(np.empty(nothing.shape, np.float32), nothing)
             return ensemble, None
-        held_out = HeldOut.find(ensemble, self.data, self.request.tune, self.request.nested)
-        nested = None
-        if self.request.nested:
-            split = TRAIN if self.request.tune == FOLDS else VALID_SPLIT
-            nested = summarise(_cross_validated_f1(ensemble, held_out), split)
-        return _fit(ensemble, held_out), nested
+        split = TRAIN if self.request.tune == FOLDS else VALID_SPLIT
+        estimates = self.request.nested or split == TRAIN
+        held_out = HeldOut.find(ensemble, self.data, self.request.tune, estimates)
+        estimate = summarise(_cross_validated_f1(ensemble, held_out), split) if estimates else None
+        return _fit(ensemble, held_out), estimate
 
     def _tuned_on(self, decoder: Decoder) -> str | None:
         """What something was fitted to: ``folds`` or ``valid``; None if there is nothing to fit."""

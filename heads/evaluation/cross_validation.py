@@ -73,14 +73,7 @@ def nested_f1(
 def decoder_f1(
     decoder: "Decoder", scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts = None, groups: Groups = None
 ) -> ImageF1:
-    """F1 per image by cross-validation of the decoder alone: it is fitted to the scores of the other folds.
-
-    Parameters
-    ----------
-    decoder
-        Its parameters are used; it is not fitted.
-    scores, Y, n_true, groups
-        As in `Decoder.fit`: the scores are of images that the head did not learn from.
+    """F1 per image by cross-validation of the decoder alone; the parameters are those of `decode_held_out`.
 
     Returns
     -------
@@ -91,15 +84,39 @@ def decoder_f1(
     DataError
         There are fewer than two images, or groups.
     """
+    return image_f1(Y, decode_held_out(decoder, scores, Y, n_true, groups), n_true)
+
+
+def decode_held_out(
+    decoder: "Decoder", scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts = None, groups: Groups = None
+) -> scipy.sparse.csr_matrix:
+    """Decode each image by a decoder that was fitted to the scores of the other folds.
+
+    Parameters
+    ----------
+    decoder
+        Its parameters are used; it is not fitted.
+    scores, Y, n_true, groups
+        As in `Decoder.fit`: the scores are of images that the head did not learn from.
+
+    Returns
+    -------
+    sparse matrix of {0, 1}, shape (n_images, n_concepts)
+
+    Raises
+    ------
+    DataError
+        There are fewer than two images, or groups.
+    """
     from sklearn.base import clone
 
-    f1 = np.empty(len(scores))
+    parts, order = [], []
     for rest, held_out in split_folds(len(scores), groups):
         rest_true, rest_groups = (None if each is None else each[rest] for each in (n_true, groups))
         fitted = clone(decoder).fit(scores[rest], Y[rest], rest_true, rest_groups)
-        held_true = None if n_true is None else n_true[held_out]
-        f1[held_out] = image_f1(Y[held_out], fitted.predict(scores[held_out]), held_true)
-    return f1
+        parts.append(fitted.predict(scores[held_out]))
+        order.append(held_out)
+    return scipy.sparse.vstack(parts, format="csr")[np.argsort(np.concatenate(order))]
 
 
 def summarise(f1: ImageF1, split: str) -> EstimateMetrics:

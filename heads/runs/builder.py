@@ -19,18 +19,22 @@ from cache.support.errors import RunError
 from cache.support.files import write_text
 from cache.support.reporting import report
 from cache.support.versions import installed_versions
+from eval.concept_names import find_names
 from eval.editions import find_edition
+from eval.f1 import image_f1
 from eval.run_folder import VALID
 from eval.submission import render_submission, write_submission
 from heads.data.official_score import ScoreMetrics
 from heads.data.split import join_features
 from heads.data.store import LabelledStore
 from heads.data.types import Counts, Groups, Scores
+from heads.data.vocabulary import columns_to_concepts
 from heads.estimators.storage import check_restores, load_head
-from heads.evaluation.cross_validation import EstimateMetrics, decoder_f1, nested_f1, summarise
+from heads.evaluation.cross_validation import EstimateMetrics, decode_held_out, decoder_f1, nested_f1, summarise
 from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.networks.stored import StoredNetwork
 from heads.runs.checks import check_decoder_restores, check_kind, check_labels
+from heads.runs.concept_table import CONCEPTS, ConceptTable
 from heads.runs.description import describe, report_run
 from heads.runs.files import FORMAT, VALID_SCORES
 from heads.runs.folder import METRICS, check_folder, find_metrics, find_whole, read_request, replacing_results
@@ -158,7 +162,7 @@ def build_run(request: RunRequest, data: LabelledStore, out: Path, clock: Clock)
         built = builder.build(head, decoder, digests, scores)
     built.save(out, request, data.store)
     shutil.rmtree(training.folder, ignore_errors=True)
-    report_run(out, built.metrics)
+    report_run(out, built.metrics, built.concepts)
     return built.metrics
 
 
@@ -193,6 +197,7 @@ class BuiltRun:
     valid_ids : list of str
     predicted : list of list of str
         The concepts of each image of valid.
+    concepts : ConceptTable
     scores : ndarray of float32, or None
         Out-of-fold scores of train, if a decoder was tuned on them.
     valid_scores : ndarray of float32, or None
@@ -203,6 +208,7 @@ class BuiltRun:
     metrics: RunMetrics
     valid_ids: list[str]
     predicted: list[list[str]]
+    concepts: ConceptTable
     scores: Scores | None
     valid_scores: Scores | None
 
@@ -223,15 +229,18 @@ class BuiltRun:
                 save_scores(self.scores, folder)
             if self.valid_scores is not None:
                 save_scores(self.valid_scores, folder, VALID_SCORES)
-            save_result(folder, self.metrics, self.valid_ids, self.predicted)
+            save_result(folder, self.metrics, self.valid_ids, self.predicted, self.concepts)
 
 
-def save_result(folder: Path, metrics: RunMetrics, valid_ids: list[str], predicted: list[list[str]]) -> None:
-    """Write the concepts of valid and the metrics."""
+def save_result(
+    folder: Path, metrics: RunMetrics, valid_ids: list[str], predicted: list[list[str]], concepts: ConceptTable
+) -> None:
+    """Write the concepts of valid, the table per concept, and the metrics."""
     if valid_ids:
         # Every tool of the field reads the format of 2024.
         plain = find_edition(2024)
         write_submission(folder / VALID, render_submission(valid_ids, predicted, plain), plain)
+    concepts.write(folder / CONCEPTS)
     write_text(folder / METRICS, json.dumps(metrics, indent=1))
 
 
@@ -298,6 +307,7 @@ class RunBuilder:
                 predicted = run.decode(valid_scores, valid.readable)
                 score = valid.score_concepts(predicted)
                 official = score.to_metrics(tuned_here=decoder.tuned and not by_folds) if score else None
+        folds, held_out = self._estimate_by_folds(decoder, tuning) if by_folds else (None, None)
         nested = self._estimate(head, decoder, tuning) if self.request.nested else None
         if self.request.train == BOTH:
             run = replace(run, head=self._learn_from_both(head))
@@ -312,6 +322,7 @@ class RunBuilder:
                 "report": decoder.report(),
             },
             "valid": official,
+            "folds": folds,
             "nested": nested,
             "train": self._describe_train(),
             "store": self._describe_store(),
@@ -320,7 +331,28 @@ class RunBuilder:
             "requests": digests,
         }
         before = valid_scores if self.request.train == BOTH else None
-        return BuiltRun(run, metrics, valid.ids if valid else [], predicted, scores, before)
+        concepts = self._tabulate(predicted, held_out)
+        return BuiltRun(run, metrics, valid.ids if valid else [], predicted, concepts, scores, before)
+
+    def _estimate_by_folds(
+        self, decoder: "Decoder", tuning: TuningData
+    ) -> tuple[EstimateMetrics, scipy.sparse.csr_matrix]:
+        """What head and decoder reach on folds of train, and the concepts that they predict there."""
+        with self.clock("decode folds"):
+            held_out = decode_held_out(decoder, *tuning)
+            return summarise(image_f1(self.data.train.Y, held_out), TRAIN), held_out
+
+    def _tabulate(self, predicted: list[list[str]], held_out: scipy.sparse.csr_matrix | None) -> ConceptTable:
+        """The table per concept: on valid, or else on folds of train."""
+        train, valid = self.data.train, self.data.valid
+        truth, on = (valid.concepts, VALID_SPLIT) if valid else ([], VALID_SPLIT)
+        if not valid and held_out is not None:
+            every = np.ones(held_out.shape[0], dtype=bool)
+            truth, on = train.readable_concepts, "folds of train"
+            predicted = columns_to_concepts(held_out, train.vocabulary, every, [])
+        return ConceptTable.from_predictions(
+            truth, predicted, find_names(self.request.data), train.count_concepts(), on
+        )
 
     def _label_valid(self, scores: Scores) -> TuningData:
         """What a decoder is fitted to if it is tuned on valid."""

@@ -7,6 +7,7 @@ from typing import Any
 from cache.support.reporting import report, warn
 from heads.data.official_score import with_interval
 from heads.evaluation.cross_validation import EstimateMetrics
+from heads.runs.concept_table import CONCEPTS, ConceptTable
 from heads.runs.metrics import RunMetrics
 from heads.runs.request import FOLDS, TRAIN
 
@@ -20,7 +21,7 @@ def describe(metrics: RunMetrics) -> str:
         line += " tuned on folds of train" if by_folds else " tuned on valid, so its valid score is optimistic"
     line += _describe_gain(decoder.get("report", {})) + _describe_nested(metrics.get("nested"))
     if valid is None:
-        return f"{line}; no image of valid to score on"
+        return f"{line}; no image of valid to score on{_describe_folds(metrics['folds'])}"
     has_secondary = valid["secondary"] is not None and valid["secondary_interval"] is not None
     secondary = f", secondary {with_interval(valid, 'secondary')}" if has_secondary else ""
     both = ", before valid joined train" if metrics["train"]["splits"] != TRAIN else ""
@@ -29,8 +30,8 @@ def describe(metrics: RunMetrics) -> str:
     return f"{line}; valid primary F1 {primary}{secondary} on {valid['n_images']:,} images{both}{frozen}"
 
 
-def report_run(folder: Path, metrics: RunMetrics) -> None:
-    """Report what was learnt, and warn about what is odd in it."""
+def report_run(folder: Path, metrics: RunMetrics, concepts: ConceptTable) -> None:
+    """Report the most frequent concepts and what was learnt, and warn about what is odd in it."""
     train, seconds = metrics["train"], metrics["seconds"].get("fit", 0.0)
     if train["n_unreadable"]:
         warn(f"{train['n_unreadable']:,} training images cannot be read and were left out")
@@ -39,6 +40,8 @@ def report_run(folder: Path, metrics: RunMetrics) -> None:
     if train["valid_concepts_unseen"]:
         warn(f"{train['valid_concepts_unseen']:,} concepts of valid are never in train; they count as missed")
     learnt = f"{train['n_concepts']:,} concepts from {train['n_images']:,} images in {seconds:.1f} s"
+    for line in concepts.describe(folder / CONCEPTS):
+        report(line)
     report(f"{folder}: {learnt} ({describe(metrics)})")
 
 
@@ -48,6 +51,12 @@ def _describe_gain(decoder_report: Mapping[str, Any]) -> str:
     if decoder_report.get("held_out_f1") is None or not isinstance(gain, float):
         return ""
     return f", a gain of {gain:.4f} on held-out folds over one threshold"
+
+
+def _describe_folds(folds: EstimateMetrics | None) -> str:
+    if folds is None:
+        return ""
+    return f", primary F1 {with_interval(folds, 'primary')} by folds of {folds['on']}"
 
 
 def _describe_nested(nested: EstimateMetrics | None) -> str:

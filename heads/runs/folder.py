@@ -15,6 +15,7 @@ from cache.support.files import replacing_files
 from cache.support.json_file import DamagedFileError, check_type, read_json
 from eval.run_folder import VALID, VOCABULARY
 from heads.estimators.storage import ARRAYS, PARAMETERS
+from heads.runs.concept_table import CONCEPTS
 from heads.runs.files import (
     DIGESTS,
     FORMAT,
@@ -39,8 +40,8 @@ EXPORTED = "model.keras"
 """The run as a Keras model that takes images. Its description is beside it, with ``.json`` at the end."""
 
 RESULTS = (
-    DIGESTS, f"{EXPORTED}.json", EXPORTED, SUBMISSION_RECORD, SUBMISSION, SUBMISSION_ZIP, VALID, METRICS, DECODER,
-    VOCABULARY, PARAMETERS, ARRAYS, SCORES, VALID_SCORES,
+    DIGESTS, f"{EXPORTED}.json", EXPORTED, SUBMISSION_RECORD, SUBMISSION, SUBMISSION_ZIP, VALID, CONCEPTS, METRICS,
+    DECODER, VOCABULARY, PARAMETERS, ARRAYS, SCORES, VALID_SCORES,
 )  # fmt: skip
 """The files of an earlier run. They are removed in this order: first the proof that it is finished."""
 

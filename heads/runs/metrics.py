@@ -68,6 +68,9 @@ class RunMetrics(TypedDict):
     decoder: DecoderMetrics
     valid: ScoreMetrics | None
     """None if the evaluator counts no image of valid."""
+    folds: EstimateMetrics | None
+    """By folds of train: each image is scored by a head, and decoded by a decoder, that were fitted to other folds.
+    None if the decoder was not tuned on folds."""
     nested: EstimateMetrics | None
     """None if it was not requested."""
     train: TrainMetrics

@@ -1,6 +1,7 @@
 """A leaderboard of heads and decoders: every pair on one store, in one table."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,9 @@ def choose(
     for row in table:
         row["chosen"] = row is best
     report(f"folds of train choose {best['head']}, {best['decoder']}")
+    chosen = {"DATA": data, "STORE": store, "HEAD": best["head"], "DECODER": best["decoder"], "POOLING": pooling}
+    words = [f"{name}={shlex.quote(os.fspath(value))}" for name, value in chosen.items() if value]
+    report(f"to hand in what it predicts: make submit {' '.join(words)}")
     if PAPER in f1 and len(f1[PAPER]):
         apart = compare_scores(f1[best["head"], best["decoder"]], f1[PAPER])
         best["over_paper"] = {"difference": apart.mean, "interval": [apart.low, apart.high], "p_value": apart.p_value}

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MAY_IMPORT = {"featurize": {"cache"}, "cache": set(), "heads": {"cache", "eval"}, "eval": {"cache.support"}}
+MAY_IMPORT = {"featurize": {"cache"}, "cache": set(), "heads": {"cache", "eval"}, "eval": {"cache.support"},
+              "show": {"featurize", "cache", "heads", "eval"}}  # fmt: skip
 """What each package may import besides itself."""
 
 FOLDERS = ["registry", "settings", "data", "decoders", "networks", "solvers", "estimators", "evaluation", "runs", "ensembles",
@@ -109,6 +110,7 @@ def test_every_package_is_installed() -> None:
         "import heads.__main__, heads.runs.builder, heads.runs.submission, heads.registry; heads.registry.make_head('dense')",
         "import featurize.__main__, featurize.pipeline",
         "import cache.__main__, cache.store",
+        "import show.__main__",
     ],
 )
 def test_commands_do_not_load_tensorflow_before_they_need_it(code: str) -> None:

@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 from conftest import ROOT
 
-PACKAGES = ["cache", "eval", "heads"]
+PACKAGES = ["cache", "eval", "heads", "show"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -13,7 +13,7 @@ from conftest import ROOT
 ELSEWHERE = {"make test"}
 
 NEEDED = ("Makefile", "install.sh", "setup.cfg", "pyproject.toml", "constraints.txt", "README.md", "recipes", "cache",
-          "eval", "featurize", "heads")  # fmt: skip
+          "eval", "featurize", "heads", "show")  # fmt: skip
 """What the commands need of a clone. A clone that is in use may hold anything else, such as a folder of images."""
 
 

@@ -13,6 +13,7 @@ STAGES = {
     "cache": ("cache", "look at a store: what it holds, whether it is whole, duplicates"),
     "heads": ("heads", "train heads on a store, compare and join them, predict and export"),
     "eval": ("eval", "score, compare and check submissions by the official rules"),
+    "show": ("show", "look at what a run predicts for images, and where it sees it"),
 }
 """The package of each stage, and what it does."""
 

@@ -1,0 +1,9 @@
+"""The commands of ``python -m show``, one module each.
+
+A module has two functions: ``add_options(parser)`` adds its options to an `argparse.ArgumentParser`, and ``run(args)``
+does the work and prints. Its docstring is the description in ``--help``. Large libraries are imported inside ``run``,
+so that ``--help`` is fast.
+"""
+
+COMMANDS: dict[str, str] = {}
+"""Name of each command, which is that of its module, and what it does."""

@@ -1,7 +1,7 @@
 # Every target calls one command; every command is `python -m PACKAGE`.
 
 # Some folders have the names of targets. Only the stamp of the set-up is a file.
-.PHONY: help setup phantoms checked features head sweep choose submit ensemble export table runs test bench lint check anew
+.PHONY: help setup phantoms look checked features head sweep choose submit ensemble export table runs test bench lint check anew
 .DEFAULT_GOAL := help
 
 # --- what you may set, on the command line or in the environment; docs/options.md explains each -------------------
@@ -145,6 +145,9 @@ submit: export ASKED = --edition $(call text,EDITION)
 
 checked: setup $(DRAWN)
 	@$(PY) -m heads check $(CHECKED)
+
+look: setup $(DRAWN)  ## look at DATA before it is embedded: counts, faults of labels, unreadable images, leaks
+	@$(PY) -m show look $(call text,DATA)
 
 features: setup $(DRAWN)  ## embed every image of DATA into STORE, once
 	@$(PY) -m featurize $(call text,DATA) --store $(call text,STORE) $(FEATURES)

@@ -6,7 +6,7 @@ depends on the network: one that is not trained gives all images nearly the same
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,14 +112,30 @@ def find_duplicates(
                 images[key].append(f"{name}/{split.ids[row]}")
                 if split.rows.status[row] == OK:
                     embeddings.setdefault(key, (name, row))
-    groups = [IdenticalImages(_is_leak(each), each) for each in images.values() if len(each) > 1]
-    groups.sort(key=lambda each: (not each.leak, each.images))
+    groups = group_identical(images)
     if store.record["weights_source"].startswith("random:"):
         return Duplicates(groups, [], 0, 0, UNTRAINED)
     names = [images[key] for key in embeddings]
     directions = _directions(store, list(embeddings.values()))
     near, n_near, n_leaks = _compare(directions, names, cosine, progress or (lambda n_rows: None))
     return Duplicates(groups, near, n_near, n_leaks)
+
+
+def group_identical(images: Mapping[bytes, list[str]]) -> list[IdenticalImages]:
+    """Group images with the same bytes, leaks first.
+
+    Parameters
+    ----------
+    images : mapping of bytes to list of str
+        The images with each digest, as ``split/id``.
+
+    Examples
+    --------
+    >>> group_identical({b"1": ["train/a", "train/b"], b"2": ["train/c"], b"3": ["test/d", "train/e"]})[0]
+    IdenticalImages(leak=True, images=['test/d', 'train/e'])
+    """
+    groups = [IdenticalImages(_is_leak(each), each) for each in images.values() if len(each) > 1]
+    return sorted(groups, key=lambda each: (not each.leak, each.images))
 
 
 def _is_leak(images: list[str]) -> bool:

@@ -4,8 +4,20 @@ It stands on top of the other packages, and none of them imports it. Each comman
 `show.commands`.
 """
 
+from typing import TYPE_CHECKING
+
 from cache.support.lazy_names import lazy_names
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    from show.data_overview import DataOverview, look_at_data
 
-__getattr__, __dir__ = lazy_names(__name__, {"__version__": "cache.support.versions"})
+__all__ = ["DataOverview", "look_at_data"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "__version__": "cache.support.versions",
+        "DataOverview": "show.data_overview",
+        "look_at_data": "show.data_overview",
+    },
+)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
@@ -18,9 +19,10 @@ from numpy.typing import NDArray
 from cache.support.command import muted
 from cache.support.errors import DataError
 from cache.support.machine_faults import has_memory, is_fault_of_machine
+from featurize.decoding.attributes import find_integer
 from featurize.decoding.code_stream import TooManyScansError, check_scans
 from featurize.decoding.dicom import read_dicom
-from featurize.decoding.dicom_file import is_dicom
+from featurize.decoding.dicom_file import is_dicom, open_dicom
 from featurize.decoding.guard import MAX_BYTES, GuardRequiredError, call_guarded, is_guarded, require_guard
 from featurize.decoding.levels import divide_rows, find_levels, find_percentiles, has_levels, look_up
 from featurize.decoding.packages import Unsupported
@@ -66,6 +68,9 @@ TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 SLOW_DECODERS = ("bmp_rle",)
 """Decoders that Pillow has in Python: a small file can keep them busy for a minute."""
+
+TURNED = 5
+"""The EXIF orientations from this on exchange width and height (CIPA DC-008, section 4.6.5)."""
 
 MANY_BLOCKS = 16
 """An image of more blocks of rows is converted block by block."""
@@ -122,6 +127,28 @@ def decode(data: bytes, size: int = 224) -> NDArray[np.uint8]:
     except LimitError as error:
         raise Unreadable(f"damaged, or made to do harm: {error}") from None
     return pixels
+
+
+def read_size(data: bytes) -> tuple[int, int]:
+    """Read width and height of an image that `decode` can read, without its pixels.
+
+    Parameters
+    ----------
+    data : bytes
+        The content of the file.
+
+    Returns
+    -------
+    width, height : int
+        In pixels, after a rotation by the EXIF orientation.
+    """
+    if is_dicom(data):
+        dataset = open_dicom(data).dataset
+        return find_integer(dataset, "Columns") or 0, find_integer(dataset, "Rows") or 0
+    with _ignoring_warnings(), _quiet(data), PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        is_turned = image.getexif().get(PIL.ExifTags.Base.Orientation, 1) >= TURNED
+        return (height, width) if is_turned else (width, height)
 
 
 def _decode(data: bytes, size: int) -> NDArray[np.uint8]:

@@ -5,5 +5,7 @@ does the work and prints. Its docstring is the description in ``--help``. Large 
 so that ``--help`` is fast.
 """
 
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "look": "look at a data folder before it is embedded",
+}
 """Name of each command, which is that of its module, and what it does."""

@@ -124,6 +124,11 @@ CHOICES  = --store $(call text,STORE) --data $(call text,DATA) $(call option,POO
 # A run knows its store: only a STORE that the user gives is passed on.
 NAMED_STORE = $(if $(filter-out file,$(origin STORE)),--store $(call text,STORE))
 
+# The command to run next, with what was set now. The target that was named last prints it.
+shown    = $(if $(or $(word 2,$($(1))),$(findstring ',$($(1))),$(findstring ",$($(1)))),$(call text,$(1)),$($(1)))
+SET_NOW  = $(foreach name,$(filter-out $(1),$(filter $(SETTABLE) WEIGHTS_%,$(GIVEN))),$(name)=$(call shown,$(name)))
+next     = $(if $(filter $@,$(lastword $(MAKECMDGOALS))),@printf '%s\n' $(call quote,next: $(1)))
+
 help:  ## this text
 	@echo "usage: make TARGET [NAME=VALUE ...]"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -148,13 +153,16 @@ checked: setup $(DRAWN)
 
 look: setup $(DRAWN)  ## look at DATA before it is embedded: counts, faults of labels, unreadable images, leaks
 	@$(PY) -m show look $(call text,DATA)
+	$(call next,make features $(SET_NOW))
 
 features: setup $(DRAWN)  ## embed every image of DATA into STORE, once
 	@$(PY) -m featurize $(call text,DATA) --store $(call text,STORE) $(FEATURES)
+	$(call next,make head $(SET_NOW) (or make choose: every head with every decoder))
 
 ifeq ($(and $(MEMBERS),$(if $(MEMBER),,several)),)
 head: checked features  ## train HEAD on STORE and score it on valid
 	@$(PY) -m heads fit $(HEADS)
+	$(call next,make submit $(SET_NOW))
 else
 head: setup $(DRAWN)
 	@for member in $(MEMBERS); do \
@@ -167,6 +175,7 @@ endif
 sweep: ASKED = $(GRIDS)
 sweep: checked features  ## train HEAD with every combination of GRID; save the best as RUN
 	@$(PY) -m heads sweep $(HEADS) $(GRIDS)
+	$(call next,make submit $(call SET_NOW,GRID BY))
 
 choose: CHECKED = $(if $(filter-out file,$(origin HEAD)),$(call list,HEAD)) $(CHOICES)
 choose: checked features  ## score every HEAD with every DECODER in one table, by folds of train

@@ -39,7 +39,8 @@ def _parser() -> argparse.ArgumentParser:
                        help="labels of the training images, to warn about true concepts that they lack "
                        "(default: the run's vocabulary)")  # fmt: skip
     score.add_argument("--breakdown", type=Path, metavar="CSV",
-                       help="write precision, recall, F1 per group and concept, and images without a hit")  # fmt: skip
+                       help="write precision, recall, F1 per group and concept, and images without a hit; names of "
+                       "concepts are those of cui_mapping.csv beside the truth")  # fmt: skip
     score.set_defaults(command=_score)
     check = commands.add_parser("check", help="list every fault for which an edition would refuse a submission")
     check.add_argument("submission", type=Path, metavar="SUBMISSION", help=A_SUBMISSION)
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 def _score(args: argparse.Namespace) -> None:
     from eval.bootstrap import find_interval
     from eval.breakdown import break_down, write_breakdown
+    from eval.concept_names import find_names
     from eval.run_folder import find_submission
     from eval.scored_file import score_files
 
@@ -75,7 +77,7 @@ def _score(args: argparse.Namespace) -> None:
     secondary = None if scored.secondary_f1 is None else find_interval(scored.secondary_f1, args.resamples)
     tallies = break_down(scored.truth.sets, scored.predicted.sets)
     if args.breakdown:
-        write_breakdown(args.breakdown, tallies)
+        write_breakdown(args.breakdown, tallies, find_names(args.truth.parent))
     if args.json:
         result = {
             "edition": args.edition,

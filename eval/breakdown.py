@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -14,6 +14,9 @@ from eval.editions import MODALITIES, REGIONS
 from eval.evaluator_files import ConceptSets
 
 COLUMNS = ("level", "name", "group", "n_true", "n_predicted", "n_hits", "precision", "recall", "f1")
+LABEL = "label"
+"""The column with a concept's name in plain words."""
+
 GROUPS = ("modality", "region", "rest")
 
 
@@ -112,12 +115,20 @@ def find_group(concept: str) -> str:
     return "modality" if concept in MODALITIES else "region" if concept in REGIONS else "rest"
 
 
-def write_breakdown(path: str | Path, tallies: list[Tally]) -> None:
-    """Write a breakdown as CSV. Precision and recall that are None are empty cells."""
+def write_breakdown(path: str | Path, tallies: list[Tally], names: Mapping[str, str] | None = None) -> None:
+    """Write a breakdown as CSV. Precision and recall that are None are empty cells.
+
+    Parameters
+    ----------
+    path : str or Path
+    tallies : list of Tally
+    names : mapping of str to str, optional
+        Names of concepts in plain words, for the column ``label``.
+    """
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, (*COLUMNS, LABEL), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(tally.to_row() for tally in tallies)
+    writer.writerows(tally.to_row() | {LABEL: (names or {}).get(tally.name, "")} for tally in tallies)
     with replacing(Path(path)) as temporary:
         temporary.write_bytes(text.getvalue().encode("utf-8"))
 

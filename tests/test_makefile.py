@@ -55,6 +55,21 @@ def test_an_unknown_variable_is_refused_with_the_nearest_known(word: str, neares
     assert f"unknown variable {word.split('=')[0]}; did you mean {nearest}?" in refusal("head", word)
 
 
+def printed(*words: str) -> list[str]:
+    """The words of the command that make would name as the next one."""
+    lines = [shlex.split(line) for line in make(*words).stdout.splitlines() if line.startswith("printf")]
+    return [word for line in lines for word in shlex.split(line[-1]) if word != "VENV=nowhere"]
+
+
+def test_the_next_command_is_named_with_what_was_set() -> None:
+    given = ["DATA=my images", "HEAD=dense", "SET=hidden=5 epochs=3"]
+    words = printed("head", *given)
+    assert words[:3] == ["next:", "make", "submit"]
+    assert sorted(words[3:]) == sorted(given)
+    assert printed("sweep", "GRID=C=1,2", "BY=folds", "HEAD=logistic") == ["next:", "make", "submit", "HEAD=logistic"]
+    assert printed("submit") == []  # what another target needs names nothing
+
+
 def test_a_parameter_of_a_head_is_refused_where_a_variable_stands() -> None:
     assert "unknown variable epochs; parameters of a head go into SET" in refusal("head", "HEAD=dense", "epochs=20")
 

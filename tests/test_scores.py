@@ -156,7 +156,7 @@ def test_groups_and_images_without_a_hit_are_counted(tmp_path: Path) -> None:
     truth = {"a": {"C0040405", "C0817096", "C9"}, "b": {""}, "c": {"C9"}, "=1+1": {"C0040405"}}
     given = {"a": {"C0040405", "C9"}, "b": {""}, "c": {"C0041618"}, "=1+1": {""}}
     tallies = break_down(*({id: frozenset(each) for id, each in sets.items()} for sets in (truth, given)))
-    write_breakdown(tmp_path / "b.csv", tallies)
+    write_breakdown(tmp_path / "b.csv", tallies, {"C9": "Mass"})
     with open(tmp_path / "b.csv", newline="") as file:
         rows = [list(row.values()) for row in csv.DictReader(file)]
     assert [row[:6] for row in rows] == [
@@ -171,4 +171,5 @@ def test_groups_and_images_without_a_hit_are_counted(tmp_path: Path) -> None:
         ["image", "c", "", "1", "1", "0"],
         ["image", "=1+1", "", "1", "0", "0"],
     ]
-    assert rows[2][6:] == ["", "0.0", "0.0"]  # precision is undefined if nothing is predicted
+    assert [row[-1] for row in rows if row[1] in ("C9", "C0040405")] == ["", "Mass"]
+    assert rows[2][6:9] == ["", "0.0", "0.0"]  # precision is undefined if nothing is predicted

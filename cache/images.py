@@ -24,6 +24,7 @@ from cache.digest_memo import DigestMemo
 from cache.packed_files import describe_packed
 from cache.rows import DIGEST_BYTES
 from cache.support.errors import DataError
+from cache.support.files import digest_file
 from cache.support.image_ids import DICOM_ENDINGS, IMAGE_ENDINGS, find_id_fault
 from cache.support.machine_faults import describe_fault, is_fault_of_machine
 from cache.support.messages import count, one_line, some
@@ -128,20 +129,60 @@ def find_images(data: str | os.PathLike[str]) -> dict[str, list[Image]]:
     return _choose_ids(data, splits)
 
 
+def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Find the images among files and folders.
+
+    Parameters
+    ----------
+    paths : sequence of path-like
+        A file is taken, whatever its name. Of a folder, with those in it, every image is; see `find_images`.
+
+    Returns
+    -------
+    list of Path
+        In the order of `paths`, those of a folder sorted; each once.
+
+    Raises
+    ------
+    DataError
+        A path is neither a file nor a folder, a folder cannot be read, or there is no image.
+
+    Warns
+    -----
+    DataWarning
+        Files of a folder are left out because they are no images.
+    """
+    found: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if path.is_dir():
+            found |= dict.fromkeys(sorted(each.path for each in _walk(path)))
+        elif path.exists():
+            found[path] = None
+        else:
+            raise DataError(f"{path}: no such file or folder; expected images, or folders with images in them")
+    if not found:
+        packed = "".join(describe_packed(Path(path)) for path in paths)
+        raise DataError(
+            f"{some([str(path) for path in paths])}: no image found; expected files, or folders with files that end "
+            f"in {', '.join(sorted(IMAGE_ENDINGS))}{packed}"
+        )
+    return list(found)
+
+
 def is_dicom(path: Path) -> bool:
     """Whether a file that was found as an image is DICOM, by its ending or, if it has none of an image, its content."""
     ending = path.suffix.lower()
     return ending in DICOM_ENDINGS or (ending not in IMAGE_ENDINGS and _is_dicom(_read_start(path)))
 
 
-def identify(splits: Mapping[str, list[Image]], memo: DigestMemo) -> dict[str, Listing]:
+def identify(splits: Mapping[str, list[Image]], memo: DigestMemo | None = None) -> dict[str, Listing]:
     """Digest the bytes of every image; where they cannot be read, note the reason instead.
 
     Parameters
     ----------
     splits : mapping of str to list of Image
         What `find_images` found.
-    memo : DigestMemo
+    memo : DigestMemo, optional
         Digests of files that have not changed since they were last read.
 
     Returns
@@ -158,7 +199,7 @@ def identify(splits: Mapping[str, list[Image]], memo: DigestMemo) -> dict[str, L
         try:
             if not stat.S_ISREG(image.path.stat().st_mode):
                 return None, "cannot be read: not a regular file"  # reading a pipe would never end
-            return memo.digest(image.path), ""
+            return memo.digest(image.path) if memo else digest_file(image.path), ""
         except OSError as error:
             if is_fault_of_machine(error):
                 raise DataError(describe_fault(image.path, error)) from error

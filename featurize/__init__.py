@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from featurize.backbone import Backbone
     from featurize.decoding.image import Unreadable, decode
+    from featurize.embedder import Embedder
     from featurize.engines.base import Engine
     from featurize.engines.registry import ENGINES, choose_engine
     from featurize.phantoms.dataset import make_phantoms
@@ -16,6 +17,7 @@ _MODULES = {
     "__version__": "cache.support.versions",
     "ENGINES": "featurize.engines.registry",
     "Backbone": "featurize.backbone",
+    "Embedder": "featurize.embedder",
     "Engine": "featurize.engines.base",
     "Request": "featurize.request",
     "Unreadable": "featurize.decoding.image",
@@ -29,6 +31,7 @@ _MODULES = {
 __all__ = [
     "ENGINES",
     "Backbone",
+    "Embedder",
     "Engine",
     "Request",
     "Unreadable",

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cache.provenance import NO_POOLING
 from cache.support.devices import POLICIES
 from cache.support.errors import ParameterError
@@ -142,6 +145,62 @@ class Backbone:
         n_weights, moved_from = int(model.count_params()), requested.name if cut is not requested else ""
         facts = Cut(weights, cut.name, preprocessing, model.output_shape[1:], n_weights, moved_from)
         return Front(model, facts, None if poolings else _build_tail(network, cut, requested))
+
+
+def cut_before_pooling(model: Any) -> Any:
+    """The front up to the maps that are pooled.
+
+    Parameters
+    ----------
+    model : keras.Model
+        What `Backbone.build` has built, or what was saved of it.
+
+    Returns
+    -------
+    keras.Model
+        From uint8 images to float32 maps, shape (n_images, height, width, n_features).
+    """
+    casts = [each for each in model.operations if type(each).__name__ == "Cast"]
+    return import_keras().Model(model.input, casts[-1].output)  # `build` casts pixels first and maps last
+
+
+def spread_pooling(maps: NDArray[np.float32], pooling: str) -> NDArray[np.float32]:
+    """Divide pooled vectors among the places of their maps.
+
+    Each pooling multiplies its result by a factor by which the map is multiplied. For such a function the sum of
+    partial derivatives times their values is the result itself (Euler). These products, times the number of places,
+    are what this returns.
+
+    Parameters
+    ----------
+    maps : ndarray of float32, shape (n_images, height, width, n_features)
+    pooling : str
+        One of `POOLINGS`.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_images, height, width, n_features)
+        Its mean over height and width is the pooled vector. For ``avg`` these are the maps.
+
+    Examples
+    --------
+    >>> spread_pooling(np.array([[[[1.0], [3.0]]]]), "max").ravel()
+    array([0., 6.])
+    """
+    if pooling == "avg":
+        return maps
+    n_images, height, width, n_features = maps.shape
+    places = maps.reshape(n_images, height * width, n_features)
+    if pooling == "max":
+        shares = np.zeros_like(places)
+        first = places.argmax(axis=1)[:, None]
+        largest = np.take_along_axis(places, first, axis=1)
+        np.put_along_axis(shares, first, height * width * largest, axis=1)
+    else:
+        powers = np.maximum(places, GEM_EPSILON) ** GEM_POWER
+        shares = powers * powers.mean(axis=1, keepdims=True) ** (1 / GEM_POWER - 1)
+    spread: NDArray[np.float32] = shares.reshape(maps.shape)
+    return spread
 
 
 def split_poolings(text: str) -> list[str]:

@@ -33,8 +33,8 @@ from cache.support.versions import installed_versions
 from cache.verify import verify_store
 from cache.writer import write_store
 from featurize.backbone import Cut
-from featurize.decoding.dicom_file import HEADER_BYTES, read_transfer_syntax
 from featurize.decoding.dicom_file import is_dicom as is_dicom_content
+from featurize.decoding.dicom_file import read_header, read_transfer_syntax
 from featurize.decoding.image import DECODING
 from featurize.decoding.packages import PIP_LINE, find_remedy, is_installed, name_syntax
 from featurize.engines.base import Engine
@@ -211,7 +211,7 @@ class _Update:
         known = _read_digests(store) if matches or not self.rebuild else ()
         pending = self.folder.find_pending(set(known))
         _require_codecs(pending, self.folder.path)
-        if store and request.decoding != DECODING and any(map(_has_dicom, pending)):
+        if store and request.decoding != DECODING and any(is_dicom_content(read_header(path)) for path in pending):
             request = replace(request, decoding=DECODING)
             if not self.rebuild:
                 refuse_other_features(store, replace(store.provenance, decoding=DECODING), store.weights_origin)
@@ -379,15 +379,6 @@ def _require_codecs(pending: list[Path], data: Path) -> None:
             f"{count(len(lacking), 'DICOM image')} that no installed package unpacks, such as {path} "
             f"({name_syntax(syntax)}): {remedies[syntax]}; or move the files out of {data}"
         )
-
-
-def _has_dicom(path: Path) -> bool:
-    """Whether the content of a file is DICOM, whatever its name."""
-    try:
-        with path.open("rb", buffering=0) as file:
-            return is_dicom_content(file.read(HEADER_BYTES))
-    except OSError:
-        return False
 
 
 def _report_network(request: Request, network: Network, choice: Choice) -> None:

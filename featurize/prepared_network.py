@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.network_files import FRONT, TAIL, NetworkFiles, find_folder
+from cache.store import FeatureStore
 from cache.support.errors import ParameterError, StoreError
 from cache.support.files import name_temporary, replace_folder, writing
 from cache.support.reporting import report
@@ -58,6 +59,11 @@ class Network:
     def embed_batches(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Embed batches; see `featurize.engines.base.Engine.embed_batches`."""
         return self.engine.embed_batches(batches, self.files)
+
+    def find_maps(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The maps before pooling; see `featurize.engines.base.Engine.find_maps`."""
+        has_maps = len(self.cut.shape) > 1
+        return self.embed(images) if has_maps else self.engine.find_maps(images, self.files)
 
 
 Check = Callable[[Cut], None]
@@ -135,6 +141,27 @@ def _settling(folder: Path, earlier: Path | None) -> Iterator[None]:
         raise
     if earlier:
         shutil.rmtree(earlier, ignore_errors=True)
+
+
+def open_network(store: FeatureStore, engine: Engine) -> Network:
+    """Open the network that made a store, once its files have been checked.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    engine : Engine
+        The engine of the store's provenance.
+
+    Raises
+    ------
+    StoreError
+        The network is missing or damaged, or gives other features than the store holds.
+    """
+    files = NetworkFiles.read(store.path)
+    files.check_provenance(store.provenance, store.weights_origin)
+    for name in engine.files:
+        files.check_file(name)
+    return _to_network(files, engine)
 
 
 def has_network(store: Path) -> bool:

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 from joblib import Parallel, delayed
@@ -14,7 +15,7 @@ from cache.support.reporting import report
 from featurize.parent_watch import closing_tasks, end_with
 from featurize.prepared_network import Network
 from featurize.request import Request
-from featurize.units import STAGES, divide, embed_unit, unit_images
+from featurize.units import STAGES, Unit, divide, embed_unit, unit_images
 
 
 def embed_images(paths: list[Path], network: Network, request: Request, parts: Parts, workers: int | None) -> None:
@@ -36,6 +37,47 @@ def embed_images(paths: list[Path], network: Network, request: Request, parts: P
     UserError
         A process was ended from outside, or the disk is full.
     """
+    progress = Progress(len(paths), "embedding")
+    spent = dict.fromkeys(STAGES, 0.0)
+    with closing(embed_units(paths, network, request.backbone.size, request.dtype, workers)) as units:
+        for unit in units:
+            start = time.perf_counter()
+            parts.add(unit.rows)
+            took = unit.seconds | {"write": time.perf_counter() - start}
+            spent = {stage: spent[stage] + took[stage] for stage in STAGES}
+            progress.add(len(unit.rows.digests), _shares(spent))
+    seconds = progress.close()
+    rate = len(paths) / seconds
+    report(f"{len(paths):,} images embedded in {seconds:.0f} s ({rate:.1f} images/s; {_shares(spent)})")
+
+
+def embed_units(
+    paths: list[Path], network: Network, size: int, dtype: str, workers: int | None = None
+) -> Generator[Unit, None, None]:
+    """Embed images in worker processes; in this process, if one is enough.
+
+    Parameters
+    ----------
+    paths : list of Path
+        The image files.
+    network : Network
+    size : int
+        Side of the images that the network takes, in pixels.
+    dtype : str
+        Type of the embeddings.
+    workers : int, optional
+        Processes; the engine decides if not given.
+
+    Yields
+    ------
+    Unit
+        In the order in which they are finished.
+
+    Raises
+    ------
+    UserError
+        A process was ended from outside.
+    """
     engine, shape = network.engine, network.cut.shape
     processes = min(engine.count_processes(workers), -(-len(paths) // engine.batch))
     units = divide(paths, processes, engine.batch, unit_images(engine.unit_images, engine.batch, shape))
@@ -48,21 +90,12 @@ def embed_images(paths: list[Path], network: Network, request: Request, parts: P
         initargs=(os.getpid(),),
     )
     task, loaders = delayed(embed_unit), (engine.threads, engine.decoders)
-    progress = Progress(len(paths), "embedding")
-    spent = dict.fromkeys(STAGES, 0.0)
-    finished = pool(task(network, unit, request.backbone.size, request.dtype, *loaders) for unit in units)
+    finished = pool(task(network, unit, size, dtype, *loaders) for unit in units)
     with closing_tasks(finished, " with fewer processes (--workers, make WORKERS=1)"):
         for unit in finished:
             check_interrupted()
-            start = time.perf_counter()
-            parts.add(unit.rows)
-            took = unit.seconds | {"write": time.perf_counter() - start}
-            spent = {stage: spent[stage] + took[stage] for stage in STAGES}
-            progress.add(len(unit.rows.digests), _shares(spent))
+            yield unit
         check_interrupted()
-    seconds = progress.close()
-    rate = len(paths) / seconds
-    report(f"{len(paths):,} images embedded in {seconds:.0f} s ({rate:.1f} images/s; {_shares(spent)})")
 
 
 def _shares(spent: Mapping[str, float]) -> str:

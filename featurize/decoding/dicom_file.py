@@ -52,6 +52,15 @@ def is_dicom(data: bytes) -> bool:
     return bool(_find_prefix(data) or find_transfer_syntax(data[:begin]) or find_encoding(data, begin))
 
 
+def read_header(path: Path) -> bytes:
+    """The first bytes of a file, from which `is_dicom` tells; none if it cannot be read."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            return file.read(HEADER_BYTES)
+    except OSError:
+        return b""
+
+
 def find_transfer_syntax(header: bytes) -> str:
     """Find the transfer syntax that a file names in its first bytes; empty if there is none."""
     found = _SYNTAX.search(header)

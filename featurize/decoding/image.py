@@ -116,14 +116,41 @@ def decode(data: bytes, size: int = 224) -> NDArray[np.uint8]:
     OSError
         The machine lacks something else, such as open files.
     """
+    return _decode_anywhere(data, size, True)
+
+
+def decode_picture(data: bytes, longest: int = 1024) -> NDArray[np.uint8]:
+    """Decode an image as `decode` does, in its own shape: for people rather than networks.
+
+    Parameters
+    ----------
+    data : bytes
+        The content of the file.
+    longest : int
+        Most pixels of its longer side; a larger image is made smaller.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, 3)
+
+    Raises
+    ------
+    Unreadable, MemoryError, OSError
+        As `decode`.
+    """
+    return _decode_anywhere(data, longest, False)
+
+
+def _decode_anywhere(data: bytes, size: int, to_square: bool) -> NDArray[np.uint8]:
+    """Decode an image, in a guarded process if it may take much time or memory."""
     if not data:
         raise Unreadable("empty file")
     try:
-        return _decode(data, size)
+        return _decode(data, size, to_square)
     except (GuardRequiredError, MemoryError):
         pass
     try:
-        pixels: NDArray[np.uint8] = call_guarded(_decode, data, size)
+        pixels: NDArray[np.uint8] = call_guarded(_decode, data, size, to_square)
     except LimitError as error:
         raise Unreadable(f"damaged, or made to do harm: {error}") from None
     return pixels
@@ -151,14 +178,15 @@ def read_size(data: bytes) -> tuple[int, int]:
         return (height, width) if is_turned else (width, height)
 
 
-def _decode(data: bytes, size: int) -> NDArray[np.uint8]:
+def _decode(data: bytes, size: int, to_square: bool) -> NDArray[np.uint8]:
     """Decode an image in this process."""
+    resize = _to_square if to_square else _to_fit
     try:
         with _ignoring_warnings():
             if is_dicom(data):
                 image = PIL.Image.fromarray(read_dicom(data, MAX_PIXELS, WINDOW_PERCENTILES))
                 _check_size(*image.size)
-                return _to_square(image, size)
+                return resize(image, size)
             _check_cost(data)
             with _quiet(data), PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(*image.size)
@@ -166,7 +194,7 @@ def _decode(data: bytes, size: int) -> NDArray[np.uint8]:
                 if any(tile[0] in SLOW_DECODERS for tile in image.tile):
                     require_guard()
                 image.draft(None, (size, size))
-                return _to_square(_to_plain(_turn(image)), size)
+                return resize(_to_plain(_turn(image)), size)
     except (Unreadable, GuardRequiredError):
         raise
     except (Unsupported, TooManyScansError) as error:
@@ -196,6 +224,13 @@ def _turn(image: PIL.Image.Image) -> PIL.Image.Image:
 def _to_square(image: PIL.Image.Image, size: int) -> NDArray[np.uint8]:
     square = image.resize((size, size), PIL.Image.Resampling.BILINEAR)
     return np.asarray(square.convert("RGB"))
+
+
+def _to_fit(image: PIL.Image.Image, longest: int) -> NDArray[np.uint8]:
+    """Make an image smaller until it fits into a square."""
+    factor = min(1.0, longest / max(image.size))
+    shape = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return np.asarray(image.resize(shape, PIL.Image.Resampling.BILINEAR).convert("RGB"))
 
 
 @contextmanager

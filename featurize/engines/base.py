@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,9 +17,15 @@ import numpy as np
 from joblib import cpu_count
 from numpy.typing import NDArray
 
+from cache.network_files import FRONT
+from cache.support.keras import import_keras
+from featurize.backbone import cut_before_pooling
+
 AHEAD = 2
 """Batches that are sent to a device before the result of the first is waited for."""
 
+MAP_BATCH = 16
+"""Images whose maps Keras computes at a time."""
 
 UNIT_IMAGES = 128
 """Images per unit of work on CPUs."""
@@ -179,6 +186,23 @@ class Engine(ABC):
         batches = (images[start : start + self.batch] for start in range(0, len(images), self.batch))
         return np.concatenate(list(self.embed_batches(batches, files)))
 
+    def find_maps(self, images: NDArray[np.uint8], files: FrontFiles) -> NDArray[np.float32]:
+        """The maps that the front pools; by default Keras computes them.
+
+        Parameters
+        ----------
+        images : ndarray of uint8, shape (n_images, size, size, 3)
+        files : FrontFiles
+
+        Returns
+        -------
+        ndarray of float32, shape (n_images, height, width, n_features)
+            The mean over height and width is the embedding, where pooling is ``avg``.
+        """
+        model = _open_before_pooling(files)
+        batches = (images[start : start + MAP_BATCH] for start in range(0, len(images), MAP_BATCH))
+        return np.concatenate([np.asarray(model(batch, training=False), np.float32) for batch in batches])
+
     def embed_batches(self, batches: Iterable[NDArray[np.uint8]], files: FrontFiles) -> Iterator[NDArray[np.float32]]:
         """Embed batches. While a device computes one, the next ones are read and sent to it.
 
@@ -202,6 +226,12 @@ class Engine(ABC):
                 yield _wait(*pending.popleft())
         while pending:
             yield _wait(*pending.popleft())
+
+
+@lru_cache(maxsize=1)
+def _open_before_pooling(files: FrontFiles) -> Any:
+    """The Keras front up to its maps."""
+    return cut_before_pooling(import_keras().saving.load_model(files.folder / FRONT, compile=False))
 
 
 def _wait(result: Any, n_images: int) -> NDArray[np.float32]:

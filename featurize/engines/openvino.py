@@ -23,6 +23,9 @@ matters less, and AMX needs larger batches."""
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 """OpenVINO's names of its precisions."""
 
+REDUCTIONS, BOUNDED_POWERS = ("ReduceMean", "ReduceMax"), ("Power", "Maximum", "Clamp")
+"""OpenVINO's names of the operations that poolings are made of."""
+
 CONVERTED = "front.xml"
 """The converted front; its weights are in ``front.bin``."""
 
@@ -92,6 +95,16 @@ class OpenVINOEngine(Engine):
         request = _open(files, self.precision)
         return np.array(request.infer({0: images})[0], dtype=np.float32)
 
+    def find_maps(self, images: NDArray[np.uint8], files: FrontFiles) -> NDArray[np.float32]:
+        """The maps that the front pools, without Keras: the converted network ends where pooling begins."""
+        request, maps = _open(files, self.precision, pooled=False), []
+        for start in range(0, len(images), self.batch):
+            batch = images[start : start + self.batch]
+            padded = np.zeros((self.batch, *images.shape[1:]), np.uint8)
+            padded[: len(batch)] = batch
+            maps.append(np.array(request.infer({0: padded})[0], dtype=np.float32)[: len(batch)])
+        return np.concatenate(maps)
+
 
 @contextmanager
 def _stating_version(version: str) -> Iterator[None]:
@@ -116,21 +129,27 @@ def _stating_version(version: str) -> Iterator[None]:
 class _Opened(threading.local):
     """The network that a thread opened last: a request serves one thread at a time, and Dask runs several threads."""
 
-    key: tuple[FrontFiles, str] | None = None
+    key: tuple[FrontFiles, str, bool] | None = None
     request: Any = None
 
 
 _opened = _Opened()
 
 
-def _open(files: FrontFiles, precision: str) -> Any:
-    """This thread's network."""
-    if _opened.key != (files, precision):
-        _opened.key, _opened.request = (files, precision), _compile(files.folder / CONVERTED, precision)
+def _open(files: FrontFiles, precision: str, pooled: bool = True) -> Any:
+    """This thread's network, to its end or to the maps before pooling."""
+    key = (files, precision, pooled)
+    if _opened.key != key:
+        _opened.key, _opened.request = key, _compile(files.folder / CONVERTED, precision, pooled)
     return _opened.request
 
 
-def _compile(path: Path, precision: str) -> Any:
+def _compile(path: Path, precision: str, pooled: bool) -> Any:
+    openvino = import_openvino()
+    core = openvino.Core()
+    model = core.read_model(path)
+    if not pooled:
+        model = openvino.Model([_find_maps(model)], model.get_parameters(), "maps")
     options = {
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "INFERENCE_NUM_THREADS": 1,
@@ -138,7 +157,26 @@ def _compile(path: Path, precision: str) -> Any:
         # Pinned, two processes land on one core and run at half speed.
         "ENABLE_CPU_PINNING": False,
     }
-    return import_openvino().Core().compile_model(path, "CPU", options).create_infer_request()
+    return core.compile_model(model, "CPU", options).create_infer_request()
+
+
+def _find_maps(model: Any) -> Any:
+    """The output of a converted network that it pools, with features last.
+
+    From the end, the first operation that reduces an axis is a pooling. Of several poolings any will do. Before the
+    mean of ``gem`` come a lower bound and a power.
+    """
+    node = model.outputs[0].node
+    while node.get_type_name() not in REDUCTIONS:
+        node = node.input_value(0).get_node()
+    axes = sorted(int(axis) for axis in node.input_value(1).get_node().get_vector())
+    maps = node.input_value(0)
+    while maps.get_node().get_type_name() in BOUNDED_POWERS:
+        maps = maps.get_node().input_value(0)
+    if axes == [1, 2]:
+        return maps
+    opset = import_openvino().opset13
+    return opset.transpose(maps, opset.constant([0, 2, 3, 1]))
 
 
 def import_openvino() -> Any:

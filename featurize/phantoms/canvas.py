@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 SIDE = 192
 """Side of the canvas, in pixels; at the end each picture is resized to its own size."""
 
+VISIBLE = 0.05
+"""From this change of brightness on, a finding can be seen."""
+
 Pixels = NDArray[np.float32]
 
 Y, X = (np.mgrid[0:SIDE, 0:SIDE].astype(np.float32) + 0.5) / (SIDE / 2) - 1
@@ -76,6 +79,9 @@ def edge(inside: Pixels, soft: float) -> Pixels:
     return mask
 
 
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of a picture, in [0, 1]."""
+
 PartDrawing = Callable[[Canvas, str], None]
 """Draws a body part in a view."""
 
@@ -90,7 +96,7 @@ def draw(
     appearance: Drawing,
     overlays: list[Drawing],
     random: Generator,
-) -> Pixels:
+) -> tuple[Pixels, list[Box]]:
     """Draw a picture.
 
     Parameters
@@ -110,15 +116,31 @@ def draw(
 
     Returns
     -------
-    ndarray of float32, shape (SIDE, SIDE)
+    pixels : ndarray of float32, shape (SIDE, SIDE)
         Brightness in [0, 1].
+    boxes : list of Box
+        Where each finding was drawn.
     """
     blank = np.zeros((SIDE, SIDE), np.float32)
     canvas = Canvas(blank, blank, random)
     part(canvas, view)
-    for drawing in (*findings, appearance, *overlays):
+    boxes = []
+    for drawing in findings:
+        before = canvas.pixels.copy()
         drawing(canvas)
-    return np.clip(canvas.pixels, 0, 1)
+        boxes.append(_find_box(np.abs(canvas.pixels - before) > VISIBLE))
+    for drawing in (appearance, *overlays):
+        drawing(canvas)
+    return np.clip(canvas.pixels, 0, 1), boxes
+
+
+def _find_box(mask: NDArray[np.bool_]) -> Box:
+    """The box around a mask; all of the picture if it is empty."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return 0.0, 0.0, 1.0, 1.0
+    left, top, right, bottom = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return float(left / SIDE), float(top / SIDE), float(right / SIDE), float(bottom / SIDE)
 
 
 def resize(pixels: Pixels, height: int, width: int) -> Pixels:

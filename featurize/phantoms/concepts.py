@@ -4,13 +4,13 @@ CUIs and names are those of the task's files. Two concepts are not in these file
 made up, from C9900001 on.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from numpy.random import Generator
 
 from featurize.phantoms import anatomy, findings, modalities
-from featurize.phantoms.canvas import Drawing, PartDrawing, Pixels, draw
+from featurize.phantoms.canvas import Box, Drawing, PartDrawing, Pixels, draw
 
 NAMES = {
     "C0040405": "X-Ray Computed Tomography",
@@ -201,12 +201,15 @@ class Phantom:
         CUIs, the most general first.
     manual : list of str
         Those of modality, region and view. In the real data the organisers annotate these by hand.
+    boxes : dict of str to Box
+        Where each finding was drawn, by CUI. Those of vessels have no place of their own.
     """
 
     pixels: Pixels
     modality: str
     concepts: list[str]
     manual: list[str]
+    boxes: dict[str, Box] = field(default_factory=dict)
 
 
 def make_phantom(random: Generator) -> Phantom:
@@ -234,8 +237,9 @@ def make_phantom(random: Generator) -> Phantom:
         overlays.append(findings.arrow)
         found = [*found, ARROW]
     concepts = [*manual, *organ, *found][:MAX_PHANTOM_CONCEPTS]
-    pixels = draw(BODY_PARTS[part][1], view, drawings, modality.appearance, overlays, random)
-    return Phantom(pixels, kind, concepts, manual)
+    pixels, places = draw(BODY_PARTS[part][1], view, drawings, modality.appearance, overlays, random)
+    boxes = {} if kind == "angiogram" else dict(zip(found, places, strict=False))
+    return Phantom(pixels, kind, concepts, manual, boxes)
 
 
 def _pick_findings(random: Generator, kind: str, part: str) -> tuple[list[str], list[Drawing]]:

@@ -10,8 +10,9 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
+from cache.provenance import NO_POOLING
 from cache.rows import Embeddings, row_blocks
-from cache.store import FeatureStore
+from cache.store import FeatureStore, Split
 from cache.support.errors import DataError, ParameterError, StoreError
 from eval.editions import MAX_CONCEPTS
 from heads.data.labels import SplitLabels
@@ -246,8 +247,12 @@ def find_features(store: FeatureStore, split: str, pooling: str = "") -> Any:
     ndarray of float32 or float16, shape (n_images, n_features), or Maps
         Both stay on the disk.
     """
-    rows = store.split(split)
-    if store.has_maps:
+    return pick_features(store.split(split), pooling)
+
+
+def pick_features(rows: Split, pooling: str = "") -> Any:
+    """What heads learn from and score, of every image of some rows; see `find_features`."""
+    if NO_POOLING in rows.poolings:
         return Maps.from_array(rows.embeddings)
     return rows.pooled(pooling) if pooling else rows.embeddings
 

@@ -106,6 +106,15 @@ class Decoder(BaseEstimator, ABC):
     def _fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts, groups: Groups) -> None:
         """Fit, with parameters that have been checked."""
 
+    def calibrate(self, scores: Scores) -> Scores:
+        """The probabilities that the decoder sees: the scores themselves, if it does not calibrate them.
+
+        Parameters
+        ----------
+        scores : ndarray of float32, shape (n_images, n_concepts)
+        """
+        return scores
+
     def predict(self, scores: Scores) -> scipy.sparse.csr_matrix:
         """Predict the concepts of each image.
 

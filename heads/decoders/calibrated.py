@@ -67,6 +67,10 @@ class Calibrated(Decoder):
         self.calibration_ = clone(self.calibration).fit(scores, Y)
         self.decoder_ = clone(self.decoder).fit(self.calibration_.transform(scores), Y, n_true, groups)
 
+    def calibrate(self, scores: Scores) -> Scores:
+        """Calibrated probabilities, shape (n_images, n_concepts)."""
+        return self.calibration_.transform(scores)
+
     def _predict_block(self, scores: Scores) -> scipy.sparse.csr_matrix:
         # Calibrated block by block: probabilities of all images at once would take as much memory as the scores.
         return self.decoder_.predict(self.calibration_.transform(scores))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from cache.store import FeatureStore, Split
 from cache.support.errors import ParameterError, RunError
 from cache.support.json_file import DamagedFileError, check_type
 from cache.support.messages import describe_error
@@ -21,7 +22,7 @@ from heads.decoders.ranking import bound_sizes
 from heads.runs.files import RunFiles, damaged
 from heads.runs.folder import METRICS, read_metrics
 from heads.runs.metrics import RunMetrics
-from heads.runs.predictor import Predictor, StoredRun
+from heads.runs.predictor import Predictor, Scored, StoredRun
 from heads.runs.run import load_decoder
 
 if TYPE_CHECKING:
@@ -103,6 +104,11 @@ class Ensemble:
         return cls(opened, mixed["how"], mixed["numbers"], decoder, vocabulary, fallback)
 
     @property
+    def stores(self) -> list[FeatureStore]:
+        """The stores of the members, each once."""
+        return list({member.store.path: member.store for member in self.members}.values())
+
+    @property
     def content(self) -> str:
         """Digest of everything in the stores."""
         return hashlib.sha256(json.dumps([member.content for member in self.members]).encode()).hexdigest()
@@ -173,6 +179,15 @@ class Ensemble:
         predicted = self.decode(self.combine(parts), parts)
         return columns_to_concepts(predicted, self.vocabulary, self.images(split)[1], self.fallback)
 
+    def predict_rows(self, rows: Mapping[Path, Split]) -> Scored:
+        """Predict images from their features of each member's store, in the store or not."""
+        readable = np.any([rows[member.store.path].readable for member in self.members], axis=0)
+        parts = [self._widen_rows(member, rows[member.store.path], readable) for member in self.members]
+        scores = self.combine(parts)
+        concepts = columns_to_concepts(self.decode(scores, parts), self.vocabulary, readable, self.fallback)
+        probabilities = self.decoder.calibrate(scores) if self.method in MIXING else scores
+        return Scored.from_readable(readable, probabilities, concepts)
+
     def check_unchanged(self) -> None:
         """Check that no member's store was changed in place since it was opened."""
         for member in self.members:
@@ -186,6 +201,12 @@ class Ensemble:
             self.widen(member, align_rows(wanted, *member.images(split), member.scores(split)))
             for member in self.members
         ]
+
+    def _widen_rows(self, member: StoredRun, rows: Split, wanted: NDArray[np.bool_]) -> Scores:
+        """A member's scores of the wanted images; NaN for those that it cannot read."""
+        aligned = np.full((len(rows.ids), len(member.run.vocabulary)), np.nan, np.float32)
+        aligned[rows.readable] = member.score_rows(rows)
+        return self.widen(member, aligned[wanted])
 
     def widen(self, member: StoredRun, scores: Scores) -> Scores:
         """A member's scores in the columns of the ensemble; 0 for a concept that the member does not know."""
@@ -224,6 +245,19 @@ def open_predictor(folder: Path, store: Path | None) -> Predictor:
     if store is None:
         raise ParameterError(f"{folder}: needs the store that it was trained on; name it with --store")
     return StoredRun(folder, store)
+
+
+def reopen_predictor(folder: Path) -> Predictor:
+    """Open a run or an ensemble with the stores that it was trained on.
+
+    Raises
+    ------
+    RunError
+        The folder holds no finished run, or does not say which store it was trained on.
+    StoreError
+        A store is missing, damaged or of other features.
+    """
+    return Ensemble.load(folder) if "members" in read_metrics(folder) else StoredRun.reopen(folder)
 
 
 def align_rows(wanted: Sequence[str], ids: Sequence[str], readable: NDArray[np.bool_], scores: Scores) -> Scores:

@@ -16,6 +16,7 @@ from cache.support.json_file import DamagedFileError
 from heads.data.arrays import SavedArray, check_arrays
 from heads.data.types import Arrays
 from heads.data.validation import check_indicator
+from heads.estimators.linearization import Linearization, Neighbours
 
 Trial = Mapping[str, Any]
 ProgressCallback = Callable[[int, int], None]
@@ -38,6 +39,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     - `check_params`, which refuses parameters out of range before anything is computed, and `check_data`, which refuses
       those that do not fit the data;
     - `to_keras`, the head as a Keras model, without which a run cannot be exported;
+    - `_linearize`, how its scores change with the features, without which no heat map can be drawn;
     - `fit_each`, if fitting several settings together is faster than one by one;
     - `get_state` and `_restore` instead of `arrays`, if what was learnt is not a few arrays.
 
@@ -180,6 +182,45 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         """Indicator of the concepts whose score is at least 0.5, shape (n_images, n_concepts)."""
         return (self.predict_proba(X) >= 0.5).astype(np.int8)
 
+    def linearize(self, X: ArrayLike, columns: Sequence[int]) -> Linearization:
+        """How the scores of some concepts change with the features of an image.
+
+        Parameters
+        ----------
+        X : array of float, shape (n_images, n_features)
+            Embeddings. For a head that takes maps: the means of `final_maps`.
+        columns : sequence of int, length n_columns
+            The concepts.
+
+        Returns
+        -------
+        Linearization
+
+        Raises
+        ------
+        UserError
+            The head has no gradients, or nothing to explain.
+        """
+        return self._linearize(self._check_embeddings(X), np.asarray(columns, np.int64))
+
+    def find_neighbours(self, X: ArrayLike) -> Neighbours | None:
+        """The training images that decide the scores of each image; None unless the head votes among them.
+
+        Parameters
+        ----------
+        X : array of float, shape (n_images, n_features)
+        """
+        return None
+
+    def final_maps(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The last maps before pooling: for a head that takes maps, those after its layers; else the same.
+
+        Parameters
+        ----------
+        maps : ndarray of float32, shape (n_images, height, width, n_features)
+        """
+        return maps
+
     def check_params(self) -> None:
         """Check the parameters before anything is computed.
 
@@ -210,6 +251,13 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     @abstractmethod
     def _scores(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score; shapes and values have been checked."""
+
+    def _linearize(self, X: NDArray[np.float32], columns: NDArray[np.int64]) -> Linearization:
+        """How scores change with the features; shapes and values have been checked."""
+        raise UserError(
+            f"{type(self).__name__} does not say how its scores change with the features, so there is no map to draw; "
+            "explain a run of another head, such as kernel or logistic"
+        )
 
     def get_state(self) -> Arrays:
         """What was learnt, as named arrays: those of `arrays`."""

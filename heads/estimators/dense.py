@@ -16,6 +16,7 @@ from heads.data.standardization import standardisation, standardise
 from heads.data.types import Arrays
 from heads.data.validation import check_number, positive_rate
 from heads.estimators.base import Head
+from heads.estimators.linearization import Linearization
 from heads.networks.backend import import_keras, seeded, start_as_prior
 from heads.networks.early_stopping import BestEpoch, Weights, stop_early
 from heads.networks.layers import head_model, standardised
@@ -206,6 +207,20 @@ class DenseHead(Head):
             scores[block] += bias
             expit(scores[block], out=scores[block])
         return scores
+
+    def _linearize(self, X: NDArray[np.float32], columns: NDArray[np.int64]) -> Linearization:
+        """Logits and their gradients: the product of the layers' weights, without the hidden units that are 0."""
+        *hidden, (kernel, bias) = zip(self.weights_[::2], self.weights_[1::2], strict=True)
+        values, active = standardise(X, self.mean_, self.scale_).astype(np.float64), []
+        for weights, shift in hidden:
+            values = values @ weights + shift
+            active.append(values > 0)
+            values = np.maximum(values, 0)
+        logits = values @ kernel[:, columns] + bias[columns]
+        gradients: NDArray[np.float64] = np.repeat(kernel[:, columns].T[None].astype(np.float64), len(X), axis=0)
+        for (weights, _), is_active in zip(reversed(hidden), reversed(active), strict=True):
+            gradients = (gradients * is_active[:, None]) @ weights.T
+        return Linearization(logits, gradients / self.scale_, "logit", not hidden)
 
     def to_keras(self) -> Any:
         """This head as a Keras model."""

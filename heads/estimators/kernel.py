@@ -13,6 +13,7 @@ from heads.data.blocks import split_rows
 from heads.data.standardization import BLOCK_IMAGES, standardisation, standardise
 from heads.data.validation import check_number
 from heads.estimators.base import Head
+from heads.estimators.linearization import Linearization
 from heads.networks.backend import import_keras
 from heads.networks.layers import head_model, linear, standardised
 
@@ -137,7 +138,7 @@ class KernelHead(Head):
         coef: Floats = scipy.linalg.solve_triangular(root, solved, lower=True, trans="T", overwrite_b=True)
         return coef
 
-    def _similarities(self, Z: NDArray[np.float32]) -> Floats:
+    def _similarities(self, Z: NDArray[Any]) -> Floats:
         """Similarity of standardised images to each landmark, shape (n_images, n_landmarks)."""
         # In float64: ||a||² - 2 a'b + ||b||² loses the difference of similar images to rounding.
         images, landmarks = Z.astype(np.float64), self.landmarks_.astype(np.float64)
@@ -155,6 +156,20 @@ class KernelHead(Head):
             kernel = self._similarities(standardise(X[block], self.mean_, self.scale_))
             scores[block] = np.clip(kernel @ self.coef_ + self.rate_, 0, 1)
         return scores
+
+    def _linearize(self, X: NDArray[np.float32], columns: NDArray[np.int64]) -> Linearization:
+        """Values and gradients of the scores before they are clipped.
+
+        With ``k_l = exp(-gamma / n_features * ||z - l||²)`` the similarity to landmark l, whose coefficient is c_l,
+
+            d/dz sum_l c_l k_l = -2 gamma / n_features * (z sum_l c_l k_l - sum_l c_l k_l l).
+        """
+        Z = standardise(X, self.mean_, self.scale_).astype(np.float64)
+        kernel, coef = self._similarities(Z), self.coef_[:, columns].astype(np.float64)
+        sums = kernel @ coef
+        centres = np.einsum("il,lc,lf->icf", kernel, coef, self.landmarks_, optimize=True)
+        gradients = -2 * self.gamma / self.n_features_in_ * (Z[:, None] * sums[:, :, None] - centres) / self.scale_
+        return Linearization(sums + self.rate_[columns], gradients, "score", False)
 
     def to_keras(self) -> Any:
         """This head as a Keras model."""

@@ -17,6 +17,7 @@ from heads.data.blocks import split_rows
 from heads.data.types import Arrays
 from heads.data.validation import check_number, positive_rate
 from heads.estimators.base import Head
+from heads.estimators.linearization import Neighbours
 from heads.networks.backend import import_keras
 from heads.networks.layers import head_model, linear
 
@@ -122,6 +123,12 @@ class KNeighborsHead(Head):
         votes = scipy.sparse.csr_matrix((weights.ravel(), neighbours.ravel(), ends), shape=shape) @ self.labels_
         shares = votes.toarray() / np.where(total > 0, total, 1)
         return np.where(total > 0, np.minimum(shares, 1), self.frequency_).astype(np.float32)
+
+    def find_neighbours(self, X: ArrayLike) -> Neighbours:
+        """The k nearest training images of each image."""
+        found = list(self._search(self._check_embeddings(X), self.k))
+        rows, similarities = (np.concatenate(each) for each in list(zip(*found, strict=True))[:0:-1])
+        return Neighbours(rows, similarities, self.labels_)
 
     def to_keras(self) -> Any:
         """This head as a Keras model, which contains the training embeddings.

@@ -18,6 +18,7 @@ from heads.data.blocks import split_rows
 from heads.data.standardization import BLOCK_IMAGES, standardise
 from heads.data.validation import check_number, positive_rate
 from heads.estimators.base import Head, ProgressCallback, Trial
+from heads.estimators.linearization import Linearization, linear_scores
 from heads.networks.backend import import_keras
 from heads.networks.layers import head_model, linear, standardised
 from heads.solvers.one_vs_rest import Rotated, Solution, solve
@@ -132,6 +133,10 @@ class LogisticHead(Head):
             margin = standardise(X[block], self.mean_, self.scale_) @ self.coef_.T
             scores[block] = expit(margin + self.intercept_)
         return scores
+
+    def _linearize(self, X: NDArray[np.float32], columns: NDArray[np.int64]) -> Linearization:
+        Z = standardise(X, self.mean_, self.scale_)
+        return linear_scores(Z, self.coef_[columns], self.intercept_[columns], self.scale_, "logit")
 
     def to_keras(self) -> Any:
         """This head as a Keras model, in float32."""

@@ -1,11 +1,12 @@
 """The baseline: every image gets the training frequencies."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from cache.support.errors import UserError
 from heads.data.arrays import SavedArray
 from heads.data.validation import positive_rate
 from heads.estimators.base import Head
@@ -33,6 +34,9 @@ class PriorHead(Head):
 
     def _scores(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.tile(self.frequency_, (len(X), 1))
+
+    def _linearize(self, X: NDArray[np.float32], columns: NDArray[np.int64]) -> NoReturn:
+        raise UserError("prior gives every image the same scores, whatever it shows: there is nothing to explain")
 
     def to_keras(self) -> Any:
         """This head as a Keras model."""

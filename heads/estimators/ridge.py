@@ -14,6 +14,7 @@ from heads.data.blocks import split_rows
 from heads.data.standardization import BLOCK_IMAGES, standardisation, standardise
 from heads.data.validation import check_number
 from heads.estimators.base import Head, ProgressCallback, Trial
+from heads.estimators.linearization import Linearization, linear_scores
 from heads.networks.backend import import_keras
 from heads.networks.layers import head_model, linear, standardised
 
@@ -114,6 +115,10 @@ class RidgeHead(Head):
             np.matmul(standardise(X[block], self.mean_, self.scale_), self.coef_.T, out=scores[block])
             scores[block] += self.intercept_
         return np.clip(scores, 0, 1, out=scores)
+
+    def _linearize(self, X: NDArray[np.float32], columns: NDArray[np.int64]) -> Linearization:
+        Z = standardise(X, self.mean_, self.scale_)
+        return linear_scores(Z, self.coef_[columns], self.intercept_[columns], self.scale_, "score")
 
     def to_keras(self) -> Any:
         """This head as a Keras model."""

@@ -5,14 +5,14 @@ alone, without decoding an image.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cache.support.devices import POLICIES
 from cache.support.errors import ParameterError
@@ -24,6 +24,7 @@ from heads.data.types import Arrays
 from heads.data.validation import check_number, positive_rate
 from heads.estimators.base import Trial
 from heads.estimators.dense import DenseHead
+from heads.estimators.linearization import Linearization
 from heads.networks.backend import choose_precision, import_keras, on_all_devices, seeded, start_as_prior
 from heads.networks.checkpoint import Checkpoint
 from heads.networks.early_stopping import BestEpoch
@@ -230,9 +231,20 @@ class TailHead(DenseHead):
             layer.trainable = place >= names.index(self.train_from)
 
     def _scores(self, X: Any) -> NDArray[np.float32]:
+        return super()._scores(self._open_tail().pool(X))
+
+    def linearize(self, X: ArrayLike, columns: Sequence[int]) -> Linearization:
+        """How the scores of some concepts change with the means of `final_maps`, shape (n_images, n_pooled)."""
+        return self._linearize(np.asarray(X, np.float32), np.asarray(columns, np.int64))
+
+    def final_maps(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The maps after the tail, whose means the dense head scores."""
+        return np.asarray(self._open_tail().network(maps, training=False), np.float32)
+
+    def _open_tail(self) -> PooledTail:
         if not hasattr(self, "_tail"):
             self._tail = PooledTail(self.tail_, self.tail_weights_)
-        return super()._scores(self._tail.pool(X))
+        return self._tail
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies, also those in other processes, get the arrays and build the network again."""

@@ -22,7 +22,7 @@ from heads.networks.backend import import_keras
 from heads.networks.layers import HEAD
 from heads.networks.stored import StoredNetwork, load_model
 from heads.runs.files import MEMBERS, RunFiles, damaged, writing
-from heads.runs.folder import EXPORTED, is_up_to_date, read_metrics, read_request
+from heads.runs.folder import EXPORTED, is_up_to_date, read_metrics
 from heads.runs.leftovers import remove_leftovers
 from heads.runs.predictor import StoredRun
 from heads.runs.run import load_decoder
@@ -130,11 +130,7 @@ def _open(folder: Path, store: str | os.PathLike[str] | None) -> StoredRun:
     metrics = read_metrics(folder)
     if "members" in metrics:
         raise RunError(f"{folder}: an ensemble, expected one run; export those in {folder / MEMBERS}, each by itself")
-    request = read_request(folder)
-    trained_on = request.get("store") if request else None
-    if store is None and not trained_on:
-        raise RunError(f"{folder}: does not say which store it was trained on; name it with --store")
-    return StoredRun(folder, store or str(trained_on))
+    return StoredRun(folder, store) if store else StoredRun.reopen(folder)
 
 
 def _describe(stored: StoredRun, front: StoredNetwork) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from cache.support.lazy_names import lazy_names
 if TYPE_CHECKING:
     from show.data_overview import DataOverview, look_at_data
 
-__all__ = ["DataOverview", "look_at_data"]
+    from show.predictor import ConceptScore, ImagePredictor, Prediction, predict
+
+__all__ = ["ConceptScore", "DataOverview", "ImagePredictor", "Prediction", "look_at_data", "predict"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -19,5 +21,9 @@ __getattr__, __dir__ = lazy_names(
         "__version__": "cache.support.versions",
         "DataOverview": "show.data_overview",
         "look_at_data": "show.data_overview",
+        "ConceptScore": "show.predictor",
+        "ImagePredictor": "show.predictor",
+        "Prediction": "show.predictor",
+        "predict": "show.predictor",
     },
 )

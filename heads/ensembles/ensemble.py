@@ -109,6 +109,11 @@ class Ensemble:
         return list({member.store.path: member.store for member in self.members}.values())
 
     @property
+    def data_folders(self) -> list[Path]:
+        """The folders with the labels that the members were trained on, each once."""
+        return list(dict.fromkeys(folder for member in self.members for folder in member.data_folders))
+
+    @property
     def content(self) -> str:
         """Digest of everything in the stores."""
         return hashlib.sha256(json.dumps([member.content for member in self.members]).encode()).hexdigest()

@@ -64,6 +64,10 @@ class Predictor(Protocol):
         """The stores whose features it needs of an image."""
 
     @property
+    def data_folders(self) -> list[Path]:
+        """The folders with the labels that it was trained on; they need not exist any more."""
+
+    @property
     def content(self) -> str:
         """Digest of the stores that it reads."""
 
@@ -145,6 +149,12 @@ class StoredRun:
     def stores(self) -> list[FeatureStore]:
         """The store."""
         return [self.store]
+
+    @property
+    def data_folders(self) -> list[Path]:
+        """The folder with the labels that it was trained on, if the run says which."""
+        request = read_request(self.folder)
+        return [Path(request["data"])] if request and request.get("data") else []
 
     @property
     def content(self) -> str:

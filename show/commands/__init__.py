@@ -5,7 +5,8 @@ does the work and prints. Its docstring is the description in ``--help``. Large 
 so that ``--help`` is fast.
 """
 
-COMMANDS: dict[str, str] = {
+COMMANDS = {
     "look": "look at a data folder before it is embedded",
+    "predict": "predict the concepts of any images with a run",
 }
 """Name of each command, which is that of its module, and what it does."""

@@ -10,20 +10,37 @@ from cache.support.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from show.data_overview import DataOverview, look_at_data
-
+    from show.explainer import Explainer, Explanation, HeatMap, Neighbour, explain
     from show.predictor import ConceptScore, ImagePredictor, Prediction, predict
 
-__all__ = ["ConceptScore", "DataOverview", "ImagePredictor", "Prediction", "look_at_data", "predict"]
+__all__ = [
+    "ConceptScore",
+    "DataOverview",
+    "Explainer",
+    "Explanation",
+    "HeatMap",
+    "ImagePredictor",
+    "Neighbour",
+    "Prediction",
+    "explain",
+    "look_at_data",
+    "predict",
+]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "__version__": "cache.support.versions",
-        "DataOverview": "show.data_overview",
-        "look_at_data": "show.data_overview",
         "ConceptScore": "show.predictor",
+        "DataOverview": "show.data_overview",
+        "Explainer": "show.explainer",
+        "Explanation": "show.explainer",
+        "HeatMap": "show.explainer",
         "ImagePredictor": "show.predictor",
+        "Neighbour": "show.explainer",
         "Prediction": "show.predictor",
+        "explain": "show.explainer",
+        "look_at_data": "show.data_overview",
         "predict": "show.predictor",
     },
 )

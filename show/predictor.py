@@ -108,6 +108,16 @@ class ImagePredictor:
     run : path
         The folder of a finished run or ensemble.
 
+    Attributes
+    ----------
+    folder : Path
+    opened : Predictor
+        The run or ensemble with its stores.
+    embedders : dict of Path to Embedder
+        By the path of the store.
+    names : dict of str to str
+        Names by concept.
+
     Raises
     ------
     RunError
@@ -127,11 +137,11 @@ class ImagePredictor:
 
     def __init__(self, run: str | os.PathLike[str]) -> None:
         self.folder = Path(run)
-        self._predictor = reopen_predictor(self.folder)
-        self._embedders = {store.path: Embedder(store) for store in self._predictor.stores}
+        self.opened = reopen_predictor(self.folder)
+        self.embedders = {store.path: Embedder(store) for store in self.opened.stores}
         self._lock = threading.Lock()
         self.names: dict[str, str] = {}
-        for folder in self._predictor.data_folders:
+        for folder in self.opened.data_folders:
             self.names = find_names(folder) | self.names
 
     def __repr__(self) -> str:
@@ -140,7 +150,7 @@ class ImagePredictor:
     @property
     def vocabulary(self) -> list[str]:
         """The concepts that it can predict."""
-        return self._predictor.vocabulary
+        return self.opened.vocabulary
 
     def predict_files(self, paths: Sequence[Path], workers: int | None = None) -> Iterator[Prediction]:
         """Predict image files, some at a time, so that memory does not grow with their number.
@@ -161,18 +171,17 @@ class ImagePredictor:
         DataError
             A file cannot be read because of the disk, the network or a lack of open files.
         """
-        step = min(embedder.block_images for embedder in self._embedders.values())
-        with closing(Progress(len(paths) * len(self._embedders), "embedding")) as progress:
+        step = min(embedder.block_images for embedder in self.embedders.values())
+        with closing(Progress(len(paths) * len(self.embedders), "embedding")) as progress:
             for start in range(0, len(paths), step):
                 check_interrupted()
                 block = paths[start : start + step]
-                with self._lock:
-                    rows = {
+                yield from self.predict_rows(
+                    {
                         path: embedder.embed_files(block, workers, progress.add)
-                        for path, embedder in self._embedders.items()
+                        for path, embedder in self.embedders.items()
                     }
-                    predictions = self._predict(rows)
-                yield from predictions
+                )
 
     def predict_bytes(self, contents: Sequence[bytes], ids: Sequence[str] | None = None) -> list[Prediction]:
         """Predict images that are in memory.
@@ -184,11 +193,18 @@ class ImagePredictor:
         ids : sequence of str, length n_images, optional
             What the predictions call them; their numbers if not given.
         """
-        with self._lock:
-            return self._predict({path: each.embed(contents, ids) for path, each in self._embedders.items()})
+        return self.predict_rows({path: each.embed(contents, ids) for path, each in self.embedders.items()})
 
-    def _predict(self, rows: Mapping[Path, Split]) -> list[Prediction]:
-        scored = self._predictor.predict_rows(rows)
+    def predict_rows(self, rows: Mapping[Path, Split]) -> list[Prediction]:
+        """Predict images that an embedder has embedded.
+
+        Parameters
+        ----------
+        rows : mapping of Path to Split
+            What each of `embedders` gave for the same images.
+        """
+        with self._lock:
+            scored = self.opened.predict_rows(rows)
         first = next(iter(rows.values()))
         return [
             Prediction(

@@ -8,5 +8,6 @@ so that ``--help`` is fast.
 COMMANDS = {
     "look": "look at a data folder before it is embedded",
     "predict": "predict the concepts of any images with a run",
+    "explain": "draw where in an image a run sees its concepts",
 }
 """Name of each command, which is that of its module, and what it does."""

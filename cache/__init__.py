@@ -11,6 +11,7 @@ from cache.support.lazy_names import lazy_names
 if TYPE_CHECKING:
     from cache.duplicates import find_duplicates
     from cache.images import find_images
+    from cache.join import join_stores
     from cache.provenance import Provenance
     from cache.status import describe_store
     from cache.store import FeatureStore, Split
@@ -32,6 +33,7 @@ __all__ = [
     "describe_store",
     "find_duplicates",
     "find_images",
+    "join_stores",
     "verify_store",
 ]
 
@@ -52,6 +54,7 @@ __getattr__, __dir__ = lazy_names(
         "describe_store": "cache.status",
         "find_duplicates": "cache.duplicates",
         "find_images": "cache.images",
+        "join_stores": "cache.join",
         "verify_store": "cache.verify",
     },
 )

@@ -39,6 +39,10 @@ def _parser() -> argparse.ArgumentParser:
         "--cosine", type=float, default=0.995, help="smallest cosine of nearly identical images (0.995)"
     )
     duplicates.set_defaults(command=_duplicates)
+    join = commands.add_parser("join", help="join stores of the same images: their features stand side by side")
+    join.add_argument("out", type=Path, metavar="STORE", help="the joined store")
+    join.add_argument("stores", type=Path, nargs="+", metavar="MEMBER", help="the stores to join, at least two")
+    join.set_defaults(command=_join)
     for command in (status, verify, duplicates):
         command.add_argument("store", type=Path, metavar="STORE", help="the HDF5 file that `make features` made")
         command.add_argument("--json", action="store_true", help="print one JSON object")
@@ -114,6 +118,12 @@ def _duplicates(args: argparse.Namespace) -> None:
     print_line(f"{near} with a cosine of {args.cosine:g} or more, {found.n_near_leaks:,} of them between splits")
     lines = [f"{'LEAK ' if each.leak else ''}{each.cosine:.4f} {' ~ '.join(each.images)}" for each in found.near]
     _print_some(lines, MAX_PRINTED, found.n_near)
+
+
+def _join(args: argparse.Namespace) -> None:
+    from cache.join import join_stores
+
+    join_stores(args.stores, args.out)
 
 
 def _print_some(lines: list[str], limit: int = MAX_PRINTED, n_lines: int | None = None) -> None:

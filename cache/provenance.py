@@ -6,10 +6,11 @@ the facts but are not among them: upgrading a library does not make a store stal
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
-from cache.support.json_file import parse_json
+from cache.support.json_file import check_type, parse_json
 
 NO_POOLING = "none"
 """The pooling of a store that holds maps, for the rest of a cut network."""
@@ -99,6 +100,9 @@ class Provenance:
         Type in which embeddings are stored: ``float32`` or ``float16``.
     schema : int
         Version of the store's layout.
+    joined : tuple of Provenance
+        Those of the stores that a joined store is made of; empty for any other store. The facts above are then a
+        summary for people.
 
     Examples
     --------
@@ -118,6 +122,7 @@ class Provenance:
     precision: str
     dtype: str = "float32"
     schema: int = SCHEMA
+    joined: tuple["Provenance", ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -132,7 +137,26 @@ class Provenance:
 
     def to_json(self) -> str:
         """The facts as JSON with sorted keys; the fingerprint is the digest of this text."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(self._find_facts(), sort_keys=True)
+
+    def _find_facts(self) -> dict[str, Any]:
+        facts = dict(vars(self)) | {"joined": [each._find_facts() for each in self.joined]}
+        if not self.joined:
+            del facts["joined"]  # so that the fingerprint of any other store does not depend on it
+        return facts
+
+    @classmethod
+    def join(cls, members: Sequence["Provenance"]) -> "Provenance":
+        """The provenance of a store that is joined of others, in this order."""
+
+        def summarise(name: str) -> Any:
+            values = list(dict.fromkeys(getattr(each, name) for each in members))
+            return values[0] if len(values) == 1 else max(values) if name == "size" else "+".join(values)
+
+        facts = {field.name: summarise(field.name) for field in fields(cls) if field.name not in ("schema", "joined")}
+        facts["weights"] = hashlib.sha256("+".join(each.weights for each in members).encode()).hexdigest()
+        facts["dtype"] = "float32" if any(each.dtype == "float32" for each in members) else "float16"
+        return cls(**facts, joined=tuple(members))
 
     @classmethod
     def from_json(cls, text: str) -> "Provenance":
@@ -144,7 +168,12 @@ class Provenance:
             The text is not JSON, or has other facts than this version knows.
         """
         facts = parse_json(text, dict[str, Any])
-        names = {field.name for field in fields(cls)}
+        joined = check_type(facts.pop("joined", []), list[dict[str, Any]])
+        return replace(cls._from_facts(facts), joined=tuple(map(cls._from_facts, joined)))
+
+    @classmethod
+    def _from_facts(cls, facts: Mapping[str, Any]) -> "Provenance":
+        names = {field.name for field in fields(cls)} - {"joined"}
         if set(facts) != names:
             raise ValueError(f"a provenance needs exactly {', '.join(sorted(names))}")
         kinds = {field.name: int if field.type is int or field.type == "int" else str for field in fields(cls)}
@@ -169,7 +198,8 @@ class Provenance:
         >>> a.differences(b)
         ['size 224, not 255']
         """
-        mine, others = asdict(self), asdict(other)
+        mine, others = vars(self).copy(), vars(other).copy()
+        mine["joined"], others["joined"] = len(self.joined), len(other.joined)
         differing = [name for name in mine if mine[name] != others[name]]
         mine["weights"], others["weights"] = self.weights[:N_DIGITS], other.weights[:N_DIGITS]
         if origins:

@@ -15,10 +15,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.feature_parts import FeatureParts
 from cache.provenance import NO_POOLING, SCHEMA, Provenance, WeightsOrigin
 from cache.rows import DIGEST_BYTES, OK, Embeddings, Rows, row_blocks, unpack_reasons
 from cache.safe_hdf5 import UnsafeFileError, open_dataset, open_group, read_array, read_text
-from cache.support.errors import ParameterError, StoreError
+from cache.support.errors import StoreError
 from cache.support.image_ids import MAX_ID_BYTES, find_id_fault
 from cache.support.json_file import check_type, parse_json
 from cache.support.messages import count, describe_error, describe_shape, some
@@ -48,36 +49,35 @@ class Split:
         Image ids, each once.
     rows : Rows
         Digests, status, reasons and embeddings; the embeddings are a read-only memory map.
-    poolings : tuple of str
-        How maps were pooled to embeddings: ``("avg",)``. With several, their vectors are side by side, all of the same
-        width.
+    parts : FeatureParts
+        What stands side by side in an embedding: one part per pooling, layer or joined store.
     """
 
     ids: list[str]
     rows: Rows
-    poolings: tuple[str, ...]
+    parts: FeatureParts
 
     def __repr__(self) -> str:
         return (
             f"Split({count(len(self.ids), 'image')}, {int((~self.readable).sum()):,} unreadable, embeddings "
-            f"{describe_shape(self.embeddings.shape)} {self.embeddings.dtype}, pooling {','.join(self.poolings)})"
+            f"{describe_shape(self.embeddings.shape)} {self.embeddings.dtype} of {', '.join(self.parts.names)})"
         )
 
     @property
     def embeddings(self) -> Embeddings:
-        """Embeddings, shape (n_images, n_features), those of all poolings side by side; NaN where unreadable.
+        """Embeddings, shape (n_images, n_features), all parts side by side; NaN where unreadable.
 
         Maps, shape (n_images, height, width, n_features), where the only pooling is ``none``.
         """
         return self.rows.embeddings
 
-    def pooled(self, pooling: str) -> Embeddings:
-        """Embeddings of one pooling, or of all of them (``avg,gem``), without a copy.
+    def select(self, parts: str) -> Embeddings:
+        """Embeddings of some parts, without a copy where these are neighbours.
 
         Parameters
         ----------
-        pooling : str
-            ``avg``, ``max`` or ``gem``, or all that the store has, separated by commas.
+        parts : str
+            Such as ``avg``, or several with commas between them.
 
         Returns
         -------
@@ -86,15 +86,9 @@ class Split:
         Raises
         ------
         ParameterError
-            The store has no embeddings of this pooling.
+            The store has no such part.
         """
-        if set(pooling.split(",")) == set(self.poolings):
-            return self.embeddings
-        if pooling not in self.poolings:
-            raise ParameterError(f"no embeddings of pooling '{pooling}'; there are {', '.join(self.poolings)}")
-        width = self.embeddings.shape[1] // len(self.poolings)
-        start = self.poolings.index(pooling) * width
-        return self.embeddings[:, start : start + width]
+        return self.embeddings[:, self.parts.find_columns(parts)]
 
     @property
     def readable(self) -> NDArray[np.bool_]:
@@ -210,10 +204,8 @@ class FeatureStore:
             )
         embeddings = np.memmap(raw, stored.dtype, "r", stored.id.get_offset(), stored.shape)
         reasons = unpack_reasons(n_rows, read_array(group, "reason_rows", "i"), read_array(group, "reasons", "S"))
-        poolings = tuple(self.provenance.pooling.split(","))
-        if stored.shape[1] % len(poolings):
-            raise UnsafeFileError(f"embeddings of {group.name} cannot be divided by {len(poolings)} poolings")
-        return Split(ids, Rows(digests[...], status[...], reasons, embeddings), poolings)
+        parts = FeatureParts.read(self.provenance.pooling, self.record, stored.shape[-1])
+        return Split(ids, Rows(digests[...], status[...], reasons, embeddings), parts)
 
     @property
     def has_maps(self) -> bool:

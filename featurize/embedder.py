@@ -218,8 +218,8 @@ class Embedder:
             elif not found[row]:
                 embeddings[row] = new[digest]
         status = np.array([UNREADABLE if reason else OK for reason in found], np.uint8)
-        poolings = tuple(self.store.provenance.pooling.split(","))
-        return Split(listing.ids, Rows(listing.digest_array(), status, found, embeddings), poolings)
+        parts = next(iter(self.store.splits.values())).parts
+        return Split(listing.ids, Rows(listing.digest_array(), status, found, embeddings), parts)
 
     @cached_property
     def _known(self) -> dict[bytes, tuple[str, int]]:

@@ -105,8 +105,8 @@ def test_each_fact_changes_the_fingerprint_and_is_reported() -> None:
 
 def test_an_unknown_pooling_lists_those_that_exist(tmp_path: Path) -> None:
     make_store(tmp_path / "s.h5", {"train": {"a": np.ones(2)}})
-    with pytest.raises(ParameterError, match="no embeddings of pooling 'max'; there are avg"):
-        FeatureStore(tmp_path / "s.h5").split("train").pooled("max")
+    with pytest.raises(ParameterError, match="no features 'max'; there are avg"):
+        FeatureStore(tmp_path / "s.h5").split("train").select("max")
 
 
 def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
@@ -132,9 +132,7 @@ def test_a_repr_is_short_whatever_the_store_holds(tmp_path: Path) -> None:
     assert repr(store) == (
         f"FeatureStore('{tmp_path / 's.h5'}': 1,200 train, 1 test images of 3 features, fingerprint {fingerprint})"
     )
-    assert repr(store.split("train")) == (
-        "Split(1,200 images, 1 unreadable, embeddings 1,200 x 3 float32, pooling avg)"
-    )
+    assert repr(store.split("train")) == ("Split(1,200 images, 1 unreadable, embeddings 1,200 x 3 float32 of avg)")
     assert repr(store.split("train").rows) == "Rows(1,200 images, 1 unreadable, embeddings 1,200 x 3 float32)"
     assert repr(Listing(["a", "b"], [digest(1), None], ["", "gone"])) == "Listing(2 images, 1 cannot be read)"
 

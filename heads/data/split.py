@@ -252,9 +252,9 @@ def find_features(store: FeatureStore, split: str, pooling: str = "") -> Any:
 
 def pick_features(rows: Split, pooling: str = "") -> Any:
     """What heads learn from and score, of every image of some rows; see `find_features`."""
-    if NO_POOLING in rows.poolings:
+    if NO_POOLING in rows.parts.names:
         return Maps.from_array(rows.embeddings)
-    return rows.pooled(pooling) if pooling else rows.embeddings
+    return rows.select(pooling) if pooling else rows.embeddings
 
 
 def select_readable(features: Any, readable: NDArray[np.bool_]) -> Any:

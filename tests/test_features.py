@@ -378,10 +378,10 @@ def test_several_poolings_stand_side_by_side_from_one_run(place: Path, embedded:
     assert split.embeddings.shape[1] == 2 * width
     for pooling, alone in (("avg", FeatureStore(place / "s.h5")), ("gem", gem)):
         expected = alone.split("train").embeddings
-        assert np.shares_memory(split.pooled(pooling), split.embeddings)
-        np.testing.assert_allclose(split.pooled(pooling), expected, atol=1e-5 * np.abs(expected).max(), rtol=0)
-    with pytest.raises(UserError, match="no embeddings of pooling 'max'; there are avg, gem"):
-        split.pooled("max")
+        assert np.shares_memory(split.select(pooling), split.embeddings)
+        np.testing.assert_allclose(split.select(pooling), expected, atol=1e-5 * np.abs(expected).max(), rtol=0)
+    with pytest.raises(UserError, match="no features 'max'; there are avg, gem"):
+        split.select("max")
     # A store that has more poolings than requested has the requested ones.
     make_features(place / "data", place / "both.h5", pooling="avg")
     with pytest.raises(UserError, match="it has pooling avg,gem, not avg,max"):

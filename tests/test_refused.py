@@ -202,7 +202,7 @@ REQUESTS: dict[str, tuple[str, Change, str]] = {
     "store has maps": (FIT, maps_store, "holds maps after relu"),
     "store has embeddings": (FIT.replace("ridge", "tail"), no_change, "holds embeddings"),
     "network is missing": (FIT.replace("ridge", "tail"), maps_store, "no network beside the store"),
-    "pooling": (f"{FIT} --pooling gem", no_change, "no embeddings of pooling 'gem'"),
+    "pooling": (f"{FIT} --pooling gem", no_change, "no features 'gem'"),
     "no valid to tune on": (f"{FIT} --decoder global --tune valid", without_valid, "tuned on valid, which has no image"),
     "no valid to learn from": (f"{FIT} --train train+valid", without_valid, "the store has no split 'valid'"),
     "folder of something else": (FIT, other_files, "has files in it and is not a run"),

@@ -295,7 +295,7 @@ def test_one_of_several_poolings_may_be_learnt_from(place: Path) -> None:
     make_store(place / "s.h5", {name: {id: x[2:] for id, x in rows.items()} for name, rows in splits.items()},
                 provenance=replace(PROVENANCE, pooling="gem"))  # fmt: skip
     assert "10 images" in predict(place)[-1]
-    with pytest.raises(UserError, match="no embeddings of pooling 'max'; there are gem"):
+    with pytest.raises(UserError, match="no features 'max'; there are gem"):
         fit(place, options={"pooling": "max"})
 
 

@@ -2,8 +2,6 @@
 
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,8 @@ import h5py
 import numpy as np
 import pytest
 import scipy.sparse
-from conftest import ROOT, make_store, reported
+from conftest import make_store, reported
+from forks import run_fork
 
 from cache.support.errors import UserError
 from heads.estimators import dense
@@ -184,7 +183,7 @@ def test_a_saved_head_scores_without_tensorflow(data: tuple, tmp_path: Path) -> 
         "load_head(pathlib.Path(sys.argv[1])).predict_proba(np.ones((2, 8)))\n"
         "sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
     )
-    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True)
+    run_fork(code, tmp_path).check_returncode()
 
 
 @pytest.mark.parametrize(

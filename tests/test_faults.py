@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PROVENANCE, ROOT, make_store, wait_for_end, warned
+from forks import Fork, run_fork
 
 from cache.lock import find_holder, locked
 from cache.parts import find_unfinished
@@ -18,23 +19,14 @@ from cache.store import FeatureStore
 from cache.support.errors import RunError, StoreError
 
 
-def start(data: Path, store: Path, *args: object) -> subprocess.Popen[str]:
-    words = [sys.executable, str(ROOT / "tests" / "cheap.py"), str(data), str(store), *map(str, args)]
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    return subprocess.Popen(
-        words,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": path},
-    )
+def start(data: Path, store: Path, *args: object) -> Fork:
+    return Fork("import sys, cheap; sys.exit(cheap.main())", data, store, *args)
 
 
 def run(data: Path, store: Path, *args: object) -> tuple[int, str, str]:
     with start(data, store, *args) as process:
         out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
+    return process.wait(), out, err
 
 
 def finished_images(store: Path) -> int:
@@ -240,6 +232,7 @@ KILLING = """
 import sys
 from pathlib import Path
 import faults
+faults.load_libraries()
 place = Path(sys.argv[1])
 faults.kill_at_every_step(["fit", "ridge", *sys.argv[2:], "--out", "run", "--decoder", "fixed:0.3"], place, 9)
 faults.kill_at_every_step(["predict", "run", "--store", "s.h5"], place, 9)
@@ -284,9 +277,7 @@ def test_a_network_that_is_replaced_is_whole_or_absent_after_a_kill(tmp_path: Pa
         (tmp_path / name).mkdir()
         for file in ("front.keras", "network.json"):
             (tmp_path / name / file).write_text(text)
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    words = [sys.executable, "-c", REPLACING, str(number), when]
-    assert subprocess.run(words, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}).returncode == -signal.SIGKILL
+    assert run_fork(REPLACING, number, when, cwd=tmp_path).returncode == -signal.SIGKILL
     with locked(tmp_path / "s.h5"):
         pass
     found = {str(each.relative_to(tmp_path)): each.read_text() for each in tmp_path.rglob("*") if each.is_file()}

@@ -2,7 +2,6 @@
 
 import pickle
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 from conftest import EMBEDDING_HEADS, ROOT, quick_params
+from forks import run_fork
 from sklearn.base import clone
 
 from cache.support import keras as keras_support
@@ -84,7 +84,7 @@ def test_a_saved_head_gives_bit_equal_scores_in_a_new_process(head: Head, data: 
         "import sys, pathlib, numpy as np; from heads.estimators.storage import load_head; place = pathlib.Path(sys.argv[1])\n"
         "np.save(place / 'scores.npy', load_head(place / 'run').predict_proba(np.load(place / 'X.npy')))"
     )
-    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True)
+    run_fork(code, tmp_path).check_returncode()
     np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), head.predict_proba(data[0]))
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forks import run_fork
 
 ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {"featurize": {"cache"}, "cache": set(), "heads": {"cache", "eval"}, "eval": {"cache.support"},
@@ -114,8 +115,8 @@ def test_every_package_is_installed() -> None:
     ],
 )
 def test_commands_do_not_load_tensorflow_before_they_need_it(code: str) -> None:
-    check = f"import sys; import heads.estimators.base; {code}; sys.exit(bool({{'tensorflow', 'keras', 'openvino'}} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
+    check = f"import sys; {code}; sys.exit(bool({{'tensorflow', 'keras', 'openvino'}} & set(sys.modules)))"
+    assert run_fork(check, libraries=("heads.estimators.base",)).returncode == 0
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)

@@ -5,9 +5,7 @@ Times may change. So may the digests remembered beside a store; `conftest.snapsh
 
 import importlib
 import os
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +18,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import PROVENANCE, ROOT, make_store, reported, reseal, snapshot
+from forks import run_command
 
 from cache.lock import locked
 from cache.parts import Parts
@@ -424,18 +423,6 @@ def test_a_training_that_is_refused_leaves_no_checkpoint(
     refuse(place, capsys, f"{FIT} --set alpha=3", "training has diverged")
 
 
-def limited(words: str, largest: int) -> subprocess.CompletedProcess[str]:
-    """Give a command in a process that can write no file larger than this; a full disk ends a write in the same way."""
-
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
-
-    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", *words.split()]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=env, preexec_fn=limit)
-
-
 def test_tensorflow_is_not_loaded_where_it_would_end_the_process_for_want_of_memory(place: Path) -> None:
     before = snapshot(place)
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({2 * 10**9}, {2 * 10**9}))"
@@ -465,7 +452,8 @@ def test_tensorflow_is_not_loaded_where_it_would_end_the_process_for_want_of_mem
 )
 def test_a_full_disk_leaves_what_was_there(place: Path, words: str, largest: int) -> None:
     before = snapshot(place)
-    done = limited(words, largest)
+    package, *args = words.split()
+    done = run_command(package, *args, cwd=place, largest_file=largest)
     assert done.returncode == 1, done.stderr
     assert "File too large" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import tensorflow as tf
-from conftest import ROOT
+from forks import TENSORFLOW, Fork, run_fork
 
 from cache.support.errors import ParameterError, UserError
 from featurize.backbone import Backbone
@@ -102,7 +100,7 @@ def test_a_saved_tail_gives_bit_equal_scores_in_a_new_process(fitted: TailHead, 
         "import sys, pathlib, numpy as np; from heads.estimators.storage import load_head; place = pathlib.Path(sys.argv[1])\n"
         "np.save(place / 'scores.npy', load_head(place / 'run').predict_proba(np.load(place / 'X.npy')))"
     )
-    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True)
+    run_fork(code, tmp_path, libraries=TENSORFLOW).check_returncode()
     np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), fitted.predict_proba(data[0]))
 
 
@@ -217,18 +215,19 @@ def test_a_training_that_is_killed_continues_to_the_same_result(network: Path, d
     (tmp_path / "tail.keras").write_bytes(network.read_bytes())
     np.save(tmp_path / "X.npy", data[0])
     scipy.sparse.save_npz(tmp_path / "Y.npz", data[1])
-    words = {name: [sys.executable, "-c", KILLED, tmp_path, tmp_path / name] for name in ("whole", "killed")}
-    for name in words:
+    for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-    whole = subprocess.Popen(words["whole"], cwd=ROOT, stdout=subprocess.DEVNULL)
-    killed = subprocess.Popen(words["killed"], cwd=ROOT, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "killed" / "checkpoint.h5").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
-    again = subprocess.run(words["killed"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert int(again.stdout.split()[0]) > 81  # the first epoch, of 81 images, was not repeated
+    words = {name: (KILLED, tmp_path, tmp_path / name) for name in ("whole", "killed")}
+    with Fork(*words["whole"], libraries=TENSORFLOW) as whole:
+        with Fork(*words["killed"], libraries=TENSORFLOW) as killed:
+            deadline = time.monotonic() + 120
+            while not (tmp_path / "killed" / "checkpoint.h5").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            killed.kill()
+        assert killed.wait() == -signal.SIGKILL
+        again = run_fork(*words["killed"], libraries=TENSORFLOW)
+        assert again.returncode == 0, again.stderr
+        assert int(again.stdout.split()[0]) > 81  # the first epoch, of 81 images, was not repeated
     assert whole.wait() == 0
     np.testing.assert_array_equal(*(np.load(tmp_path / name / "scores.npy") for name in words))
 
@@ -282,9 +281,7 @@ def test_several_devices_give_the_scores_of_one(network: Path, data: tuple, tmp_
     (tmp_path / "tail.keras").write_bytes(network.read_bytes())
     np.save(tmp_path / "X.npy", data[0])
     scipy.sparse.save_npz(tmp_path / "Y.npz", data[1])
-    done = subprocess.run(
-        [sys.executable, "-c", SEVERAL, tmp_path], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = run_fork(SEVERAL, tmp_path, libraries=TENSORFLOW)
     assert done.returncode == 0, done.stderr
     one = make(network, batch_size=18, held_out=0.0).fit(*data).predict_proba(data[0])
     np.testing.assert_allclose(np.load(tmp_path / "scores.npy"), one, atol=1e-4, rtol=0)

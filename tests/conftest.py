@@ -13,6 +13,10 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process per core: threads of one would wait for those of the others
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(name, "1")
+
 import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
@@ -20,6 +24,7 @@ from sklearn.exceptions import ConvergenceWarning
 from cache.images import Listing
 from cache.provenance import Provenance
 from cache.rows import OK, UNREADABLE, Rows
+from cache.support.keras import import_keras, import_tensorflow
 from cache.support.reporting import DataWarning, logger
 from cache.writer import write_store
 from featurize.phantoms.dataset import make_phantoms
@@ -48,6 +53,13 @@ PROVENANCE = Provenance(
 RECORD = {"asked": {"weights": "random:0", "layer": ""}, "weights_source": "random:0"}
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the seed of the order, which `pytest -q` would not."""
+    seed = config.getoption("randomly_seed", None)
+    if seed is not None:
+        terminalreporter.write_line(f"the same order again: --randomly-seed={seed}")
+
+
 def quick_params(name: str, epochs: int = 3) -> dict[str, int]:
     """Parameters with which a head is fast to train: few epochs if it has any."""
     return {"epochs": epochs} if "epochs" in make_head(name).get_params() else {}
@@ -59,6 +71,18 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "phantoms"
     make_phantoms(folder, 40, 0)
     return folder
+
+
+@pytest.fixture(scope="module")
+def without_tracing() -> Iterator[None]:
+    """Let TensorFlow run step by step: for a few small steps per fit, compiling a function takes most of the time."""
+    import_keras()
+    config = import_tensorflow().config
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Even though the `tf.config")  # it does not change tf.data
+        config.run_functions_eagerly(True)
+        yield
+    config.run_functions_eagerly(False)
 
 
 @contextmanager

@@ -251,7 +251,8 @@ def test_a_reader_that_goes_away_is_no_error(store: Path) -> None:
 
 
 def test_an_interrupted_command_says_that_it_would_continue(phantoms: Path, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "featurize", phantoms, "--store", tmp_path / "s.h5", "--weights", "random:0"]
+    words = [sys.executable, "-m", "featurize", phantoms, "--store", tmp_path / "s.h5", "--weights", "random:0",
+             "--backbone", "mobilenet"]  # fmt: skip
     env = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=env

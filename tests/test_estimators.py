@@ -1,7 +1,5 @@
 """Every head passes scikit-learn's own checks of estimators, except those that do not apply to several labels."""
 
-from collections.abc import Iterator
-
 import pytest
 from conftest import EMBEDDING_HEADS, quick_params
 from sklearn.utils.estimator_checks import check_estimator
@@ -34,21 +32,8 @@ PARTICULAR = {
 """Checks that do not apply to one head, and why."""
 
 
-@pytest.fixture
-def without_tracing() -> Iterator[None]:
-    """Let TensorFlow run step by step: compiling a function for each of a hundred fits takes half a minute."""
-    from heads.networks.backend import import_keras
-
-    import_keras()
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 @pytest.mark.usefixtures("without_tracing")
-@pytest.mark.filterwarnings("ignore:Even though the `tf.config")  # the fixture above does not change tf.data
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config")
 @pytest.mark.parametrize("name", EMBEDDING_HEADS)
 def test_a_head_is_a_scikit_learn_estimator_with_the_listed_exceptions(name: str) -> None:
     reasons = EXCEPTIONS | PARTICULAR.get(name, {})

@@ -25,6 +25,11 @@ from heads.runs.predictor import StoredRun
 from heads.runs.run import Run
 from heads.selection.sweep import sweep_runs
 
+pytestmark = [
+    pytest.mark.usefixtures("without_tracing"),
+    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
+]
+
 SIZE = 32
 FEATURES = {"backbone": "mobilenetv2", "weights": "random:0", "size": SIZE, "layer": "block_14_expand",
             "pooling": "none", "engine": "tensorflow", "precision": "float32", "dtype": "float32"}  # fmt: skip
@@ -34,7 +39,7 @@ RATES = [1e-3, 1e-4]
 
 
 @pytest.fixture(scope="module")
-def template(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(phantoms: Path, without_tracing: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of maps, with images that cannot be read in train, and a run with its submission and model."""
     place = tmp_path_factory.mktemp("tail")
     shutil.copytree(phantoms, place / "data")

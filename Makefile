@@ -200,7 +200,7 @@ runs: setup  ## list all finished runs with their scores, the best first
 	@$(PY) -m heads runs $(call list,RUNS)
 
 test: setup  ## run the tests, one process per core (about 8 minutes on two)
-	@$(PY) -m pytest -q -n auto --dist loadfile
+	@$(PY) -m pytest -q -n auto --dist worksteal -m 'not long'
 
 bench: setup  ## measure speed beside other libraries, full size, 25 kills (40 minutes)
 	@$(PY) benchmarks/embedding.py

@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 
 
+@pytest.mark.long
 @pytest.mark.skipif(find_spec("jax") is None, reason="jax is not installed")
 def test_every_part_of_the_script_runs_on_a_cpu() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--small", "--engine", "jax", "--seconds", "1000"]

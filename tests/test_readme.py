@@ -44,6 +44,13 @@ def test_what_is_not_run_here_is_run_by_continuous_integration() -> None:
     assert "make submit" in script
 
 
+def test_continuous_integration_runs_what_make_test_leaves_out() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert makefile.count("-m 'not long'") == makefile.count("-m pytest") == 1
+    assert ".venv/bin/python -m pytest -q -m long" in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.long
 def test_everything_of_the_readme_runs(phantoms: Path, tmp_path: Path) -> None:
     environment = ROOT / ".venv"
     if not (environment / ".installed").exists():

@@ -194,6 +194,8 @@ def _become(request: dict[str, Any], outputs: list[int]) -> None:
     """Run the code of a request as a script."""
     for number, descriptor in enumerate(outputs, 1):
         os.dup2(descriptor, number)
+    # New ones: those of the process that was forked may have been files, in which one could seek.
+    sys.stdout, sys.stderr = (open(number, "w", 1, errors="backslashreplace", closefd=False) for number in (1, 2))  # noqa: SIM115
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(request["cwd"])
     os.environ.clear()

@@ -189,7 +189,9 @@ def test_the_newest_supported_python_makes_the_environment(set_up: SetUp) -> Non
         set_up.add_python(version)
     out = set_up.run()
     assert out.splitlines()[0] == "1 of 2: venv with Python 3.12.0"
-    assert "pip install --disable-pip-version-check --constraint constraints.txt --editable .[cpu,dicom,show,dev]" in out
+    assert (
+        "pip install --disable-pip-version-check --constraint constraints.txt --editable .[cpu,dicom,show,dev]" in out
+    )
     assert "1 of 2" not in set_up.run()
 
 

@@ -97,13 +97,8 @@ class OpenVINOEngine(Engine):
 
     def find_maps(self, images: NDArray[np.uint8], files: FrontFiles) -> NDArray[np.float32]:
         """The maps that the front pools, without Keras: the converted network ends where pooling begins."""
-        request, maps = _open(files, self.precision, pooled=False), []
-        for start in range(0, len(images), self.batch):
-            batch = images[start : start + self.batch]
-            padded = np.zeros((self.batch, *images.shape[1:]), np.uint8)
-            padded[: len(batch)] = batch
-            maps.append(np.array(request.infer({0: padded})[0], dtype=np.float32)[: len(batch)])
-        return np.concatenate(maps)
+        request = _open(files, self.precision, pooled=False)
+        return np.concatenate([np.array(request.infer({0: image[None]})[0], np.float32) for image in images])
 
 
 @contextmanager
@@ -150,6 +145,7 @@ def _compile(path: Path, precision: str, pooled: bool) -> Any:
     model = core.read_model(path)
     if not pooled:
         model = openvino.Model([_find_maps(model)], model.get_parameters(), "maps")
+        model.reshape([1, *model.inputs[0].shape[1:]])  # few images are explained, and those one by one
     options = {
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "INFERENCE_NUM_THREADS": 1,

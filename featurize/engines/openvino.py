@@ -23,7 +23,7 @@ matters less, and AMX needs larger batches."""
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 """OpenVINO's names of its precisions."""
 
-REDUCTIONS, BOUNDED_POWERS = ("ReduceMean", "ReduceMax"), ("Power", "Maximum", "Clamp")
+REDUCTIONS, POWER = ("ReduceMean", "ReduceMax"), "Power"
 """OpenVINO's names of the operations that poolings are made of."""
 
 CONVERTED = "front.xml"
@@ -159,16 +159,16 @@ def _compile(path: Path, precision: str, pooled: bool) -> Any:
 def _find_maps(model: Any) -> Any:
     """The output of a converted network that it pools, with features last.
 
-    From the end, the first operation that reduces an axis is a pooling. Of several poolings any will do. Before the
-    mean of ``gem`` come a lower bound and a power.
+    From the end, the first operation that reduces axes is a pooling. Of several poolings any will do. Before the mean
+    of ``gem`` come a lower bound and a power.
     """
     node = model.outputs[0].node
     while node.get_type_name() not in REDUCTIONS:
         node = node.input_value(0).get_node()
     axes = sorted(int(axis) for axis in node.input_value(1).get_node().get_vector())
     maps = node.input_value(0)
-    while maps.get_node().get_type_name() in BOUNDED_POWERS:
-        maps = maps.get_node().input_value(0)
+    if maps.get_node().get_type_name() == POWER:
+        maps = maps.get_node().input_value(0).get_node().input_value(0)
     if axes == [1, 2]:
         return maps
     opset = import_openvino().opset13

@@ -19,6 +19,7 @@ from conftest import ABDOMEN, FEATURES_OF_MASSES, MASS, NO_MASS, ROOT, draw_mass
 
 import show.__main__
 from cache.images import find_files
+from cache.join import join_stores
 from cache.support.errors import DataError, RunError, StoreError, UserError
 from featurize import Embedder, make_features
 from featurize.decoding.dicom_file import is_dicom
@@ -27,7 +28,7 @@ from featurize.embedder import OTHER_DICOM
 from heads import fit_run, make_ensemble
 from heads.ensembles.ensemble import Ensemble
 from heads.runs.predictor import StoredRun
-from show import ImagePredictor, predict
+from show import Explainer, ImagePredictor, predict
 
 Show = Callable[..., tuple[int, str, str]]
 
@@ -184,6 +185,29 @@ def test_an_ensemble_of_two_stores_predicts_as_it_does_for_its_own_images(
     if how == "stack":
         expected = ensemble.decoder.calibrate(ensemble.scores("test"))
         np.testing.assert_allclose([each.probabilities for each in predictions], expected, atol=1e-5, rtol=0)
+
+
+def test_a_joined_store_is_embedded_with_the_network_of_each(
+    masses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with reported():
+        make_features(masses / "data", tmp_path / "gem.h5", **FEATURES_OF_MASSES | {"pooling": "gem"})
+        store = join_stores([masses / "s.h5", tmp_path / "gem.h5"], tmp_path / "joined.h5")
+        fit_run("logistic", store.path, masses / "data", tmp_path / "run")
+    monkeypatch.setattr(Embedder, "_known", {})  # as if none were in a store
+    stored = StoredRun.reopen(tmp_path / "run")
+    predictions = predict(tmp_path / "run", masses / "data" / "test")
+    expected = stored.run.decoder.calibrate(stored.scores("test"))
+    np.testing.assert_array_equal([each.probabilities for each in predictions], expected)
+    contents = [path.read_bytes() for path in find_files([masses / "data" / "test"])]
+    np.testing.assert_array_equal(
+        [each.probabilities for each in ImagePredictor(tmp_path / "run").predict_bytes([*contents, b""])][:-1], expected
+    )
+    with pytest.raises(StoreError, match="is joined of several stores"):
+        Explainer(tmp_path / "run")
+    (tmp_path / "gem.h5").unlink()
+    with pytest.raises(StoreError, match=r"gem\.h5: no such store; make it with `make features`"):
+        ImagePredictor(tmp_path / "run")
 
 
 def test_dicom_of_a_store_of_the_earlier_decoder_is_not_embedded_in_another_way(

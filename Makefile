@@ -1,7 +1,7 @@
 # Every target calls one command; every command is `python -m PACKAGE`.
 
 # Some folders have the names of targets. Only the stamp of the set-up is a file.
-.PHONY: help setup phantoms look checked features head sweep choose submit ensemble export table runs test bench lint check anew
+.PHONY: help setup phantoms look checked features head sweep choose submit ensemble predict explain export table runs test bench lint check anew
 .DEFAULT_GOAL := help
 
 # --- what you may set, on the command line or in the environment; docs/options.md explains each -------------------
@@ -14,18 +14,20 @@
 # TUNE      folds or valid: what the decoder is tuned on    NESTED   1 adds a nested cross-validation estimate
 # TRAIN     train or train+valid: what the saved head learns from, after everything else was chosen on train
 # GRID      for sweep: GRID="C=0.001,0.01,0.1"    BY   valid or folds: what decides
-# CONCEPTS  the concepts to learn: CONCEPTS="C0041618 C0040405"; all if not given
+# CONCEPTS  the concepts to learn, or to explain, then also by name: CONCEPTS="C0041618 C0040405"; all if not given
 # RECIPE    a published system, which sets all of the above: RECIPE=ssn-model2 (recipes/*.mk)    RECIPES   for table
 # RUNS      for ensemble: RUNS="runs/a/x runs/a/y"; for runs: the folders to list, runs/ if not given
 # HOW       for ensemble: mean, weighted, stack, union, intersection or vote
+# IMAGES    for predict and explain: files, and folders of images: IMAGES="new_images scan.dcm"
+# OUT       for predict the CSV file, for explain the folder of the pictures; heat_maps/ if not given
 # EDITION   2022 to 2026: the year whose rules the submission follows
 # WEIGHTS_densenet121 (or another backbone): its weights, if WEIGHTS is not given
 # BACKBONE WEIGHTS SIZE LAYER POOLING ENGINE PRECISION DTYPE WORKERS: options of `python -m featurize --help`
 # PHANTOMS PHANTOM_IMAGES: folder and number of the phantoms
 # VENV PYTHON EXTRA: the environment, its Python (3.11 to 3.13), and what it is for: cpu, gpu, jax or jax-cuda
-SETTABLE := BACKBONE BY CONCEPTS DATA DECODER DTYPE EDITION ENGINE EXTRA GRID HEAD HOW LAYER MEMBERS NESTED \
-            PHANTOM_IMAGES PHANTOMS POOLING PRECISION PYTHON REBUILD RECIPE RECIPES RUN RUNS SET SIZE STORE TRAIN TUNE \
-            VENV WEIGHTS WORKERS
+SETTABLE := BACKBONE BY CONCEPTS DATA DECODER DTYPE EDITION ENGINE EXTRA GRID HEAD HOW IMAGES LAYER MEMBERS NESTED \
+            OUT PHANTOMS PHANTOM_IMAGES POOLING PRECISION PYTHON REBUILD RECIPE RECIPES RUN RUNS SET SIZE STORE \
+            TRAIN TUNE VENV WEIGHTS WORKERS
 
 # --- what is set is known, and is text ----------------------------------------------------------------------------
 # One word of the shell: a text, the value of a variable, or each word of it.
@@ -74,6 +76,9 @@ ifneq ($(and $(filter sweep,$(MAKECMDGOALS)),$(if $(strip $(GRID)),,lacking)),)
 endif
 ifneq ($(and $(filter ensemble,$(MAKECMDGOALS)),$(if $(strip $(RUNS)),,lacking)),)
   $(error make ensemble needs RUNS, the folders of runs to join: RUNS="runs/a/logistic runs/a/dense")
+endif
+ifneq ($(and $(filter predict explain,$(MAKECMDGOALS)),$(if $(strip $(IMAGES)),,lacking)),)
+  $(error make $(firstword $(filter predict explain,$(MAKECMDGOALS))) needs IMAGES, files or folders: IMAGES="new_images scan.dcm")
 endif
 VENV    ?= .venv
 ifneq ($(word 2,$(VENV)),)
@@ -188,6 +193,13 @@ ensemble: setup  ## join RUNS by HOW into RUN, and write its submission
 	@$(PY) -m heads ensemble $(call list,RUNS) --out $(call text,RUN) $(call option,HOW,how) \
 	  $(call option,DECODER,decoder) $(call option,TUNE,tune) $(NESTS)
 	@$(PY) -m heads predict $(call text,RUN) $(TASK)
+
+predict: setup  ## predict the concepts of IMAGES with RUN; OUT=predictions.csv has all of them
+	@$(PY) -m show predict $(call text,RUN) $(call list,IMAGES) $(call option,OUT,out) $(call option,WORKERS,workers)
+
+explain: setup  ## draw where in IMAGES RUN sees its concepts, a picture per image in OUT
+	@$(PY) -m show explain $(call text,RUN) $(call list,IMAGES) $(call option,OUT,out) \
+	  $(if $(CONCEPTS),--concepts $(call list,CONCEPTS))
 
 export: setup  ## write RUN as one Keras model, image in, scores out: RUN/model.keras
 	@$(PY) -m heads export $(call text,RUN) $(NAMED_STORE)

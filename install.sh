@@ -52,5 +52,5 @@ if ! is_finished; then
 fi
 echo "2 of 2: packages for $extra into $venv, about 2 GB, a minute or more"
 if [ "$uv" ]; then install="uv pip install --python $venv/bin/python"; else install="$venv/bin/python -m pip install --disable-pip-version-check"; fi
-$install --constraint constraints.txt --editable ".[$extra,dicom,dev]"
+$install --constraint constraints.txt --editable ".[$extra,dicom,show,dev]"
 echo "$extra" >"$venv/.installed"

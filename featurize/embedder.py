@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from cache.images import Image, Listing, identify
 from cache.rows import OK, UNREADABLE, Embeddings, Rows
 from cache.store import FeatureStore, Split
-from cache.support.errors import StoreError
+from cache.support.errors import StoreError, UserError
+from cache.support.json_file import check_type
 from featurize.decoding.dicom_file import is_dicom, read_header
 from featurize.decoding.image import DECODING, DECODING_BEFORE_DICOM, RESIZING, Unreadable, decode
 from featurize.engines.registry import choose_engine
@@ -229,3 +231,83 @@ class Embedder:
             for name, split in self.store.splits.items()
             for row in np.flatnonzero(split.readable)
         }
+
+
+class JoinedEmbedder(Embedder):
+    """Embeds any images as those of a store that is joined of others: with the network of each.
+
+    Parameters
+    ----------
+    store : FeatureStore
+
+    Raises
+    ------
+    StoreError
+        A store that it was joined of, or the network beside it, is missing, damaged or of other features.
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.store = store
+        self._members = [Embedder(_open_member(store, facts)) for facts in _read_members(store)]
+
+    def __repr__(self) -> str:
+        return f"<JoinedEmbedder of '{self.store.path}': {', '.join(map(repr, self._members))}>"
+
+    @property
+    def block_images(self) -> int:
+        """How many images to embed at a time."""
+        return min(member.block_images for member in self._members)
+
+    def embed(self, contents: Sequence[bytes], ids: Sequence[str] | None = None) -> Split:
+        """Embed images that are in memory."""
+        return self._put_side_by_side([member.embed(contents, ids) for member in self._members])
+
+    def embed_files(
+        self, paths: Sequence[Path], workers: int | None = None, progress: Callable[[int], object] | None = None
+    ) -> Split:
+        """Embed image files; progress is that of the last network."""
+        *others, last = self._members
+        rows = [member.embed_files(paths, workers) for member in others]
+        return self._put_side_by_side([*rows, last.embed_files(paths, workers, progress)])
+
+    def find_maps(self, contents: Sequence[bytes]) -> NDArray[np.float32]:
+        """Refused: each network has maps of its own."""
+        raise UserError(f"{self.store.path}: is joined of several stores, whose networks have maps of their own; use a "
+                        "run on one of them")  # fmt: skip
+
+    def _put_side_by_side(self, splits: Sequence[Split]) -> Split:
+        rows = [split.rows for split in splits]
+        status = np.max([each.status for each in rows], axis=0)
+        joined: Embeddings = np.concatenate(
+            [each.embeddings for each in rows], axis=1, dtype=self.store.provenance.dtype
+        )
+        joined[status != OK] = np.nan
+        reasons = [next(filter(None, each), "") for each in zip(*(each.reasons for each in rows), strict=True)]
+        parts = next(iter(self.store.splits.values())).parts
+        return Split(splits[0].ids, Rows(rows[0].digests, status, reasons, joined), parts)
+
+
+def open_embedder(store: FeatureStore) -> Embedder:
+    """The embedder of a store, joined or not."""
+    return JoinedEmbedder(store) if store.provenance.joined else Embedder(store)
+
+
+class _Member(TypedDict):
+    """What a joined store remembers of a store, as `cache.join` has recorded it."""
+
+    path: str
+    fingerprint: str
+
+
+def _read_members(store: FeatureStore) -> list[_Member]:
+    try:
+        return check_type(store.record.get("joined"), list[_Member])
+    except ValueError as error:
+        raise StoreError(f"{store.path}: does not say which stores it was joined of; join them again") from error
+
+
+def _open_member(store: FeatureStore, facts: _Member) -> FeatureStore:
+    member = FeatureStore(facts["path"])
+    if member.fingerprint != facts["fingerprint"]:
+        raise StoreError(f"{member.path}: holds other features than when {store.path} was joined of it; join it again")
+    return member

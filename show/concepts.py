@@ -1,6 +1,7 @@
 """Find the concepts that a user means, by code or by name."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 
 from cache.support.errors import ParameterError
@@ -40,16 +41,16 @@ def find_concepts(text: str, vocabulary: Sequence[str], names: Mapping[str, str]
     """
     known = {_plain(names[concept]): concept for concept in reversed(vocabulary) if concept in names}
     known |= {_plain(concept): concept for concept in vocabulary}
-    words = text.split()
+    words = _plain(text).split()
     found: list[str] = []
     unknown: list[str] = []
     while words:
-        lengths = (n for n in range(len(words), 0, -1) if _plain(" ".join(words[:n])) in known)
+        lengths = (n for n in range(len(words), 0, -1) if " ".join(words[:n]) in known)
         length = next(lengths, 0)
         if length and unknown:
             break
         if length:
-            found.append(known[_plain(" ".join(words[:length]))])
+            found.append(known[" ".join(words[:length])])
             del words[:length]
         else:
             unknown.append(words.pop(0))
@@ -59,17 +60,17 @@ def find_concepts(text: str, vocabulary: Sequence[str], names: Mapping[str, str]
 
 
 def _plain(text: str) -> str:
-    """A name as it is compared: case, commas and spaces at its ends do not count.
+    """A name as it is compared: case, commas and spaces do not count.
 
-    >>> _plain("Pleural Effusion,")
-    'pleural effusion'
+    >>> _plain("Pleural  Effusion, left")
+    'pleural effusion left'
     """
-    return text.strip(" ,;").casefold()
+    return " ".join(re.split(r"[\s,;]+", text)).strip().casefold()
 
 
 def _refuse(text: str, known: Mapping[str, str], names: Mapping[str, str]) -> None:
-    nearest = difflib.get_close_matches(_plain(text), known, N_NEAREST, 0.5)
+    nearest = difflib.get_close_matches(text, known, N_NEAREST, 0.5)
     concepts = dict.fromkeys(known[each] for each in nearest)
     offer = ", ".join(name_concept(each, names) for each in concepts)
     hint = f"did you mean {offer}?" if offer else "give a code, or a name of cui_mapping.csv"
-    raise ParameterError(f"concept {quote(text.strip(' ,;'))}: the run does not know it; {hint}")
+    raise ParameterError(f"concept {quote(text)}: the run does not know it; {hint}")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cache.images import find_files
 from cache.store import Split
-from cache.support.errors import DataError, RunError, UserError
+from cache.support.errors import DataError, RunError, StoreError, UserError
 from eval.concept_names import name_concept
 from featurize.backbone import spread_pooling
 from heads.data.split import pick_features
@@ -29,6 +29,10 @@ from show.predictor import ImagePredictor, Prediction
 
 EXACT = "exact: the mean of each map is the {} of the concept"
 FIRST_ORDER = "first order: the {} is linearised at the image, and the mean of each map is its value there"
+FINE = 200
+"""Side of the square on which a map is measured."""
+
+NOTHING = "every predicted concept is in all training images: there is nothing to draw"
 VOTES = "the head votes: these training images decide"
 
 
@@ -80,6 +84,18 @@ class HeatMap:
         resized = PIL.Image.fromarray(self.values).resize((width, height), PIL.Image.Resampling.BICUBIC)
         return np.asarray(resized)
 
+    def share_within(self, box: tuple[float, float, float, float]) -> float:
+        """The share of what speaks for the concept, more than the image on average, that is within a box.
+
+        Parameters
+        ----------
+        box : tuple of float
+            Left, top, right and bottom, in [0, 1].
+        """
+        left, top, right, bottom = (round(FINE * side) for side in box)
+        above = np.maximum(self.resize(FINE, FINE) - self.score, 0)
+        return float(above[top:bottom, left:right].sum() / max(float(above.sum()), np.finfo(np.float32).tiny))
+
 
 @dataclass(frozen=True)
 class Neighbour:
@@ -119,7 +135,7 @@ class Explanation:
     @property
     def method(self) -> str:
         """How it was found out, in words."""
-        return self.maps[0].method if self.maps else VOTES
+        return self.maps[0].method if self.maps else VOTES if self.neighbours else NOTHING
 
 
 class Explainer:
@@ -150,6 +166,9 @@ class Explainer:
         if not isinstance(opened, StoredRun):
             raise RunError(f"{folder}: an ensemble, which joins several heads; explain one of those in "
                            f"{folder / MEMBERS}")  # fmt: skip
+        if opened.store.provenance.joined:
+            raise StoreError(f"{opened.store.path}: is joined of several stores, whose networks have maps of their "
+                             "own; explain a run on one of them")  # fmt: skip
         self._stored = opened
         self._embedder = self.predictor.embedders[opened.store.path]
         self._check_head()
@@ -189,8 +208,6 @@ class Explainer:
         neighbours = self._find_neighbours(pick_features(rows, self._stored.run.pooling))
         if neighbours:
             return Explanation(prediction, [], neighbours)
-        if concepts is None:
-            concepts = [each.concept for each in prediction.rank(0)]
         places = self._find_places(content, rows.embeddings)
         X = places.mean(axis=(1, 2)) if self._stored.store.has_maps else self._as_array(rows)
         return Explanation(prediction, self._draw(prediction, places[0], X, concepts), [])
@@ -241,19 +258,28 @@ class Explainer:
         if store.has_maps:
             return run.head.final_maps(np.asarray(embeddings, np.float32))
         maps = self._embedder.find_maps([content])
-        poolings = (run.pooling or store.provenance.pooling).split(",")
+        parts = next(iter(store.splits.values())).parts
+        poolings = parts.split(run.pooling) if run.pooling else parts.names
         return np.concatenate([spread_pooling(maps, pooling) for pooling in poolings], axis=-1)
 
     def _draw(
-        self, prediction: Prediction, places: NDArray[np.float32], X: NDArray[np.float32], concepts: Sequence[str]
+        self,
+        prediction: Prediction,
+        places: NDArray[np.float32],
+        X: NDArray[np.float32],
+        concepts: Sequence[str] | None,
     ) -> list[HeatMap]:
+        """The map of each concept; of each predicted one that has a map, if none is given."""
         vocabulary, names = prediction.vocabulary, prediction.names
-        columns = [vocabulary.index(concept) for concept in concepts]
+        drawn = [each.concept for each in prediction.rank(0)] if concepts is None else concepts
+        columns = [vocabulary.index(concept) for concept in drawn]
         linear = self._stored.run.head.linearize(X, columns)
         maps = []
-        for number, concept in enumerate(concepts):
+        for number, concept in enumerate(drawn):
             score, gradient = float(linear.values[0, number]), linear.gradients[0, number]
             if not np.isfinite(score):
+                if concepts is None:
+                    continue
                 raise UserError(f"{name_concept(concept, names)}: in every training image or in none, so its score "
                                 "is the same for every image; there is nothing to explain")  # fmt: skip
             values = (places.astype(np.float64) - X[0]) @ gradient + score

@@ -52,12 +52,12 @@ def save_overlays(path: Path, picture: NDArray[np.uint8], maps: Sequence[HeatMap
     from matplotlib.figure import Figure
 
     height, width = picture.shape[:2]
-    n_columns = min(PANELS_PER_ROW, len(maps) + 1)
-    n_rows = -(-(len(maps) + 1) // n_columns)
+    n_rows = -(-(len(maps) + 1) // PANELS_PER_ROW)
+    n_columns = -(-(len(maps) + 1) // n_rows)
     side = PANEL_INCHES / max(height, width)
     size = (n_columns * (width * side + 0.75), n_rows * (height * side + 0.75))
     figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
-    panels = np.atleast_1d(figure.subplots(n_rows, n_columns, squeeze=False)).ravel()
+    panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for panel in panels:
         panel.set_axis_off()
     panels[0].imshow(picture)
@@ -98,7 +98,7 @@ def _draw(figure: Any, panel: Any, picture: NDArray[np.uint8], heat: HeatMap) ->
     panel.imshow(picture)
     panel.imshow(values, cmap=ListedColormap(colours), norm=scale)
     panel.set_title(f"{_wrap(heat.name or heat.concept)}\n{heat.probability:.2f}", fontsize=9)
-    bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=panel, fraction=0.05, pad=0.02)
+    bar = figure.colorbar(ScalarMappable(scale, COLOURS), cax=panel.inset_axes((1.02, 0, 0.04, 1)))
     bar.ax.tick_params(labelsize=7)
     bar.set_label(heat.unit, fontsize=7)
 

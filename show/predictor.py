@@ -16,7 +16,7 @@ from cache.store import Split
 from cache.support.command import check_interrupted
 from cache.support.progress import Progress
 from eval.concept_names import find_names
-from featurize.embedder import Embedder
+from featurize.embedder import open_embedder
 from heads.ensembles.ensemble import reopen_predictor
 
 
@@ -138,7 +138,7 @@ class ImagePredictor:
     def __init__(self, run: str | os.PathLike[str]) -> None:
         self.folder = Path(run)
         self.opened = reopen_predictor(self.folder)
-        self.embedders = {store.path: Embedder(store) for store in self.opened.stores}
+        self.embedders = {store.path: open_embedder(store) for store in self.opened.stores}
         self._lock = threading.Lock()
         self.names: dict[str, str] = {}
         for folder in self.opened.data_folders:

@@ -18,6 +18,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process per core: threads of one wo
         os.environ.setdefault(name, "1")
 
 import numpy as np
+import PIL.Image
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
@@ -27,6 +28,8 @@ from cache.rows import OK, UNREADABLE, Rows
 from cache.support.keras import import_keras, import_tensorflow
 from cache.support.reporting import DataWarning, logger
 from cache.writer import write_store
+from featurize.phantoms import anatomy, findings, modalities
+from featurize.phantoms.canvas import draw, resize
 from featurize.phantoms.dataset import make_phantoms
 from heads.registry import HEADS, make_head
 from heads.runs.files import DIGESTS, REQUEST, SEAL, write_digests, write_sealed
@@ -83,6 +86,54 @@ def without_tracing() -> Iterator[None]:
         config.run_functions_eagerly(True)
         yield
     config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="session")
+def masses(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn abdomens, every second one with a mass, in ``data``, their store ``s.h5`` with its network, and ``runs``."""
+    from featurize import make_features
+    from heads import fit_run
+
+    place = tmp_path_factory.mktemp("masses")
+    draw_masses(place / "data")
+    with reported():
+        make_features(place / "data", place / "s.h5", **FEATURES_OF_MASSES)
+        for name in ("kernel", "logistic", "knn", "prior"):
+            fit_run(name, place / "s.h5", place / "data", place / "runs" / name)
+    return place
+
+
+FEATURES_OF_MASSES: dict[str, Any] = {
+    "backbone": "mobilenet", "weights": "random:0", "size": 64, "layer": "conv_pw_3_relu", "precision": "float32",
+}  # fmt: skip
+
+MASS, ABDOMEN, NO_MASS = "C0577559", "C0000726", "C9900003"
+MASS_SPLITS = {"train": 100, "valid": 20, "test": 24}
+
+
+def draw_mass(number: int) -> tuple[np.ndarray, tuple[float, float, float, float] | None]:
+    """Grey levels of a drawn abdomen, and the box of its mass if it has one."""
+    drawings = [findings.mass] if number % 2 else []
+    pixels, boxes = draw(anatomy.abdomen, "axial", drawings, modalities.ct, [], np.random.default_rng([7, number]))
+    return np.round(255 * resize(pixels, 120, 160)).astype(np.uint8), boxes[0] if boxes else None
+
+
+def draw_masses(data: Path) -> None:
+    """Write a data folder of drawn abdomens; their numbers go on from split to split."""
+    number = 0
+    for split, n_images in MASS_SPLITS.items():
+        (data / split).mkdir(parents=True)
+        rows = ["ID,CUIs"]
+        for _ in range(n_images):
+            pixels, box = draw_mass(number)
+            PIL.Image.fromarray(pixels).save(data / split / f"{number:04d}.png")
+            rows.append(f"{number:04d},{ABDOMEN}{f';{MASS}' if box else f';{NO_MASS}'}")
+            number += 1
+        if split != "test":
+            (data / f"{split}_concepts.csv").write_text("\n".join(rows) + "\n")
+    (data / "cui_mapping.csv").write_text(
+        f"CUI,Canonical name\n{MASS},Mass\n{ABDOMEN},Abdomen\n{NO_MASS},No mass here\n"
+    )
 
 
 @contextmanager

@@ -189,7 +189,9 @@ def test_the_newest_supported_python_makes_the_environment(set_up: SetUp) -> Non
         set_up.add_python(version)
     out = set_up.run()
     assert out.splitlines()[0] == "1 of 2: venv with Python 3.12.0"
-    assert "pip install --disable-pip-version-check --constraint constraints.txt --editable .[cpu,dicom,dev]" in out
+    assert (
+        "pip install --disable-pip-version-check --constraint constraints.txt --editable .[cpu,dicom,show,dev]" in out
+    )
     assert "1 of 2" not in set_up.run()
 
 
@@ -246,7 +248,7 @@ def test_uv_is_used_where_it_is_installed_and_brings_a_python(set_up: SetUp) -> 
     assert lines[0] == "1 of 2: venv with Python 3.13, made by uv"
     assert lines[1].endswith("uv venv --quiet --seed --python 3.13 venv")
     assert lines[3].endswith(
-        "uv pip install --python venv/bin/python --constraint constraints.txt --editable .[cpu,dicom,dev]"
+        "uv pip install --python venv/bin/python --constraint constraints.txt --editable .[cpu,dicom,show,dev]"
     )
 
 

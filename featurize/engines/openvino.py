@@ -23,7 +23,7 @@ matters less, and AMX needs larger batches."""
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 """OpenVINO's names of its precisions."""
 
-REDUCTIONS, BOUNDED_POWERS = ("ReduceMean", "ReduceMax"), ("Power", "Maximum", "Clamp")
+REDUCTIONS, POWER = ("ReduceMean", "ReduceMax"), "Power"
 """OpenVINO's names of the operations that poolings are made of."""
 
 CONVERTED = "front.xml"
@@ -97,13 +97,8 @@ class OpenVINOEngine(Engine):
 
     def find_maps(self, images: NDArray[np.uint8], files: FrontFiles) -> NDArray[np.float32]:
         """The maps that the front pools, without Keras: the converted network ends where pooling begins."""
-        request, maps = _open(files, self.precision, pooled=False), []
-        for start in range(0, len(images), self.batch):
-            batch = images[start : start + self.batch]
-            padded = np.zeros((self.batch, *images.shape[1:]), np.uint8)
-            padded[: len(batch)] = batch
-            maps.append(np.array(request.infer({0: padded})[0], dtype=np.float32)[: len(batch)])
-        return np.concatenate(maps)
+        request = _open(files, self.precision, pooled=False)
+        return np.concatenate([np.array(request.infer({0: image[None]})[0], np.float32) for image in images])
 
 
 @contextmanager
@@ -150,6 +145,7 @@ def _compile(path: Path, precision: str, pooled: bool) -> Any:
     model = core.read_model(path)
     if not pooled:
         model = openvino.Model([_find_maps(model)], model.get_parameters(), "maps")
+        model.reshape([1, *model.inputs[0].shape[1:]])  # few images are explained, and those one by one
     options = {
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "INFERENCE_NUM_THREADS": 1,
@@ -163,16 +159,16 @@ def _compile(path: Path, precision: str, pooled: bool) -> Any:
 def _find_maps(model: Any) -> Any:
     """The output of a converted network that it pools, with features last.
 
-    From the end, the first operation that reduces an axis is a pooling. Of several poolings any will do. Before the
-    mean of ``gem`` come a lower bound and a power.
+    From the end, the first operation that reduces axes is a pooling. Of several poolings any will do. Before the mean
+    of ``gem`` come a lower bound and a power.
     """
     node = model.outputs[0].node
     while node.get_type_name() not in REDUCTIONS:
         node = node.input_value(0).get_node()
     axes = sorted(int(axis) for axis in node.input_value(1).get_node().get_vector())
     maps = node.input_value(0)
-    while maps.get_node().get_type_name() in BOUNDED_POWERS:
-        maps = maps.get_node().input_value(0)
+    if maps.get_node().get_type_name() == POWER:
+        maps = maps.get_node().input_value(0).get_node().input_value(0)
     if axes == [1, 2]:
         return maps
     opset = import_openvino().opset13

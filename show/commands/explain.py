@@ -1,6 +1,7 @@
 """Draw where in an image a run sees its concepts, or list the training images that decide."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,6 @@ def run(args: argparse.Namespace) -> None:
     from cache.images import find_files
     from cache.support.command import check_interrupted, print_line
     from cache.support.errors import DataError, ParameterError
-    from cache.support.files import making
     from cache.support.messages import count
     from cache.support.reporting import report, warn
     from featurize.decoding.image import decode_picture
@@ -33,30 +33,32 @@ def run(args: argparse.Namespace) -> None:
     from show.overlay import require_matplotlib, save_overlays
 
     paths = find_files(args.images)
-    if args.out.exists() and not args.out.is_dir():
-        raise ParameterError(f"{args.out}: is a file, expected a folder for the pictures; name another OUT (--out)")
+    place = next(each for each in (args.out, *args.out.absolute().parents) if each.exists())
+    if not place.is_dir():
+        raise ParameterError(f"{place}: is a file, expected a folder for the pictures; name another OUT (--out)")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ParameterError(f"{place}: cannot be written, but the pictures go there; name another OUT (--out)")
     require_matplotlib()
     explainer = Explainer(args.run)
     concepts = explainer.find_concepts(" ".join(args.concepts)) if args.concepts else None
     pictures = _name_pictures(paths, args.out)
     method, n_written = "", 0
-    with making(args.out):
-        for path, picture in zip(paths, pictures, strict=True):
-            check_interrupted()
-            try:
-                content = read_image(path)
-                explanation = explainer.explain(content, str(path), concepts)
-            except DataError as error:
-                warn(f"{error}; it is left out")
-                continue
-            if explanation.maps:
-                save_overlays(picture, decode_picture(content), explanation.maps)
-                n_written += 1
-                print_line(f"{picture}: {', '.join(_describe_maps(explanation))}")
-            else:
-                for line in _list_neighbours(explanation):
-                    print_line(line)
-            method = explanation.method
+    for path, picture in zip(paths, pictures, strict=True):
+        check_interrupted()
+        try:
+            content = read_image(path)
+            explanation = explainer.explain(content, str(path), concepts)
+        except DataError as error:
+            warn(f"{error}; it is left out")
+            continue
+        if explanation.maps:
+            save_overlays(picture, decode_picture(content), explanation.maps)
+            n_written += 1
+            print_line(f"{picture}: {', '.join(_describe_maps(explanation))}")
+        else:
+            for line in _list_neighbours(explanation):
+                print_line(line)
+        method = explanation.method
     if not method:
         raise DataError("no image could be read")
     pictures_in = f"; {count(n_written, 'picture')} in {args.out}" if n_written else ""

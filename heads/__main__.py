@@ -40,6 +40,17 @@ def make_parser() -> argparse.ArgumentParser:
     choose.add_argument("--pooling", default="", metavar="NAME", help="one of several poolings of the store (all)")
     choose.add_argument("--json", action="store_true", help="print the table as JSON")
     choose.set_defaults(command=_choose)
+    best = commands.add_parser("best", help="search heads, parameters, features and ensembles within a time budget")
+    best.add_argument("--store", type=Path, required=True, help="feature store, best one that is joined of several")
+    best.add_argument("--data", type=Path, required=True, help="data folder with the label files")
+    best.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
+    best.add_argument(
+        "--budget", default="30m", metavar="TIME", help="the time that all may take, as 90s, 30m, 2h (30m)"
+    )
+    best.add_argument("--train", default="train", metavar="SPLITS", help="train or train+valid: what the saved heads "
+                      "learn from, after everything else was chosen on train (train)")  # fmt: skip
+    best.add_argument("--json", action="store_true", help="print what was tried as JSON")
+    best.set_defaults(command=_best, kept="finished trials are kept, and the same command does the others")
     ensemble = commands.add_parser("ensemble", help="join runs, of one store or several, into one run")
     ensemble.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of the runs")
     ensemble.add_argument("--how", default="mean", help="mean, weighted or stack of scores; union, intersection or "
@@ -166,6 +177,19 @@ def _choose(args: argparse.Namespace) -> None:
         table = choose(args.store, args.data, heads=args.heads, decoders=args.decoders, pooling=args.pooling)
     if args.json:
         print_json({"table": table})
+
+
+def _best(args: argparse.Namespace) -> None:
+    from joblib import parallel_config
+
+    from heads.selection.best import find_best
+
+    if args.json:
+        logger.setLevel(logging.WARNING)  # nothing but the JSON is printed
+    with parallel_config(n_jobs=-1):
+        found = find_best(args.store, args.data, args.out, budget=args.budget, train=args.train)
+    if args.json:
+        print_json(found)
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -81,6 +81,14 @@ def test_what_make_or_a_network_knows_is_not_refused(words: list[str]) -> None:
     assert make(*words).returncode == 0
 
 
+def test_images_to_predict_and_to_explain_arrive_as_they_were_typed() -> None:
+    (predict,) = commands("predict", "RUN=my runs/a", "IMAGES=new/a.png o'clock", "OUT=p q.csv", "WORKERS=2")
+    assert predict == ["show", "predict", "my runs/a", "new/a.png", "o'clock", "--out", "p q.csv", "--workers", "2"]
+    (explain,) = commands("explain", "RUN=r", "IMAGES=new", "CONCEPTS=Pleural effusion, C1")
+    assert explain == ["show", "explain", "r", "new", "--concepts", "Pleural", "effusion,", "C1"]
+    assert "make explain needs IMAGES, files or folders" in refusal("explain", "RUN=r")
+
+
 def test_every_variable_that_may_be_set_is_documented() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
     listed = re.findall(r"^SETTABLE := (.*)$", makefile, re.MULTILINE)[0].split()

@@ -60,8 +60,8 @@ def test_every_finding_changes_the_picture() -> None:
     for finding in FINDINGS:
         for part in finding.parts.split():
             body = BODY_PARTS[part.replace("-", " ")][1]
-            plain = draw(body, "frontal", [], plain_appearance, [], np.random.default_rng(0))
-            drawn = draw(body, "frontal", [finding.drawing], plain_appearance, [], np.random.default_rng(0))
+            plain, _ = draw(body, "frontal", [], plain_appearance, [], np.random.default_rng(0))
+            drawn, _ = draw(body, "frontal", [finding.drawing], plain_appearance, [], np.random.default_rng(0))
             assert (np.abs(drawn - plain) > 0.1).sum() > 50, (finding.cui, part)
 
 

@@ -1,7 +1,7 @@
 # Every target calls one command; every command is `python -m PACKAGE`.
 
 # Some folders have the names of targets. Only the stamp of the set-up is a file.
-.PHONY: help setup phantoms look checked features head sweep choose submit ensemble predict explain export table runs test bench lint check anew
+.PHONY: help setup phantoms look checked features head sweep choose submit ensemble predict explain report export table runs test bench lint check anew
 .DEFAULT_GOAL := help
 
 # --- what you may set, on the command line or in the environment; docs/options.md explains each -------------------
@@ -16,6 +16,8 @@
 # GRID      for sweep: GRID="C=0.001,0.01,0.1"    BY   valid or folds: what decides
 # CONCEPTS  the concepts to learn, or to explain, then also by name: CONCEPTS="C0041618 C0040405"; all if not given
 # RECIPE    a published system, which sets all of the above: RECIPE=ssn-model2 (recipes/*.mk)    RECIPES   for table
+# AGAINST   for report: other runs on the same data to compare RUN with: AGAINST="runs/a/x runs/a/y"
+# HEAT_MAPS for report: how many images get heat maps; none if not given
 # RUNS      for ensemble: RUNS="runs/a/x runs/a/y"; for runs: the folders to list, runs/ if not given
 # HOW       for ensemble: mean, weighted, stack, union, intersection or vote
 # IMAGES    for predict and explain: files, and folders of images: IMAGES="new_images scan.dcm"
@@ -25,9 +27,9 @@
 # BACKBONE WEIGHTS SIZE LAYER POOLING ENGINE PRECISION DTYPE WORKERS: options of `python -m featurize --help`
 # PHANTOMS PHANTOM_IMAGES: folder and number of the phantoms
 # VENV PYTHON EXTRA: the environment, its Python (3.11 to 3.13), and what it is for: cpu, gpu, jax or jax-cuda
-SETTABLE := BACKBONE BY CONCEPTS DATA DECODER DTYPE EDITION ENGINE EXTRA GRID HEAD HOW IMAGES LAYER MEMBERS NESTED \
-            OUT PHANTOMS PHANTOM_IMAGES POOLING PRECISION PYTHON REBUILD RECIPE RECIPES RUN RUNS SET SIZE STORE \
-            TRAIN TUNE VENV WEIGHTS WORKERS
+SETTABLE := AGAINST BACKBONE BY CONCEPTS DATA DECODER DTYPE EDITION ENGINE EXTRA GRID HEAD HEAT_MAPS HOW IMAGES \
+            LAYER MEMBERS NESTED OUT PHANTOMS PHANTOM_IMAGES POOLING PRECISION PYTHON REBUILD RECIPE RECIPES RUN \
+            RUNS SET SIZE STORE TRAIN TUNE VENV WEIGHTS WORKERS
 
 # --- what is set is known, and is text ----------------------------------------------------------------------------
 # One word of the shell: a text, the value of a variable, or each word of it.
@@ -200,6 +202,10 @@ predict: setup  ## predict the concepts of IMAGES with RUN; OUT=predictions.csv 
 explain: setup  ## draw where in IMAGES RUN sees its concepts, a picture per image in OUT
 	@$(PY) -m show explain $(call text,RUN) $(call list,IMAGES) $(call option,OUT,out) \
 	  $(if $(CONCEPTS),--concepts $(call list,CONCEPTS))
+
+report: setup  ## write RUN/report.html: scores, concepts, figures, images, on one page
+	@$(PY) -m show report $(call text,RUN) $(NAMED_STORE) $(call option,HEAT_MAPS,heat-maps) \
+	  $(if $(AGAINST),--against $(call list,AGAINST))
 
 export: setup  ## write RUN as one Keras model, image in, scores out: RUN/model.keras
 	@$(PY) -m heads export $(call text,RUN) $(NAMED_STORE)

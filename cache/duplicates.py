@@ -103,15 +103,13 @@ def find_duplicates(
     """
     if not 0 < cosine <= 1:
         raise ParameterError(f"cosine {cosine:g}: expected a number above 0, at most 1")
-    images: dict[bytes, list[str]] = defaultdict(list)
+    images = _group_images(store)
     embeddings: dict[bytes, tuple[str, int]] = {}
     for name, split in store.splits.items():
-        for row, digest in enumerate(split.rows.digests):
-            key = digest.tobytes()
-            if any(key):
-                images[key].append(f"{name}/{split.ids[row]}")
-                if split.rows.status[row] == OK:
-                    embeddings.setdefault(key, (name, row))
+        for row in np.flatnonzero(split.rows.status == OK):
+            key = split.rows.digests[row].tobytes()
+            if key in images:
+                embeddings.setdefault(key, (name, int(row)))
     groups = group_identical(images)
     if store.record["weights_source"].startswith("random:"):
         return Duplicates(groups, [], 0, 0, UNTRAINED)
@@ -119,6 +117,26 @@ def find_duplicates(
     directions = _directions(store, list(embeddings.values()))
     near, n_near, n_leaks = _compare(directions, names, cosine, progress or (lambda n_rows: None))
     return Duplicates(groups, near, n_near, n_leaks)
+
+
+def find_identical(store: FeatureStore) -> list[IdenticalImages]:
+    """Find images with the same bytes, those in several splits first. No embedding is read, so it takes a moment.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    """
+    return group_identical(_group_images(store))
+
+
+def _group_images(store: FeatureStore) -> dict[bytes, list[str]]:
+    """The images of each digest, as ``split/id``. Those that could not be read at all have none."""
+    images: dict[bytes, list[str]] = defaultdict(list)
+    for name, split in store.splits.items():
+        for id, digest in zip(split.ids, split.rows.digests, strict=True):
+            if digest.any():
+                images[digest.tobytes()].append(f"{name}/{id}")
+    return images
 
 
 def group_identical(images: Mapping[bytes, list[str]]) -> list[IdenticalImages]:

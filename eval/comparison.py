@@ -70,13 +70,23 @@ def compare_files(first: ScoredFile, second: ScoredFile, n_resamples: int = N_RE
     """
     if first.edition != second.edition or first.truth.sets != second.truth.sets:
         raise ParameterError(f"{first} and {second}: expected two files that are scored on the same truth")
-    comparisons = [_compare("primary F1", first.primary_f1, second.primary_f1, n_resamples)]
+    comparisons = [compare_f1("primary F1", first.primary_f1, second.primary_f1, n_resamples)]
     if first.secondary_f1 is not None and second.secondary_f1 is not None and first.edition.allowed is not None:
-        comparisons.append(_compare("secondary F1", first.secondary_f1, second.secondary_f1, n_resamples))
+        comparisons.append(compare_f1("secondary F1", first.secondary_f1, second.secondary_f1, n_resamples))
     return comparisons
 
 
-def _compare(name: str, first: ImageF1, second: ImageF1, n_resamples: int) -> Comparison:
+def compare_f1(name: str, first: ImageF1, second: ImageF1, n_resamples: int = N_RESAMPLES) -> Comparison:
+    """Compare F1 per image of two submissions.
+
+    Parameters
+    ----------
+    name : str
+        The score's name.
+    first, second : ndarray of float64, shape (n_images,)
+        F1 of the same images in the same order.
+    n_resamples : int
+    """
     return Comparison(
         name,
         (mean_f1(first), mean_f1(second)),

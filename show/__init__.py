@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from show.data_overview import DataOverview, look_at_data
     from show.explainer import Explainer, Explanation, HeatMap, Neighbour, explain
     from show.predictor import ConceptScore, ImagePredictor, Prediction, predict
+    from show.report.page import make_report
 
 __all__ = [
     "ConceptScore",
@@ -24,6 +25,7 @@ __all__ = [
     "Prediction",
     "explain",
     "look_at_data",
+    "make_report",
     "predict",
 ]
 
@@ -41,6 +43,7 @@ __getattr__, __dir__ = lazy_names(
         "Prediction": "show.predictor",
         "explain": "show.explainer",
         "look_at_data": "show.data_overview",
+        "make_report": "show.report.page",
         "predict": "show.predictor",
     },
 )

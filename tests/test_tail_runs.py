@@ -24,6 +24,8 @@ from heads.runs.keras_model import export_run
 from heads.runs.predictor import StoredRun
 from heads.runs.run import Run
 from heads.selection.sweep import sweep_runs
+from show.report.outcome import Outcome
+from show.report.page import make_report
 
 pytestmark = [
     pytest.mark.usefixtures("without_tracing"),
@@ -75,6 +77,15 @@ def test_a_run_of_the_tail_is_a_run_like_any_other(template: Path) -> None:
     assert 0 < metrics["valid"]["primary"] < 1
     assert (template / "run" / "submission.csv").read_text().startswith("ID,CUIs\n")
     assert not (template / "run.training").exists()
+
+
+def test_a_run_of_the_tail_has_a_report(place: Path) -> None:
+    with reported() as lines:
+        outcome = Outcome.open(place / "run", place / "s.h5", place / "data")
+        make_report(place / "run", store=place / "s.h5", data=place / "data")
+    expected = StoredRun(place / "run", place / "s.h5").scores("valid")
+    assert np.allclose(np.concatenate([scores for _, scores in outcome.blocks()]), expected, atol=1e-5)
+    assert lines[-1].startswith(str(place / "run" / "report.html"))
 
 
 def test_the_second_time_nothing_is_trained(template: Path) -> None:

@@ -33,6 +33,24 @@ class ScoreMetrics(TypedDict):
     """Why the scores are optimistic, if they are."""
 
 
+@dataclass(frozen=True, eq=False)
+class OfficialF1:
+    """F1 of each image that the official scores count.
+
+    Parameters
+    ----------
+    ids : list of str, length n_images
+        The images that the primary score counts.
+    primary : ndarray of float64, shape (n_images,)
+    secondary : ndarray of float64, shape (n_counted,), or None
+        Of the images that the secondary score counts. None without manual annotations.
+    """
+
+    ids: list[str]
+    primary: ImageF1
+    secondary: ImageF1 | None
+
+
 @dataclass(frozen=True)
 class OfficialScore:
     """Primary and secondary score, each with its 95% bootstrap interval over images.
@@ -109,6 +127,27 @@ def score_concepts(
     OfficialScore or None
         None if the evaluator counts none of the images.
     """
+    f1 = score_images(truth, manual, predicted, split)
+    if f1 is None:
+        return None
+    return OfficialScore(
+        primary=mean_f1(f1.primary),
+        primary_interval=find_interval(f1.primary),
+        secondary=None if f1.secondary is None else mean_f1(f1.secondary),
+        secondary_interval=None if f1.secondary is None else find_interval(f1.secondary),
+        n_images=len(f1.primary),
+        n_unreadable=n_unreadable,
+        edition=LATEST,
+    )
+
+
+def score_images(
+    truth: Mapping[str, Sequence[str]],
+    manual: Mapping[str, Sequence[str]] | None,
+    predicted: Mapping[str, Sequence[str]],
+    split: str,
+) -> OfficialF1 | None:
+    """F1 of each image by the rules of the latest edition; `score_concepts` gives the means."""
     edition = find_edition(LATEST)
     counted = [id for id in truth if not is_skipped(id, edition)]
     if len(counted) < len(truth):
@@ -117,17 +156,8 @@ def score_concepts(
     if not counted:
         return None
     sets = _official_sets(counted, predicted)
-    primary = primary_f1(_official_sets(counted, truth), sets)
     secondary = None if manual is None else _secondary(manual, counted, sets, edition)
-    return OfficialScore(
-        primary=mean_f1(primary),
-        primary_interval=find_interval(primary),
-        secondary=None if secondary is None else mean_f1(secondary),
-        secondary_interval=None if secondary is None else find_interval(secondary),
-        n_images=len(counted),
-        n_unreadable=n_unreadable,
-        edition=edition.year,
-    )
+    return OfficialF1(counted, primary_f1(_official_sets(counted, truth), sets), secondary)
 
 
 def with_interval(scores: Mapping[str, Any], score: str) -> str:

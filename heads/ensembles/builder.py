@@ -20,15 +20,16 @@ from eval.f1 import ImageF1, image_f1
 from heads.data.folds import split_folds
 from heads.data.official_score import ScoreMetrics
 from heads.data.store import LabelledStore
-from heads.data.types import Scores
 from heads.data.vocabulary import columns_to_concepts
 from heads.decoders.base import Decoder
 from heads.ensembles.blend import fit_stack, fit_weights
-from heads.ensembles.ensemble import MIXING, Ensemble, align_rows
-from heads.ensembles.held_out import HeldOut, find_unseen, score_unseen
+from heads.ensembles.ensemble import MIXING, Ensemble
+from heads.ensembles.held_out import HeldOut, find_unseen, score_valid
 from heads.ensembles.request import ENSEMBLE, EnsembleRequest
 from heads.evaluation.cross_validation import EstimateMetrics, summarise
 from heads.runs.builder import PACKAGES, save_result
+from heads.runs.card import ModelCard
+from heads.runs.command_line import repeat_ensemble
 from heads.runs.concept_table import CONCEPTS, ConceptTable
 from heads.runs.description import describe
 from heads.runs.files import DIGESTS, FORMAT, MEMBERS, RunFiles, damaged
@@ -101,7 +102,7 @@ def make_ensemble(
         built = builder.build(digests)
         for labelled in data:
             labelled.store.check_unchanged()
-        built.save(out, request)
+        built.save(out, request, data[0])
     for line in built.concepts.describe(out / CONCEPTS):
         report(line)
     report(f"{out}: {len(members)} runs ({describe(built.metrics)})")
@@ -142,15 +143,18 @@ class BuiltEnsemble:
     predicted: list[list[str]]
     concepts: ConceptTable
 
-    def save(self, out: Path, request: EnsembleRequest) -> None:
-        """Write the folder of the ensemble, in place of an earlier run."""
+    def save(self, out: Path, request: EnsembleRequest, data: LabelledStore) -> None:
+        """Write the folder of the ensemble, in place of an earlier run; `data` is what its first member learnt from."""
         ensemble = self.ensemble
         runs = [str(member.folder.absolute()) for member in ensemble.members]
-        with replacing_results(out, {"name": ENSEMBLE} | request.to_json() | {"members": runs}) as folder:
+        stored = {"name": ENSEMBLE} | request.to_json() | {"members": runs}
+        folder_of_data = Path(RunRequest.read(ensemble.members[0].folder).data)
+        card = ModelCard(self.metrics, data, folder_of_data, [repeat_ensemble(stored, out)])
+        with replacing_results(out, stored) as folder:
             for member, copied in zip(ensemble.members, self.metrics["members"], strict=True):
                 _copy_run(member.folder, folder / MEMBERS / copied["name"])
             save_decoder(folder, ensemble.decoder, request.decoder, ensemble.vocabulary, ensemble.fallback)
-            save_result(folder, self.metrics, self.valid_ids, self.predicted, self.concepts)
+            save_result(folder, self.metrics, self.valid_ids, self.predicted, self.concepts, card)
 
 
 @dataclass(frozen=True)
@@ -247,7 +251,7 @@ class EnsembleBuilder:
             return [], None
         readable = dict(zip(*ensemble.images(VALID_SPLIT), strict=True))
         valid = replace(valid, readable=np.array([readable[id] for id in valid.ids], dtype=bool))
-        parts = self._score_valid(ensemble, valid.readable_ids)
+        parts = score_valid(ensemble, self.data, valid.readable_ids)
         indicators = ensemble.decode(ensemble.combine(parts), parts)
         predicted = columns_to_concepts(indicators, ensemble.vocabulary, valid.readable, ensemble.fallback)
         tuned_on = {self._tuned_on(ensemble.decoder)}
@@ -255,17 +259,6 @@ class EnsembleBuilder:
             tuned_on |= {member.metrics["decoder"]["tuned_on"] for member in self.members}
         score = valid.score_concepts(predicted)
         return predicted, score.to_metrics(tuned_here=VALID_SPLIT in tuned_on) if score else None
-
-    def _score_valid(self, ensemble: Ensemble, ids: Sequence[str]) -> list[Scores]:
-        """Each member's scores of valid, in the columns of the ensemble; NaN where its store cannot read an image."""
-        parts = []
-        for member, data in zip(self.members, self.data, strict=True):
-            if data.valid is None:
-                parts.append(np.full((len(ids), len(ensemble.vocabulary)), np.nan, np.float32))
-                continue
-            scores = align_rows(ids, data.valid.ids, data.valid.readable, score_unseen(member, data.valid))
-            parts.append(ensemble.widen(member, scores))
-        return parts
 
     def _learnt_from(self) -> str:
         """``train``, or what the first member learnt from that learnt from more."""

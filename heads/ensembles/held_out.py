@@ -106,6 +106,37 @@ def score_unseen(member: StoredRun, valid: LabelledSplit) -> Scores:
     return member.run.score(valid.X) if scores is None else scores
 
 
+def score_valid(ensemble: Ensemble, data: Sequence[LabelledStore], ids: Sequence[str]) -> list[Scores]:
+    """Each member's scores of images of valid, by its head before it had learnt from them.
+
+    Parameters
+    ----------
+    ensemble : Ensemble
+    data : sequence of LabelledStore
+        What each member was made from.
+    ids : sequence of str
+
+    Returns
+    -------
+    list of ndarray of float32, each of shape (n_ids, n_concepts)
+        In the columns of the ensemble; NaN where a member's store cannot read an image.
+
+    Raises
+    ------
+    RunError
+        A member has learnt from valid, and its earlier scores are gone.
+    """
+    parts = []
+    for member, labelled in zip(ensemble.members, data, strict=True):
+        valid = labelled.valid
+        if valid is None:
+            parts.append(np.full((len(ids), len(ensemble.vocabulary)), np.nan, np.float32))
+            continue
+        scores = align_rows(ids, valid.ids, valid.readable, score_unseen(member, valid))
+        parts.append(ensemble.widen(member, scores))
+    return parts
+
+
 def find_unseen(member: StoredRun, valid: LabelledSplit) -> Scores | None:
     """The saved scores of valid of a run that has learnt from it; None if it has not, so that its head can score it.
 

@@ -33,11 +33,13 @@ from heads.estimators.storage import check_restores, load_head
 from heads.evaluation.cross_validation import EstimateMetrics, decode_held_out, decoder_f1, nested_f1, summarise
 from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.networks.stored import StoredNetwork
+from heads.runs.card import ModelCard
 from heads.runs.checks import check_decoder_restores, check_kind, check_labels
+from heads.runs.command_line import repeat_run, repeat_store
 from heads.runs.concept_table import CONCEPTS, ConceptTable
 from heads.runs.description import describe, report_run
 from heads.runs.files import FORMAT, VALID_SCORES
-from heads.runs.folder import METRICS, check_folder, find_metrics, find_whole, read_request, replacing_results
+from heads.runs.folder import CARD, METRICS, check_folder, find_metrics, find_whole, read_request, replacing_results
 from heads.runs.leftovers import Training, remove_leftovers
 from heads.runs.metrics import RequestDigests, RunMetrics, StoreMetrics, TrainMetrics
 from heads.runs.progress import Clock, watching
@@ -160,7 +162,7 @@ def build_run(request: RunRequest, data: LabelledStore, out: Path, clock: Clock)
         if not hasattr(head, "n_concepts_"):
             head = builder.fit(head)
         built = builder.build(head, decoder, digests, scores)
-    built.save(out, request, data.store)
+    built.save(out, request, data)
     shutil.rmtree(training.folder, ignore_errors=True)
     report_run(out, built.metrics, built.concepts)
     return built.metrics
@@ -212,7 +214,7 @@ class BuiltRun:
     scores: Scores | None
     valid_scores: Scores | None
 
-    def save(self, out: Path, request: RunRequest, store: FeatureStore) -> None:
+    def save(self, out: Path, request: RunRequest, data: LabelledStore) -> None:
         """Write the folder of the run, in place of an earlier one.
 
         Raises
@@ -222,26 +224,38 @@ class BuiltRun:
         RunError
             The folder cannot be written.
         """
-        store.check_unchanged()
+        data.store.check_unchanged()
+        card = ModelCard(
+            self.metrics,
+            data,
+            Path(request.data),
+            [repeat_store(self.metrics, request, data.store.weights_origin.name), repeat_run(request, out)],
+        )
         with replacing_results(out, vars(request)) as folder:
             self.run.save(folder)
             if self.scores is not None:
                 save_scores(self.scores, folder)
             if self.valid_scores is not None:
                 save_scores(self.valid_scores, folder, VALID_SCORES)
-            save_result(folder, self.metrics, self.valid_ids, self.predicted, self.concepts)
+            save_result(folder, self.metrics, self.valid_ids, self.predicted, self.concepts, card)
 
 
 def save_result(
-    folder: Path, metrics: RunMetrics, valid_ids: list[str], predicted: list[list[str]], concepts: ConceptTable
+    folder: Path,
+    metrics: RunMetrics,
+    valid_ids: list[str],
+    predicted: list[list[str]],
+    concepts: ConceptTable,
+    card: ModelCard,
 ) -> None:
-    """Write the concepts of valid, the table per concept, and the metrics."""
+    """Write the concepts of valid, the table per concept, the metrics and the model card."""
     if valid_ids:
         # Every tool of the field reads the format of 2024.
         plain = find_edition(2024)
         write_submission(folder / VALID, render_submission(valid_ids, predicted, plain), plain)
     concepts.write(folder / CONCEPTS)
     write_text(folder / METRICS, json.dumps(metrics, indent=1))
+    write_text(folder / CARD, card.render())
 
 
 @dataclass(frozen=True)

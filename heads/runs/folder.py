@@ -33,15 +33,18 @@ from heads.runs.files import (
 )
 from heads.runs.metrics import RunMetrics
 
-METRICS, DECODER = "metrics.json", "decoder.json"
+METRICS, DECODER, CARD = "metrics.json", "decoder.json", "MODEL_CARD.md"
 SUBMISSION, SUBMISSION_ZIP, SUBMISSION_RECORD = "submission.csv", "submission.zip", "submission.json"
 
 EXPORTED = "model.keras"
 """The run as a Keras model that takes images. Its description is beside it, with ``.json`` at the end."""
 
+REPORT = "report.html"
+"""The page that ``python -m show report`` makes of the run."""
+
 RESULTS = (
-    DIGESTS, f"{EXPORTED}.json", EXPORTED, SUBMISSION_RECORD, SUBMISSION, SUBMISSION_ZIP, VALID, CONCEPTS, METRICS,
-    DECODER, VOCABULARY, PARAMETERS, ARRAYS, SCORES, VALID_SCORES,
+    DIGESTS, REPORT, f"{EXPORTED}.json", EXPORTED, SUBMISSION_RECORD, SUBMISSION, SUBMISSION_ZIP, VALID, CONCEPTS, CARD,
+    METRICS, DECODER, VOCABULARY, PARAMETERS, ARRAYS, SCORES, VALID_SCORES,
 )  # fmt: skip
 """The files of an earlier run. They are removed in this order: first the proof that it is finished."""
 

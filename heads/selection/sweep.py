@@ -246,7 +246,7 @@ class Sweep:
                 row, built = self._score(trial, head, clock)
                 best = max((rows[key][self.by] for key in keys if key in rows), default=-1.0)
                 if row[self.by] > best:
-                    built.save(self.out, self.request_trial(trial), self.data.store)
+                    built.save(self.out, self.request_trial(trial), self.data)
                 rows[self.digest(trial)] = row
                 with writing(self.out):
                     write_sealed(self.out / TRIALS, {"format": FORMAT, "trials": rows})

@@ -9,5 +9,6 @@ COMMANDS = {
     "look": "look at a data folder before it is embedded",
     "predict": "predict the concepts of any images with a run",
     "explain": "draw where in an image a run sees its concepts",
+    "report": "write the report of a run: one HTML file for any browser",
 }
 """Name of each command, which is that of its module, and what it does."""

@@ -113,7 +113,8 @@ class RidgeHead(Head):
         heads = [self.with_params({}) for _ in folds]
         if not heads:
             return
-        embeddings, targets = [head._check(X, Y) for head in heads][0]
+        for head in heads:
+            embeddings, targets = head._check(X, Y)
         mean, scale = standardisation(embeddings)
         parts = [
             (

@@ -225,3 +225,28 @@ def test_without_keras_the_line_that_installs_it_is_given(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "keras", None)
     with pytest.raises(NotInstalledError, match="keras is not installed: pip install tensorflow-cpu, or for GPUs"):
         backend.import_keras()
+
+
+def test_heads_without_a_fold_are_those_that_are_fitted_to_the_other_folds(head: Head, data: tuple) -> None:
+    X, Y = data[0].copy(), data[1].toarray()
+    X[:30] = X[:30] * 5 + 100  # the fold has another mean and scale
+    X = np.column_stack([X, np.r_[np.arange(30), np.full(90, 7.1)]]).astype(np.float32)  # constant elsewhere
+    Y[:30, 0], Y[30:, 1] = 1, 0  # a concept that is frequent in the fold, and one that is in no other
+    Y = scipy.sparse.csr_matrix(Y)
+    rows = np.random.default_rng(0).permutation(120)  # also the order of rows does not matter
+    X, Y, fold = X[rows], Y[rows], np.flatnonzero(rows < 30)
+    held_out = [np.empty(0, np.int64), fold, np.setdiff1d(np.arange(120), fold)[::2]]
+    for without, found in zip(held_out, head.fit_folds(X, Y, held_out), strict=True):
+        rest = np.setdiff1d(np.arange(120), without)
+        expected = head.with_params({}).fit(X[rest], Y[rest])
+        np.testing.assert_allclose(found.predict_proba(X), expected.predict_proba(X), atol=1e-5)
+        assert found.get_params() == head.get_params()
+    assert not hasattr(head, "n_concepts_")
+
+
+def test_folds_need_not_have_all_images(head: Head, data: tuple) -> None:
+    X, Y = data
+    (found,) = head.fit_folds(X, Y, [np.arange(30)])
+    np.testing.assert_allclose(
+        found.predict_proba(X), head.with_params({}).fit(X[30:], Y[30:]).predict_proba(X), atol=1e-5
+    )

@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 import scipy.sparse
+from scipy.spatial.distance import cdist
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.preprocessing import StandardScaler
 
 from cache.support.errors import ParameterError, UserError
+from heads.data.folds import split_folds
+from heads.data.standardization import standardisation
+from heads.estimators import kernel
 from heads.estimators.kernel import KernelHead
 from heads.estimators.ridge import RidgeHead
 from heads.registry import make_head
@@ -82,3 +86,69 @@ def test_an_image_unlike_all_others_gets_the_training_frequencies() -> None:
 def test_a_parameter_out_of_range_is_refused_by_its_name(params: dict[str, object]) -> None:
     with pytest.raises(UserError, match=f"head 'kernel': {next(iter(params))}"):
         make_head("kernel", params)
+
+
+def fit_plainly(
+    X: np.ndarray, Y: np.ndarray, mean: np.ndarray, scale: np.ndarray, landmarks: np.ndarray, fresh: np.ndarray
+) -> np.ndarray:
+    """Scores of fresh images by the equations of the method, in float64, with alpha = 0.2 and gamma = 0.5."""
+    Z, L, F = ((each.astype(np.float64) - mean) / scale for each in (X, landmarks, fresh))
+    K, M, Q = (np.exp(-0.5 / X.shape[1] * cdist(each, L, "sqeuclidean")) for each in (Z, L, F))
+    rate = Y.mean(axis=0)
+    penalty = 0.2 * (M + 1e-6 * np.eye(len(L)))
+    return (Q @ np.linalg.solve(K.T @ K + penalty, K.T @ (Y - rate)) + rate).clip(0, 1)
+
+
+def test_heads_without_a_fold_are_plain_fits_with_the_landmarks_outside_the_fold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kernel, "SUM_IMAGES", 64)
+    monkeypatch.setattr(kernel, "THREAD_IMAGES", 20)
+    X, Y = draw(500)
+    X = np.random.default_rng(1).standard_normal((500, 30)).astype(np.float32) + np.tile(X, 8)[:, :30] / 1000
+    groups = np.random.default_rng(2).permutation(500) % 60
+    held_out = [rows for _, rows in split_folds(500, groups)]
+    mean, scale = standardisation(X)
+    chosen = np.random.default_rng(0).choice(500, 120, replace=False)
+    heads = KernelHead(landmarks=120).fit_folds(X, Y, [np.empty(0, np.int64), *held_out])
+    for rows, head in zip([np.empty(0, np.int64), *held_out], heads, strict=True):
+        rest = np.setdiff1d(np.arange(500), rows)
+        landmarks = X[np.sort(np.setdiff1d(chosen, rows))]
+        expected = fit_plainly(X[rest], Y[rest].toarray(), mean, scale, landmarks, X)
+        assert len(head.landmarks_) == len(landmarks)
+        np.testing.assert_allclose(head.predict_proba(X), expected, atol=1e-5)
+
+
+def test_the_whole_head_beside_its_folds_is_that_of_fit() -> None:
+    X, Y = draw(300)
+    whole, *_ = KernelHead(landmarks=50).fit_folds(X, Y, [np.empty(0, np.int64), np.arange(100)])
+    np.testing.assert_allclose(whole.predict_proba(X), KernelHead(landmarks=50).fit(X, Y).predict_proba(X), atol=1e-5)
+
+
+def test_labels_of_a_fold_change_nothing_of_the_head_without_it() -> None:
+    X, Y = draw(300)
+    fold, other = np.arange(0, 300, 3), Y.toarray()
+    other[fold] = 1 - other[fold]
+    heads = [next(KernelHead(landmarks=50).fit_folds(X, each, [fold])) for each in (Y.toarray(), other)]
+    np.testing.assert_allclose(*(head.predict_proba(X) for head in heads), atol=1e-6)
+
+
+def test_a_fold_with_most_of_the_landmarks_is_fitted_with_others() -> None:
+    X, Y = draw(300)
+    fold = np.sort(np.random.default_rng(0).choice(300, 50, replace=False))  # all landmarks
+    (head,) = KernelHead(landmarks=50).fit_folds(X, Y, [fold])
+    rest = np.setdiff1d(np.arange(300), fold)
+    np.testing.assert_array_equal(
+        head.predict_proba(X), KernelHead(landmarks=50).fit(X[rest], Y[rest]).predict_proba(X)
+    )
+
+
+def test_similarities_in_float32_keep_scores_within_1e_4_of_those_in_float64() -> None:
+    random = np.random.default_rng(0)
+    near = np.repeat(random.standard_normal((300, 64)), 5, axis=0)  # images that are nearly the same, in fives
+    X = (near + 1e-2 * random.standard_normal(near.shape)).astype(np.float32)
+    Y = scipy.sparse.csr_matrix((X[:, :8] + random.standard_normal((1500, 8)) > 0.7).astype(np.int8))
+    mean, scale = standardisation(X)
+    chosen = np.sort(np.random.default_rng(0).choice(1500, 400, replace=False))
+    expected = fit_plainly(X, Y.toarray(), mean, scale, X[chosen], X)
+    np.testing.assert_allclose(KernelHead(landmarks=400).fit(X, Y).predict_proba(X), expected, atol=1e-4)

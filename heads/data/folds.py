@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cache.support.errors import DataError
 
@@ -66,3 +66,14 @@ def check_folds(n_images: int, groups: NDArray[Any] | None = None, nested: bool 
 def count_folds(n_images: int, groups: NDArray[Any] | None = None) -> int:
     """Number of folds: `N_FOLDS`, or the number of images or groups if that is smaller."""
     return min(N_FOLDS, n_images if groups is None else len(np.unique(groups)))
+
+
+def other_rows(n_images: int, rows: ArrayLike) -> NDArray[np.int64]:
+    """The rows that are not among some rows, in ascending order.
+
+    >>> other_rows(5, [3, 0])
+    array([1, 2, 4])
+    """
+    others = np.ones(n_images, dtype=bool)
+    others[np.asarray(rows, np.int64)] = False
+    return np.flatnonzero(others)

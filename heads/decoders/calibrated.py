@@ -65,7 +65,9 @@ class Calibrated(Decoder):
 
     def _fit(self, scores: Scores, Y: scipy.sparse.csr_matrix, n_true: Counts, groups: Groups) -> None:
         self.calibration_ = clone(self.calibration).fit(scores, Y)
-        self.decoder_ = clone(self.decoder).fit(self.calibration_.transform(scores), Y, n_true, groups)
+        # A decoder without anything to tune ignores the scores; probabilities would take as much memory as they do.
+        probabilities = self.calibration_.transform(scores) if self.decoder.tuned else scores
+        self.decoder_ = clone(self.decoder).fit(probabilities, Y, n_true, groups)
 
     def calibrate(self, scores: Scores) -> Scores:
         """Calibrated probabilities, shape (n_images, n_concepts)."""

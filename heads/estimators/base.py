@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from cache.support.errors import ParameterError, UserError
 from cache.support.json_file import DamagedFileError
 from heads.data.arrays import SavedArray, check_arrays
+from heads.data.folds import other_rows
 from heads.data.types import Arrays
 from heads.data.validation import check_indicator
 from heads.estimators.linearization import Linearization, Neighbours
@@ -40,7 +41,8 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
       those that do not fit the data;
     - `to_keras`, the head as a Keras model, without which a run cannot be exported;
     - `_linearize`, how its scores change with the features, without which no heat map can be drawn;
-    - `fit_each`, if fitting several settings together is faster than one by one;
+    - `fit_each`, if fitting several settings together is faster than one by one, and `fit_folds`, if the fits of a
+      cross-validation can share work;
     - `get_state` and `_restore` instead of `arrays`, if what was learnt is not a few arrays.
 
     All else is inherited: checks of shapes and values, `predict`, what scikit-learn's tools need, saving and loading.
@@ -148,6 +150,47 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         """
         for trial in trials:
             yield trial, self.with_params(trial).fit(X, Y, progress=progress)
+
+    def fit_folds(
+        self,
+        X: ArrayLike,
+        Y: Any,
+        held_out: Sequence[NDArray[np.int64]],
+        progress: ProgressCallback | None = None,
+        checkpoint: str | Path | None = None,
+    ) -> Iterator[Self]:
+        """Fit new heads that leave out one fold each; some heads share work between them.
+
+        Parameters
+        ----------
+        X, Y, progress
+            As in `fit`.
+        held_out : sequence of ndarray of int
+            The rows of each fold. No row is in two of them. A fold without rows gives a head fitted to all images.
+        checkpoint : str or Path, optional
+            As in `fit`, for the heads fitted to all images.
+
+        Yields
+        ------
+        Head
+            For each fold, fitted when it is asked for. Nothing of the fold's labels is in it.
+
+        Examples
+        --------
+        >>> from heads.estimators.prior import PriorHead
+        >>> folds = PriorHead().fit_folds([[0.0], [1.0]], [[1], [0]], [[], [0]])
+        >>> [float(head.predict_proba([[0.0]])[0, 0]) for head in folds]
+        [0.5, 0.0]
+        """
+        features: Any = X if hasattr(X, "shape") else np.asarray(X)
+        targets = Y if hasattr(Y, "shape") else np.asarray(Y)
+        for rows in held_out:
+            head = self.with_params({})
+            if len(rows):
+                rest = other_rows(targets.shape[0], rows)
+                yield head.fit(features[rest], targets[rest], progress=progress)
+            else:
+                yield head.fit(features, targets, progress=progress, checkpoint=checkpoint)
 
     def with_params(self, trial: Trial) -> Self:
         """A new head, not fitted, with some parameters changed."""

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,13 +16,14 @@ from sklearn.exceptions import ConvergenceWarning
 from cache.support.errors import ParameterError
 from heads.data.arrays import SavedArray
 from heads.data.blocks import split_rows
+from heads.data.folds import other_rows
 from heads.data.standardization import BLOCK_IMAGES, standardise
 from heads.data.validation import check_number, positive_rate
 from heads.estimators.base import Head, ProgressCallback, Trial
 from heads.estimators.linearization import Linearization, linear_scores
 from heads.networks.backend import import_keras
 from heads.networks.layers import head_model, linear, standardised
-from heads.solvers.one_vs_rest import Rotated, Solution, solve
+from heads.solvers.one_vs_rest import Rotated, solve
 
 
 class LogisticHead(Head):
@@ -100,16 +102,46 @@ class LogisticHead(Head):
             for trial, head in group:
                 embeddings, targets = head._check(X, Y)
                 rotated = rotated or Rotated.from_embeddings(embeddings)
-                start = head._solve(rotated, targets, start, progress)
+                head._solve(rotated, targets, start, progress)
+                start = head
                 yield trial, head
+
+    def fit_folds(
+        self,
+        X: ArrayLike,
+        Y: Any,
+        held_out: Sequence[NDArray[np.int64]],
+        progress: ProgressCallback | None = None,
+        checkpoint: str | Path | None = None,
+    ) -> Iterator["LogisticHead"]:
+        """Fit new heads that leave out one fold each; each starts from the optimum of all images.
+
+        Where it ends does not depend on where it starts: each is the optimum of its images, up to the tolerance.
+        """
+        whole = self.with_params({})
+        embeddings, targets = whole._check(X, Y)
+        whole._solve(Rotated.from_embeddings(embeddings), targets, None, progress)
+        for rows in held_out:
+            head = self.with_params({})
+            rest = other_rows(len(embeddings), rows)
+            if len(rest) == len(embeddings):
+                yield head.set_state(whole.get_state(), whole.n_features_in_, whole.n_concepts_)
+                continue
+            features, indicator = head._check(embeddings[rest], targets[rest])
+            head._solve(Rotated.from_embeddings(features), indicator, whole, progress)
+            yield head
 
     def _fit(self, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> None:
         self._solve(Rotated.from_embeddings(X), Y, None, self._progress)
 
     def _solve(
-        self, rotated: Rotated, Y: scipy.sparse.csr_matrix, start: Solution | None, progress: ProgressCallback | None
-    ) -> Solution | None:
-        """Find the optimum; returns it, to start another from."""
+        self,
+        rotated: Rotated,
+        Y: scipy.sparse.csr_matrix,
+        start: "LogisticHead | None",
+        progress: ProgressCallback | None,
+    ) -> None:
+        """Find the optimum, from that of another head if one is given, in which every concept varies that does here."""
         self._check_length(self.n_concepts_)
         self.mean_, self.scale_ = rotated.mean, rotated.scale
         rate = positive_rate(Y)
@@ -117,15 +149,19 @@ class LogisticHead(Head):
         self.coef_ = np.zeros((self.n_concepts_, self.n_features_in_))
         varied = np.flatnonzero((rate > 0) & (rate < 1))
         if len(varied) == 0:
-            return None
+            return
+        near = None
+        if start is not None:
+            # The same scores with another mean and scale.
+            coef = start.coef_[varied] * (self.scale_ / start.scale_)
+            near = coef, start.intercept_[varied] + start.coef_[varied] @ ((self.mean_ - start.mean_) / start.scale_)
         C = np.broadcast_to(np.asarray(self.C, dtype=np.float64), self.n_concepts_)[varied]
-        found = solve(rotated, Y[:, varied], C, self.class_weight, start, effective_n_jobs(self.n_jobs), progress)
+        found = solve(rotated, Y[:, varied], C, self.class_weight, near, effective_n_jobs(self.n_jobs), progress)
         self.coef_[varied], self.intercept_[varied] = found.coef, found.intercept
         n_left = int((~found.converged).sum())
         if n_left:
             line = f"{n_left:,} of {len(varied):,} concepts did not converge; a smaller C converges sooner"
             warnings.warn(line, ConvergenceWarning, stacklevel=2)
-        return found
 
     def _scores(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         scores = np.empty((len(X), self.n_concepts_), np.float32)

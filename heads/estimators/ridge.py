@@ -1,7 +1,10 @@
 """Ridge regression in closed form: all concepts and all penalties from one eigendecomposition."""
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from cache.support.errors import ParameterError
 from heads.data.arrays import SavedArray
 from heads.data.blocks import split_rows
-from heads.data.standardization import BLOCK_IMAGES, standardisation, standardise
+from heads.data.folds import other_rows
+from heads.data.standardization import BLOCK_IMAGES, Moments, standardisation, standardise
 from heads.data.validation import check_number
 from heads.estimators.base import Head, ProgressCallback, Trial
 from heads.estimators.linearization import Linearization, linear_scores
@@ -93,6 +97,41 @@ class RidgeHead(Head):
             problem = problem or _Problem.from_arrays(embeddings, targets)
             head._solve(problem)
             yield trial, head
+
+    def fit_folds(
+        self,
+        X: ArrayLike,
+        Y: Any,
+        held_out: Sequence[NDArray[np.int64]],
+        progress: ProgressCallback | None = None,
+        checkpoint: str | Path | None = None,
+    ) -> Iterator["RidgeHead"]:
+        """Fit new heads that leave out one fold each, all from one pass over the images.
+
+        Each is the head that `fit` gives, up to rounding: its penalty, too, is chosen without the fold.
+        """
+        folds = [np.asarray(rows, np.int64) for rows in held_out]
+        heads = [self.with_params({}) for _ in folds]
+        if not heads:
+            return
+        for head in heads:
+            embeddings, targets = head._check(X, Y)
+        mean, scale = standardisation(embeddings)
+        parts = [
+            (
+                number,
+                Moments.from_embeddings(embeddings, rows=rows),
+                _Sums.from_arrays(embeddings, targets, mean, scale, rows),
+            )
+            for number, rows in enumerate([*folds, other_rows(len(embeddings), np.concatenate(folds))])
+            if len(rows)
+        ]
+        for number, head in enumerate(heads):
+            others = [part for part in parts if part[0] != number]
+            moments = reduce(operator.add, (part[1] for part in others))
+            sums = reduce(operator.add, (part[2] for part in others))
+            head._solve(_Problem.from_sums(sums.move(mean, scale, moments), *moments.standardisation()))
+            yield head
 
     def _fit(self, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> None:
         self._solve(_Problem.from_arrays(X, Y))
@@ -190,21 +229,17 @@ class _Problem:
     @classmethod
     def from_arrays(cls, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> "_Problem":
         """Sum products over blocks of images, and decompose."""
-        n_images, n_features = X.shape
         mean, scale = standardisation(X)
-        gram, total = np.zeros((n_features, n_features)), np.zeros(n_features)
-        product = np.zeros((Y.shape[1], n_features))
-        for block in split_rows(n_images, BLOCK_IMAGES):
-            # In float64: otherwise rounding would hide penalties below a millionth of the largest eigenvalue.
-            Z = standardise(X[block], mean, scale).astype(np.float64)
-            gram += Z.T @ Z
-            total += Z.sum(axis=0)
-            product += Y[block].T @ Z
-        centre, rate = total / n_images, np.asarray(Y.mean(axis=0, dtype=np.float64)).ravel()
-        eigenvalues, axes = np.linalg.eigh(gram - n_images * np.outer(centre, centre))
+        return cls.from_sums(_Sums.from_arrays(X, Y, mean, scale, np.arange(len(X))), mean, scale)
+
+    @classmethod
+    def from_sums(cls, sums: "_Sums", mean: NDArray[np.float32], scale: NDArray[np.float32]) -> "_Problem":
+        """Decompose; the sums are those of embeddings that were standardised with this mean and scale."""
+        centre, rate = sums.total / sums.n_images, sums.positives / sums.n_images
+        eigenvalues, axes = np.linalg.eigh(sums.gram - sums.n_images * np.outer(centre, centre))
         kept = eigenvalues > max(NOISE * eigenvalues[-1], 0)
-        projected = axes[:, kept].T @ (product.T - np.outer(centre, n_images * rate))
-        return cls(n_images, mean, scale, centre, rate, eigenvalues[kept], axes[:, kept], projected)
+        projected = axes[:, kept].T @ (sums.product.T - np.outer(centre, sums.positives))
+        return cls(sums.n_images, mean, scale, centre, rate, eigenvalues[kept], axes[:, kept], projected)
 
     def cross_validate(self, alphas: Floats) -> Floats:
         """Generalised cross-validation error of each penalty, summed over concepts, shape (n_alphas,)."""
@@ -221,6 +256,70 @@ class _Problem:
     def solve(self, alpha: float) -> Floats:
         """Coefficients for a penalty, shape (n_features, n_concepts)."""
         return self.axes @ (self.projected / (self.eigenvalues + alpha)[:, None])
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over standardised images; those of two sets of images add up.
+
+    Parameters
+    ----------
+    n_images : int
+    positives : ndarray of float64, shape (n_concepts,)
+        How many images have each concept.
+    total : ndarray of float64, shape (n_features,)
+    gram : ndarray of float64, shape (n_features, n_features)
+        ``Z'Z``.
+    product : ndarray of float64, shape (n_concepts, n_features)
+        ``Y'Z``.
+    """
+
+    n_images: int
+    positives: Floats
+    total: Floats
+    gram: Floats
+    product: Floats
+
+    @classmethod
+    def from_arrays(
+        cls,
+        X: NDArray[np.float32],
+        Y: scipy.sparse.csr_matrix,
+        mean: NDArray[np.float32],
+        scale: NDArray[np.float32],
+        rows: NDArray[np.int64],
+    ) -> "_Sums":
+        """Those of some of the images, in blocks."""
+        n_features = X.shape[1]
+        gram, total, product = (
+            np.zeros((n_features, n_features)),
+            np.zeros(n_features),
+            np.zeros((Y.shape[1], n_features)),
+        )
+        for block in split_rows(len(rows), BLOCK_IMAGES):
+            # In float64: otherwise rounding would hide penalties below a millionth of the largest eigenvalue.
+            Z = standardise(X, mean, scale, rows[block]).astype(np.float64)
+            gram += Z.T @ Z
+            total += Z.sum(axis=0)
+            product += Y[rows[block]].T @ Z
+        positives = np.asarray(Y[rows].sum(axis=0, dtype=np.float64)).ravel()
+        return cls(len(rows), positives, total, gram, product)
+
+    def __add__(self, other: "_Sums") -> "_Sums":
+        return _Sums(*map(operator.add, vars(self).values(), vars(other).values()))
+
+    def move(self, mean: NDArray[np.float32], scale: NDArray[np.float32], moments: Moments) -> "_Sums":
+        """The sums of the same images, standardised by their own moments rather than by a mean and a scale.
+
+        A standardised embedding z becomes ``a z + b``. A feature that does not vary becomes 0.
+        """
+        own_mean, own_scale = moments.standardisation()
+        a = np.where(moments.varies(), scale.astype(np.float64) / own_scale, 0)
+        b = np.where(moments.varies(), (mean.astype(np.float64) - own_mean) / own_scale, 0)
+        shifted = np.outer(a * self.total, b)
+        gram = np.outer(a, a) * self.gram + shifted + shifted.T + self.n_images * np.outer(b, b)
+        product = a * self.product + np.outer(self.positives, b)
+        return _Sums(self.n_images, self.positives, a * self.total + self.n_images * b, gram, product)
 
 
 def _listed(alpha: float | Sequence[float]) -> list[float]:

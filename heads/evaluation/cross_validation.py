@@ -11,7 +11,7 @@ from heads.data.folds import split_folds
 from heads.data.official_score import Bounds
 from heads.data.split import LabelledSplit
 from heads.data.types import Counts, Groups, Scores
-from heads.evaluation.out_of_fold import score_out_of_fold
+from heads.evaluation.out_of_fold import CrossFit
 
 if TYPE_CHECKING:
     from heads.decoders.base import Decoder
@@ -61,12 +61,14 @@ def nested_f1(
     f1 = np.empty(len(X))
     for rest, held_out in split_folds(len(X), groups):
         rest_groups = None if groups is None else groups[rest]
-        inner = np.empty((0, Y.shape[1]))
+        inner = np.empty((0, Y.shape[1]), np.float32)
         if decoder.tuned:
-            inner = score_out_of_fold(head, X[rest], Y[rest], rest_groups, progress)
-        fitted = clone(decoder).fit(inner, Y[rest], None, rest_groups)
-        scores = head.with_params({}).fit(X[rest], Y[rest], progress=progress).predict_proba(X[held_out])
-        f1[held_out] = image_f1(Y[held_out], fitted.predict(scores))
+            crossed = CrossFit(head, X[rest], Y[rest], rest_groups, progress)
+            fitted, inner = crossed.head, crossed.score_folds()
+        else:
+            fitted = head.with_params({}).fit(X[rest], Y[rest], progress=progress)
+        tuned = clone(decoder).fit(inner, Y[rest], None, rest_groups)
+        f1[held_out] = image_f1(Y[held_out], tuned.predict(fitted.predict_proba(X[held_out])))
     return f1
 
 

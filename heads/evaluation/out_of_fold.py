@@ -1,5 +1,7 @@
 """Out-of-fold scores of training images: those of heads that learnt from the other folds."""
 
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,8 +71,60 @@ def score_out_of_fold(
     DataError
         There are fewer than two images, or groups.
     """
-    scores = np.empty(Y.shape, np.float32)
-    for rest, held_out in split_folds(len(X), groups):
-        fitted = head.with_params({}).fit(X[rest], Y[rest], progress=progress)
-        scores[held_out] = fitted.predict_proba(X[held_out])
+    held_out = [rows for _, rows in split_folds(len(X), groups)]
+    return _score_folds(head.fit_folds(X, Y, held_out, progress), X, Y.shape, held_out)
+
+
+class CrossFit:
+    """A head fitted to all images, and then without each fold; many heads share the work (`Head.fit_folds`).
+
+    Parameters
+    ----------
+    head : Head
+        Its parameters are used; it is not fitted.
+    X : ndarray of float, shape (n_images, n_features), or Maps
+    Y : sparse matrix of {0, 1}, shape (n_images, n_concepts)
+    groups : ndarray, shape (n_images,), optional
+    progress : callable, optional
+        As in `Head.fit`, for each fit.
+    checkpoint : Path, optional
+        As in `Head.fit`, for the fit on all images.
+
+    Attributes
+    ----------
+    head : Head
+        Fitted to all images.
+
+    Raises
+    ------
+    DataError
+        There are fewer than two images, or groups.
+    """
+
+    def __init__(
+        self,
+        head: "Head",
+        X: Any,
+        Y: scipy.sparse.csr_matrix,
+        groups: NDArray[Any] | None = None,
+        progress: "ProgressCallback | None" = None,
+        checkpoint: Path | None = None,
+    ) -> None:
+        self._X, self._shape = X, Y.shape
+        self._held_out = [rows for _, rows in split_folds(len(X), groups)]
+        folds = [np.empty(0, np.int64), *self._held_out]
+        self._heads = head.fit_folds(X, Y, folds, progress, checkpoint)
+        self.head = next(self._heads)
+
+    def score_folds(self) -> NDArray[np.float32]:
+        """Score each image by the head without its fold, as `score_out_of_fold` does; can be called once."""
+        return _score_folds(self._heads, self._X, self._shape, self._held_out)
+
+
+def _score_folds(
+    heads: "Iterable[Head]", X: Any, shape: tuple[int, int], held_out: Sequence[NDArray[np.int64]]
+) -> NDArray[np.float32]:
+    scores = np.empty(shape, np.float32)
+    for rows, head in zip(held_out, heads, strict=True):
+        scores[rows] = head.predict_proba(X[rows])
     return scores

@@ -31,7 +31,7 @@ from heads.data.types import Counts, Groups, Scores
 from heads.data.vocabulary import columns_to_concepts
 from heads.estimators.storage import check_restores, load_head
 from heads.evaluation.cross_validation import EstimateMetrics, decode_held_out, decoder_f1, nested_f1, summarise
-from heads.evaluation.out_of_fold import out_of_fold_scores
+from heads.evaluation.out_of_fold import CrossFit, out_of_fold_scores
 from heads.networks.stored import StoredNetwork
 from heads.runs.card import ModelCard
 from heads.runs.checks import check_decoder_restores, check_kind, check_labels
@@ -49,7 +49,7 @@ from heads.runs.saved_scores import load_scores, save_scores
 
 if TYPE_CHECKING:
     from heads.decoders.base import Decoder
-    from heads.estimators.base import Head
+    from heads.estimators.base import Head, ProgressCallback
 
 PACKAGES = ("h5py", "keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow", "tensorflow-cpu")
 """The packages whose versions are in the metrics."""
@@ -158,10 +158,15 @@ def build_run(request: RunRequest, data: LabelledStore, out: Path, clock: Clock)
             prepare_head(head, data.store)
     elif find_metrics(out):
         report(f"{out}: one of its files is damaged; it is made again")
-    with training.forgetting():
+    with training.forgetting(), watching(head) as progress:
+        crossed = None
         if not hasattr(head, "n_concepts_"):
-            head = builder.fit(head)
-        built = builder.build(head, decoder, digests, scores)
+            if builder.needs_folds(decoder) and scores is None:
+                crossed = builder.fit_with_folds(head, progress)
+                head = crossed.head
+            else:
+                head = builder.fit(head)
+        built = builder.build(head, decoder, digests, scores, crossed)
     built.save(out, request, data)
     shutil.rmtree(training.folder, ignore_errors=True)
     report_run(out, built.metrics, built.concepts)
@@ -283,8 +288,23 @@ class RunBuilder:
         with self.clock("fit"), watching(head) as progress:
             return head.fit(train.X, train.Y, progress=progress, checkpoint=self.checkpoint)
 
+    def fit_with_folds(self, head: "Head", progress: "ProgressCallback") -> CrossFit:
+        """Fit a head on train, and prepare what its fits without each fold share with that."""
+        train = self.data.train
+        with self.clock("fit"):
+            return CrossFit(head, train.X, train.Y, train.groups, progress, self.checkpoint)
+
+    def needs_folds(self, decoder: "Decoder") -> bool:
+        """Whether a decoder is tuned on out-of-fold scores of train."""
+        return decoder.tuned and self.request.tune == FOLDS
+
     def build(
-        self, head: "Head", decoder: "Decoder", digests: RequestDigests, scores: NDArray[np.float32] | None = None
+        self,
+        head: "Head",
+        decoder: "Decoder",
+        digests: RequestDigests,
+        scores: NDArray[np.float32] | None = None,
+        crossed: CrossFit | None = None,
     ) -> BuiltRun:
         """Tune the decoder, score valid, and learn from valid too if that is requested.
 
@@ -297,6 +317,8 @@ class RunBuilder:
             Those of `RunRequest.digest`.
         scores : ndarray of float32, shape (n_readable, n_concepts), optional
             Out-of-fold scores of train, if they are known.
+        crossed : CrossFit, optional
+            What else gives them: of this head on train.
         """
         train, valid = self.data.train, self.data.valid
         run = Run(self.request.name, head, decoder, self.request.decoder, self.request.pooling, train.vocabulary,
@@ -305,12 +327,12 @@ class RunBuilder:
         check_restores(head, self.request.name, train.X[:FEW])
         with self.clock("score"):
             valid_scores = run.score(valid.X) if valid else np.empty((0, len(train.vocabulary)), np.float32)
-        by_folds = decoder.tuned and self.request.tune == FOLDS
+        by_folds = self.needs_folds(decoder)
         tuning = self._label_valid(valid_scores)
         if by_folds:
             if scores is None:
                 with self.clock("folds"), watching(head) as progress:
-                    scores = out_of_fold_scores(head, train, progress)
+                    scores = crossed.score_folds() if crossed else out_of_fold_scores(head, train, progress)
             tuning = scores, train.Y, None, train.groups
         predicted: list[list[str]] = []
         official: ScoreMetrics | None = None

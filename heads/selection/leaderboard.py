@@ -21,7 +21,7 @@ from heads.data.vocabulary import columns_to_concepts
 from heads.decoders.base import Decoder
 from heads.estimators.base import Head, ProgressCallback
 from heads.evaluation.cross_validation import decoder_f1
-from heads.evaluation.out_of_fold import out_of_fold_scores
+from heads.evaluation.out_of_fold import CrossFit
 from heads.registry import HEADS, make_decoder, make_head
 from heads.runs.builder import prepare_head
 from heads.runs.progress import Clock, watching
@@ -149,12 +149,12 @@ class _ScoredHead:
         """Fit a head on train and on folds of it."""
         train, valid, clock = data.train, data.valid, Clock()
         with clock("fit"):
-            head.fit(train.X, train.Y, progress=progress)
+            crossed = CrossFit(head, train.X, train.Y, train.groups, progress)
         with clock("folds"):
-            train_scores = out_of_fold_scores(head, train, progress)
+            train_scores = crossed.score_folds()
         valid_scores = np.empty((0, len(train.vocabulary)), np.float32)
         if valid and valid.readable.any():
-            valid_scores = head.predict_proba(valid.X)
+            valid_scores = crossed.head.predict_proba(valid.X)
         return cls(train, valid, train_scores, valid_scores, clock)
 
     def decode(self, decoder: Decoder) -> tuple[Row, ImageF1]:

@@ -109,7 +109,7 @@ def solve(
     Y: scipy.sparse.csr_matrix,
     C: NDArray[np.float64],
     class_weight: str | None = None,
-    start: Solution | None = None,
+    start: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
     n_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Solution:
@@ -124,8 +124,8 @@ def solve(
         As in scikit-learn's `LogisticRegression`.
     class_weight : {None, "balanced"}
         ``balanced`` gives the positive and the negative images of a concept the same weight, as in scikit-learn.
-    start : Solution, optional
-        Where to start, such as the solution for another C.
+    start : tuple of ndarray, optional
+        Coefficients and intercepts to start from, as in `Solution`, such as those for another C.
     n_threads : int, optional
         One per core if not given. The result does not depend on it.
     progress : callable, optional
@@ -140,7 +140,7 @@ def solve(
     W = np.zeros((Y.shape[1], n_columns))
     W[:, -1] = np.log(counts) - np.log(n_images - counts) if class_weight is None else 0.0
     if start is not None:
-        W = np.column_stack([start.coef @ rotated.axes, start.intercept])
+        W = np.column_stack([start[0] @ rotated.axes, start[1]])
     objective, converged, passes = np.zeros(len(W)), np.zeros(len(W), dtype=bool), 0.0
     order = np.argsort(counts, kind="stable")  # concepts of similar frequency need similar numbers of steps
     by_column = Y.tocsc()

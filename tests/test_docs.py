@@ -2,6 +2,7 @@
 
 import ast
 import io
+import json
 import re
 import statistics
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pages import Block, blocks_with_output, read_page
 
 from cache.support.versions import __version__
 from heads.registry import DECODERS, HEADS, make_decoder, make_head
+from show.commands import COMMANDS
 
 PACKAGES = ("cache", "eval", "featurize", "heads", "show")
 PAGES = sorted(
@@ -102,23 +104,42 @@ def test_troubleshooting_has_the_messages_that_people_meet() -> None:
 # --- options -----------------------------------------------------------------------------------------------------
 
 
-def test_every_variable_and_target_of_make_is_in_the_options() -> None:
-    makefile, options = read_page("Makefile"), read_page("docs/options.md")
-    (settable,) = re.findall(r"^SETTABLE := ((?:.*\\\n)*.*)", makefile, re.MULTILINE)
-    targets = re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE)
-    lacking = [name for name in settable.replace("\\", " ").split() if f"`{name}`" not in options]
-    assert [*lacking, *(name for name in targets if name != "help" and f"`{name}`" not in options)] == []
+def test_every_target_of_make_is_in_the_options() -> None:
+    targets = re.findall(r"^([a-z]+):.*## ", read_page("Makefile"), re.MULTILINE)
+    options = read_page("docs/options.md")
+    assert [name for name in targets if name != "help" and f"`{name}`" not in options] == []
+
+
+def test_every_command_and_its_options_are_in_the_options() -> None:
+    options = read_page("docs/options.md")
+    code = {package: read_page(f"{package}/__main__.py") for package in PACKAGES}
+    code |= {f"show {name}": read_page(f"show/commands/{name}.py") for name in COMMANDS}
+    commands = [name for text in code.values() for name in re.findall(r"add_parser\(\s*\"(\w+)\"", text)]
+    assert [name for name in [*commands, *COMMANDS] if f"| `{name} " not in options] == []
+    flags = {flag for text in code.values() for flag in re.findall(r"add_argument\(\s*\"(--[\w-]+)\"", text)}
+    assert len(flags) > 20
+    assert [flag for flag in sorted(flags) if not re.search(rf"{flag}\b", options)] == []
 
 
 def test_every_head_its_defaults_and_every_decoder_are_in_the_options() -> None:
     options = read_page("docs/options.md")
     for name in HEADS:
         assert f"| `{name}` |" in options
-    for name in ("kernel", "logistic", "knn", "dense"):
-        (row,) = re.findall(rf"^\| `{name}` \| `(.*?)` ?", options, re.MULTILINE)
-        assert {pair.split("=")[0] for pair in row.split()} == set(make_head(name).get_params())
+    for name in ("kernel", "ridge", "logistic", "knn", "dense"):
+        (row,) = re.findall(rf"^\| `{name}` \| `(.*?)`", options, re.MULTILINE)
+        assert {key: _parse(value) for key, _, value in (pair.partition("=") for pair in row.split())} == (
+            make_head(name).get_params()
+        )
     for name in DECODERS:
         assert f"`{name}" in options
+
+
+def _parse(value: str) -> object:
+    """A default as the table has it: JSON or text."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 # --- all pages ---------------------------------------------------------------------------------------------------

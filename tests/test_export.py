@@ -1,7 +1,6 @@
 """Exported models: what a run has learnt, from image to scores, where this project is not."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,8 @@ import numpy as np
 import PIL.Image
 import pytest
 import scipy.sparse
-from conftest import EMBEDDING_HEADS, PROVENANCE, ROOT, make_store, quick_params, reported, reseal, snapshot, warned
+from conftest import EMBEDDING_HEADS, PROVENANCE, make_store, quick_params, reported, reseal, snapshot, warned
+from pages import code_blocks
 
 from cache.lock import locked
 from cache.support.errors import UserError
@@ -91,10 +91,9 @@ def bare_output(template: Path) -> list[str]:
     images = sorted((template / "data" / "test").iterdir())
     np.save(template / "pixels.npy", np.stack([decode(path.read_bytes(), SIZE) for path in images]))
     PIL.Image.open(images[0]).save(template / "image.png")  # a JPEG of this size is scaled while it is decoded
-    snippet = re.search(r"^```python\n(.*?)^```", (ROOT / "docs" / "export.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert snippet
+    (snippet,) = code_blocks("docs/export.md", "python")
     shutil.copytree(template / "runs" / "dense", template / "runs" / "my_images" / "dense")  # as the document has it
-    words = [sys.executable, "-I", "-c", BARE + snippet.group(1), str(template)]
+    words = [sys.executable, "-I", "-c", BARE + snippet, str(template)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=template, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

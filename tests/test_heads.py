@@ -1,7 +1,6 @@
 """One contract for every head."""
 
 import pickle
-import re
 import sys
 from pathlib import Path
 
@@ -9,8 +8,9 @@ import h5py
 import numpy as np
 import pytest
 import scipy.sparse
-from conftest import EMBEDDING_HEADS, ROOT, quick_params
+from conftest import EMBEDDING_HEADS, quick_params
 from forks import run_fork
+from pages import code_blocks
 from sklearn.base import clone
 
 from cache.support import keras as keras_support
@@ -190,8 +190,7 @@ def test_scores_that_are_not_finite_are_refused(data: tuple) -> None:
 
 
 def test_the_guides_head_is_one_file_and_one_line(data: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    guide = (ROOT / "docs" / "your-own-head.md").read_text()
-    code = re.findall(r"^```python\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)[0]
+    code = code_blocks("docs/your-own-head.md", "python")[0]
     (tmp_path / "centroid.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(HEADS, "centroid", "centroid:CentroidHead")

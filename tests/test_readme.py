@@ -1,13 +1,13 @@
 """The README's commands and its Python run as they stand, from a clone, on a small folder of images."""
 
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from pages import code_blocks
 
 # These run in continuous integration, at full size, in `.ci/run`.
 ELSEWHERE = {"make test"}
@@ -17,15 +17,9 @@ NEEDED = ("Makefile", "install.sh", "setup.cfg", "pyproject.toml", "constraints.
 """What the commands need of a clone. A clone that is in use may hold anything else, such as a folder of images."""
 
 
-def blocks(language: str) -> list[str]:
-    """The README's blocks of code in a language."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-
-
 def commands() -> list[str]:
     """The lines of the README's shell blocks."""
-    return [line for block in blocks("sh") for line in block.splitlines()]
+    return [line for block in code_blocks("README.md", "sh") for line in block.splitlines()]
 
 
 def make_clone(folder: Path) -> None:
@@ -62,7 +56,7 @@ def test_everything_of_the_readme_runs(phantoms: Path, tmp_path: Path) -> None:
     # The environment is ours: make must not install the clone into it.
     keep = f"--old-file={environment / '.installed'}"
     settings = {"PATH": path, "VENV": str(environment), "MAKEFLAGS": keep, "PHANTOM_IMAGES": "40"}
-    python = [["python", "-W", "error", "-c", block] for block in blocks("python")]
+    python = [["python", "-W", "error", "-c", block] for block in code_blocks("README.md", "python")]
     assert python
     for words in [*(["sh", "-c", line] for line in commands() if line not in ELSEWHERE), *python]:
         done = subprocess.run(words, cwd=clone, env=os.environ | settings, capture_output=True, text=True, check=False)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
-from conftest import ROOT, make_store, reported
+from conftest import make_store, reported
+from pages import code_blocks
 
 from cache.support.errors import ParameterError, RunError
 from heads.estimators.base import Head
@@ -18,9 +19,7 @@ from heads.runs.builder import fit_run
 
 def example(name: str) -> Any:
     """A class from the blocks of code of the page."""
-    text = (ROOT / "docs" / "your-own-head.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    (block,) = [block for block in blocks if f"class {name}(" in block]
+    (block,) = [block for block in code_blocks("docs/your-own-head.md", "python") if f"class {name}(" in block]
     names: dict[str, Any] = {"__name__": "heads.example"}
     exec(block, names)
     return names[name]

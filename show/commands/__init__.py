@@ -9,5 +9,6 @@ COMMANDS = {
     "look": "look at a data folder before it is embedded",
     "predict": "predict the concepts of any images with a run",
     "explain": "draw where in an image a run sees its concepts",
+    "serve": "serve a page on this machine to drop images on",
 }
 """Name of each command, which is that of its module, and what it does."""

@@ -38,6 +38,5 @@ def run(args: argparse.Namespace) -> None:
             warn(f"host {args.host}: there is no password; everyone who reaches this machine can use the page, and "
                  "images travel unencrypted")  # fmt: skip
         app = make_application(predictor, args.host)
-        report(f"{find_url(listener, args.host)} shows {args.run}; Ctrl-C ends it")
-        answer(app, listener)
+        answer(app, listener, f"{find_url(listener, args.host)} shows {args.run}; Ctrl-C ends it")
     report("ended; no image was kept")

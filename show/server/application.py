@@ -24,7 +24,11 @@ from show.server.queue import WorkQueue, unavailable
 from show.server.service import RunService
 from show.server.uploads import Form, read_form, read_length
 
-PAGE = {"/": ("page.html", "text/html"), "/page.css": ("page.css", "text/css"), "/page.js": ("page.js", "text/javascript")}
+PAGE = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
 """The files of the page, by their address."""
 
 NO_MEMORY = "The server has not enough memory for this now. Please try again later, with fewer or smaller images."

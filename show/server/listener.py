@@ -9,6 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from cache.support.errors import ParameterError
+from cache.support.reporting import report
 
 MAX_CONNECTIONS = 512
 """Connections at once, those that send nothing included."""
@@ -62,7 +63,19 @@ def find_url(listener: socket.socket, host: str) -> str:
     return f"http://{name}:{listener.getsockname()[1]}/"
 
 
-def answer(app: ASGIApp, listener: socket.socket) -> None:
+class _Server(uvicorn.Server):
+    """A server that reports its address when it answers, and heeds Ctrl-C."""
+
+    def __init__(self, config: uvicorn.Config, line: str) -> None:
+        super().__init__(config)
+        self._line = line
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        report(self._line)
+
+
+def answer(app: ASGIApp, listener: socket.socket, line: str) -> None:
     """Answer requests until the user presses Ctrl-C, or a scheduler ends the process.
 
     Parameters
@@ -70,6 +83,8 @@ def answer(app: ASGIApp, listener: socket.socket) -> None:
     app : ASGI application
     listener : socket
         That of `open_socket`.
+    line : str
+        What to report when it answers.
     """
     config = uvicorn.Config(
         app,
@@ -85,7 +100,7 @@ def answer(app: ASGIApp, listener: socket.socket) -> None:
         timeout_graceful_shutdown=GOODBYE_SECONDS,
     )
     with suppress(KeyboardInterrupt):  # which uvicorn raises again, when everything has ended
-        uvicorn.Server(config).run([listener])
+        _Server(config, line).run([listener])
 
 
 def _explain(error: OSError, host: str, port: int) -> str:

@@ -30,25 +30,47 @@ def make_openapi() -> dict[str, Any]:
     """Make the OpenAPI document of the server, as JSON can hold it."""
     answers = (RunAnswer, PredictAnswer, ExplainAnswer, ErrorAnswer)
     _, schemas = msgspec.json.schema_components(answers, ref_template=REFERENCE)
-    predict = _form({"images": {"type": "array", "items": IMAGE, "minItems": 1}, "preview": {
-        "type": "string", "enum": ["1"], "description": "Send it to get a picture of each image."}}, ["images"])  # fmt: skip
-    explain = _form({"image": IMAGE, "concept": {"type": "string", "description": "Its code or its name."}},
-                    ["image", "concept"])  # fmt: skip
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Concepts of radiology images", "version": __version__, "description": "For research. Not a "
-                 "medical device."},  # fmt: skip
+        "info": {
+            "title": "Concepts of radiology images",
+            "version": __version__,
+            "description": "For research. Not a medical device.",
+        },
         "paths": {
-            "/api/run": {"get": {"summary": "The run that predicts", "operationId": "run", "responses": {
-                "200": _answer(RunAnswer, "The run."), "403": _answer(ErrorAnswer, REFUSALS["403"])}}},
-            "/api/predict": {"post": {"summary": "Predict the concepts of images", "operationId": "predict",
-                "requestBody": predict, "responses": _responses(PredictAnswer, "A prediction per image.")}},
-            "/api/explain": {"post": {"summary": "Explain a concept of an image", "operationId": "explain",
-                "requestBody": explain,
-                "responses": _responses(ExplainAnswer, "An explanation.") | {"422": _answer(ErrorAnswer, UNPROCESSABLE)}}},
+            "/api/run": {"get": _describe_run()},
+            "/api/predict": {"post": _describe_predict()},
+            "/api/explain": {"post": _describe_explain()},
         },
         "components": {"schemas": schemas},
-    }  # fmt: skip
+    }
+
+
+def _describe_run() -> dict[str, Any]:
+    responses = {"200": _answer(RunAnswer, "The run."), "403": _answer(ErrorAnswer, REFUSALS["403"])}
+    return {"summary": "The run that predicts", "operationId": "run", "responses": responses}
+
+
+def _describe_predict() -> dict[str, Any]:
+    preview = {"type": "string", "enum": ["1"], "description": "Send it to get a picture of each image."}
+    images = {"type": "array", "items": IMAGE, "minItems": 1}
+    return {
+        "summary": "Predict the concepts of images",
+        "operationId": "predict",
+        "requestBody": _form({"images": images, "preview": preview}, ["images"]),
+        "responses": _responses(PredictAnswer, "A prediction per image."),
+    }
+
+
+def _describe_explain() -> dict[str, Any]:
+    concept = {"type": "string", "description": "Its code or its name."}
+    unprocessable = {"422": _answer(ErrorAnswer, UNPROCESSABLE)}
+    return {
+        "summary": "Explain a concept of an image",
+        "operationId": "explain",
+        "requestBody": _form({"image": IMAGE, "concept": concept}, ["image", "concept"]),
+        "responses": _responses(ExplainAnswer, "An explanation.") | unprocessable,
+    }
 
 
 def _form(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:

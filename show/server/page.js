@@ -50,10 +50,10 @@ let threshold = null; // null: what the decoder predicts
 const isMarked = (score) => (threshold === null ? score.predicted : score.probability >= threshold);
 
 function describeRule() {
-  const decoder = run ? ` (${run.decoder})` : "";
   find("rule").textContent = threshold === null
-    ? `Marked is what the decoder${decoder} predicts.`
-    : `Marked are concepts of probability ${threshold.toFixed(2)} or more. The decoder${decoder} may predict others.`;
+    ? `Marked: what the decoder predicts (${run.decoder}).`
+    : `Marked: every concept of probability ${threshold.toFixed(2)} or more.`;
+  find("value").textContent = threshold === null ? "off" : `≥ ${threshold.toFixed(2)}`;
   find("decoder").setAttribute("aria-pressed", String(threshold === null));
 }
 
@@ -272,10 +272,7 @@ async function start() {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") for (const card of cards) card.hideMap();
   });
-  slider.addEventListener("input", () => {
-    find("value").textContent = `≥ ${Number(slider.value).toFixed(2)}`;
-    mark(Number(slider.value));
-  });
+  slider.addEventListener("input", () => mark(Number(slider.value)));
   find("decoder").addEventListener("click", () => mark(null));
 }
 

@@ -73,9 +73,7 @@ class RunService:
         UserError, MemoryError, OSError
             Something other than an image is at fault.
         """
-        predictions = self._predictor.predict_bytes(
-            [each.content for each in images], [each.name for each in images]
-        )
+        predictions = self._predictor.predict_bytes([each.content for each in images], [each.name for each in images])
         answers = []
         for image, prediction in zip(images, predictions, strict=True):
             preview = draw_preview(image.content) if with_previews and prediction.is_readable else None
@@ -105,7 +103,7 @@ class RunService:
             round(ranked.probability, 6),
             ranked.is_predicted,
             explanation.method,
-            heat and MapAnswer(heat.values.tolist(), heat.score, heat.unit, draw_overlay(heat)),
+            MapAnswer(heat.values.tolist(), heat.score, heat.unit, draw_overlay(heat)) if heat else None,
             [
                 NeighbourAnswer(each.id, round(each.distance, 6), each.concepts)
                 for each in explanation.neighbours[:N_NEIGHBOURS]

@@ -1,8 +1,9 @@
 """What a client sends: files and fields of a form, which stay in memory."""
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from starlette.datastructures import Headers, UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -49,9 +50,23 @@ class Form:
 
 
 class _MemoryParser(MultiPartParser):
-    """A parser that never writes a file to the disk."""
+    """A parser that never writes a file to the disk, and refuses a form without its end."""
 
     spool_max_size = 0  # as `tempfile.SpooledTemporaryFile` reads it: no limit
+    _has_end = False
+
+    def __init__(self, request: Request) -> None:
+        headers = Headers({"content-type": request.headers["content-type"]})
+        super().__init__(headers, self._read(request), max_part_size=FIELD_BYTES)
+
+    def on_end(self) -> None:
+        self._has_end = True
+
+    async def _read(self, request: Request) -> AsyncGenerator[bytes, None]:
+        async for chunk in request.stream():
+            yield chunk
+        if not self._has_end:
+            raise MultiPartException("its end is missing.")
 
 
 def read_length(request: Request, limits: Limits) -> int:
@@ -80,16 +95,22 @@ async def read_form(request: Request, limits: Limits) -> Form:
     HTTPException
         400: the form is damaged, or has no image. 413: there are too many images, or one is too large.
     """
-    headers = Headers({"content-type": request.headers["content-type"]})
-    parser = _MemoryParser(headers, request.stream(), max_part_size=FIELD_BYTES)
     try:
-        items = (await parser.parse()).multi_items()
+        form = await _MemoryParser(request).parse()
     except MultiPartException as error:
         raise HTTPException(400, f"The form is damaged: {one_line(error.message)}") from None
     except (LookupError, ValueError):  # a character set that is none
         raise HTTPException(400, "The form is damaged.") from None
+    try:
+        return _check(form, limits)
+    finally:
+        await form.close()
+
+
+def _check(form: FormData, limits: Limits) -> Form:
+    """The images and fields of a form, if they are within the limits."""
+    items = form.multi_items()
     files = [value for _, value in items if isinstance(value, UploadFile) and (value.filename or value.size)]
-    fields = {name: value for name, value in items if isinstance(value, str)}
     if not files:
         raise HTTPException(400, "There is no image in the form.")
     if len(files) > limits.files:
@@ -97,6 +118,7 @@ async def read_form(request: Request, limits: Limits) -> Form:
     for file in files:
         if (file.size or 0) > limits.file_bytes:
             raise HTTPException(413, f"{_name(file)}: larger than {limits.file_bytes // MEGABYTE:,} MB.")
+    fields = {name: value for name, value in items if isinstance(value, str)}
     return Form([Upload(_name(file), file.file.read()) for file in files], fields)
 
 

@@ -156,6 +156,14 @@ def test_a_preview_shows_what_a_browser_cannot(client: Client, images: list[Path
         assert PIL.Image.open(io.BytesIO(base64.b64decode(data))).size == (70, 50)
 
 
+def test_a_dicom_file_has_a_preview(client: Client) -> None:
+    pydicom = pytest.importorskip("pydicom", reason="needs pydicom")
+    content = (Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm").read_bytes()
+    (answer,) = send(client, "/api/predict", ("CT_small.dcm", content), preview="1").json()["images"]
+    picture = PIL.Image.open(io.BytesIO(base64.b64decode(answer["preview"].partition(",")[2])))
+    assert (answer["unreadable"], picture.size) == (None, (128, 128))
+
+
 def test_a_map_is_that_of_the_explainer(client: Client, predictor: ImagePredictor, png: bytes) -> None:
     (prediction,) = predictor.predict_bytes([png])
     concept = prediction.concepts[0]

@@ -121,6 +121,7 @@ class Card {
     this.find(".message").textContent = "";
     this.find(".preview").src = image.preview;
     this.find(".preview").alt = name;
+    this.find("table").setAttribute("aria-label", `Concepts of ${name}`);
     if (!run.explains) this.find(".where").textContent = run.explains_not;
     this.find(".body").hidden = false;
     find("controls").hidden = false;

@@ -197,7 +197,7 @@ class Card {
     } else {
       this.find(".neighbours").replaceChildren(...answer.neighbours.map((each) => {
         const concepts = each.concepts.map((code) => run.names[code] || code).join(", ");
-        return make("li", `${each.id} (distance ${each.distance.toFixed(3)}): ${concepts}`);
+        return make("li", `${each.id} (distance ${each.distance.toFixed(4)}): ${concepts}`);
       }));
       this.find(".neighbours").hidden = false;
       say(`The training images that decide are listed.`);

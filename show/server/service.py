@@ -24,7 +24,7 @@ from show.server.limits import Limits
 from show.server.pictures import draw_overlay, draw_preview
 from show.server.uploads import Upload
 
-N_NEIGHBOURS = 10
+N_NEIGHBOURS = 5
 """How many of the training images that decide are answered."""
 
 

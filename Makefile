@@ -1,7 +1,7 @@
 # Every target calls one command; every command is `python -m PACKAGE`.
 
 # Some folders have the names of targets. Only the stamp of the set-up is a file.
-.PHONY: help setup phantoms look checked features head sweep choose submit ensemble predict explain report export table runs test bench lint check anew
+.PHONY: help setup phantoms look checked features head sweep choose submit ensemble predict explain report serve export table runs test bench lint check anew
 .DEFAULT_GOAL := help
 
 # --- what you may set, on the command line or in the environment; docs/options.md explains each -------------------
@@ -22,14 +22,15 @@
 # HOW       for ensemble: mean, weighted, stack, union, intersection or vote
 # IMAGES    for predict and explain: files, and folders of images: IMAGES="new_images scan.dcm"
 # OUT       for predict the CSV file, for explain the folder of the pictures; heat_maps/ if not given
+# PORT HOST for serve: PORT=8000; HOST is this machine alone if it is not given on the command line
 # EDITION   2022 to 2026: the year whose rules the submission follows
 # WEIGHTS_densenet121 (or another backbone): its weights, if WEIGHTS is not given
 # BACKBONE WEIGHTS SIZE LAYER POOLING ENGINE PRECISION DTYPE WORKERS: options of `python -m featurize --help`
 # PHANTOMS PHANTOM_IMAGES: folder and number of the phantoms
 # VENV PYTHON EXTRA: the environment, its Python (3.11 to 3.13), and what it is for: cpu, gpu, jax or jax-cuda
-SETTABLE := AGAINST BACKBONE BY CONCEPTS DATA DECODER DTYPE EDITION ENGINE EXTRA GRID HEAD HEAT_MAPS HOW IMAGES \
-            LAYER MEMBERS NESTED OUT PHANTOMS PHANTOM_IMAGES POOLING PRECISION PYTHON REBUILD RECIPE RECIPES RUN \
-            RUNS SET SIZE STORE TRAIN TUNE VENV WEIGHTS WORKERS
+SETTABLE := AGAINST BACKBONE BY CONCEPTS DATA DECODER DTYPE EDITION ENGINE EXTRA GRID HEAD HEAT_MAPS HOST HOW \
+            IMAGES LAYER MEMBERS NESTED OUT PHANTOMS PHANTOM_IMAGES POOLING PORT PRECISION PYTHON REBUILD RECIPE \
+            RECIPES RUN RUNS SET SIZE STORE TRAIN TUNE VENV WEIGHTS WORKERS
 
 # --- what is set is known, and is text ----------------------------------------------------------------------------
 # One word of the shell: a text, the value of a variable, or each word of it.
@@ -210,6 +211,10 @@ report: setup  ## write RUN/report.html: scores, concepts, figures, images, on o
 export: setup  ## write RUN as one Keras model, image in, scores out: RUN/model.keras
 	@$(PY) -m heads export $(call text,RUN) $(NAMED_STORE)
 
+# Some shells put the name of the machine into HOST, which would open the page to others.
+serve: setup  ## serve a page on this machine on which images are dropped to see what RUN predicts, and where
+	@$(PY) -m show serve $(call text,RUN) $(if $(filter command,$(origin HOST)),$(call option,HOST,host)) $(call option,PORT,port)
+
 table: setup $(DRAWN)  ## run RECIPES (all) on DATA; print published scores beside ours
 	@for recipe in $(RECIPES); do $(MAKE) --no-print-directory head RECIPE=$$recipe || exit; done
 	@$(PY) -m heads table recipes $(call quote,runs/$(NAME))
@@ -230,6 +235,7 @@ bench: setup  ## measure speed beside other libraries, full size, 25 kills (40 m
 	@$(PY) benchmarks/decoders.py
 	@$(PY) benchmarks/tail.py
 	@$(PY) benchmarks/scores.py
+	@$(PY) benchmarks/serve.py
 
 lint: setup  ## check style and types
 	@$(PY) -m ruff check --quiet $(RUFF) $(RULES) .

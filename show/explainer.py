@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cache.images import find_files
 from cache.store import Split
-from cache.support.errors import DataError, RunError, StoreError, UserError
+from cache.support.errors import DataError, ParameterError, RunError, StoreError, UserError
 from eval.concept_names import name_concept
 from featurize.backbone import spread_pooling
 from heads.data.split import pick_features
@@ -280,8 +280,8 @@ class Explainer:
             if not np.isfinite(score):
                 if concepts is None:
                     continue
-                raise UserError(f"{name_concept(concept, names)}: in every training image or in none, so its score "
-                                "is the same for every image; there is nothing to explain")  # fmt: skip
+                raise ParameterError(f"{name_concept(concept, names)}: in every training image or in none, so its "
+                                     "score is the same for every image; there is nothing to explain")  # fmt: skip
             values = (places.astype(np.float64) - X[0]) @ gradient + score
             probability = float(prediction.probabilities[columns[number]])
             maps.append(

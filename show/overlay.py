@@ -83,20 +83,45 @@ def require_matplotlib() -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it reports that it looks for fonts
 
 
-def _draw(figure: Any, panel: Any, picture: NDArray[np.uint8], heat: HeatMap) -> None:
-    """Draw one panel with its colour bar."""
+def paint(heat: HeatMap, height: int, width: int) -> NDArray[np.uint8]:
+    """The colours of a map, to be laid over its image.
+
+    Parameters
+    ----------
+    heat : HeatMap
+    height, width : int
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, 4)
+        Red, green, blue and alpha.
+    """
+    values = heat.resize(height, width)
+    colours, scale = _colour(heat, values)
+    painted: NDArray[np.uint8] = colours(scale(values), bytes=True)
+    return painted
+
+
+def _colour(heat: HeatMap, values: NDArray[np.float32]) -> tuple[Any, Any]:
+    """The colours of a map, which begin at its mean, and the scale of its values."""
     import matplotlib
-    from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
     colours = matplotlib.colormaps[COLOURS](np.linspace(0, 1, 256))
     colours[:, 3] = np.linspace(0, MAX_ALPHA, 256)
+    low = heat.score
+    return ListedColormap(colours), Normalize(low, max(float(values.max()), low + 1e-6))
+
+
+def _draw(figure: Any, panel: Any, picture: NDArray[np.uint8], heat: HeatMap) -> None:
+    """Draw one panel with its colour bar."""
+    from matplotlib.cm import ScalarMappable
+
     height, width = picture.shape[:2]
     values = heat.resize(height, width)
-    low = heat.score
-    scale = Normalize(low, max(float(values.max()), low + 1e-6))
+    colours, scale = _colour(heat, values)
     panel.imshow(picture)
-    panel.imshow(values, cmap=ListedColormap(colours), norm=scale)
+    panel.imshow(values, cmap=colours, norm=scale)
     panel.set_title(f"{_wrap(heat.name or heat.concept)}\n{heat.probability:.2f}", fontsize=9)
     bar = figure.colorbar(ScalarMappable(scale, COLOURS), cax=panel.inset_axes((1.02, 0, 0.04, 1)))
     bar.ax.tick_params(labelsize=7)

@@ -130,6 +130,12 @@ def test_lists_arrive_word_by_word() -> None:
     assert ensemble == ["heads", "ensemble", "runs/x/a", "runs/x/b", "--out", "runs/x/ensemble"]
 
 
+def test_the_name_of_the_machine_in_the_environment_does_not_open_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOST", "station.example")
+    assert commands("serve", "RUN=r", "PORT=9000") == [["show", "serve", "r", "--port", "9000"]]
+    assert commands("serve", "RUN=r", "HOST=::1") == [["show", "serve", "r", "--host", "::1"]]
+
+
 def test_runs_of_two_data_sets_are_apart() -> None:
     places = {commands("head", f"DATA={data}")[-1][-1] for data in ("a", "some/b", "some/b/")}
     assert places == {"runs/a/kernel", "runs/b/kernel"}

@@ -10,5 +10,6 @@ COMMANDS = {
     "predict": "predict the concepts of any images with a run",
     "explain": "draw where in an image a run sees its concepts",
     "report": "write the report of a run: one HTML file for any browser",
+    "serve": "serve a page on this machine to drop images on",
 }
 """Name of each command, which is that of its module, and what it does."""

@@ -1,12 +1,13 @@
 # Every target calls one command; every command is `python -m PACKAGE`.
 
 # Some folders have the names of targets. Only the stamp of the set-up is a file.
-.PHONY: help setup phantoms look checked features head sweep choose submit ensemble predict explain report serve export table runs test bench lint check anew
+.PHONY: help setup phantoms look checked features head sweep choose best embedded submit ensemble predict explain report serve export table runs test bench lint check anew
 .DEFAULT_GOAL := help
 
 # --- what you may set, on the command line or in the environment; docs/options.md explains each -------------------
 # DATA      folder with train/, valid/, test/ and label files; phantoms are drawn if it is not given
 # STORE     feature store; its name is made of DATA and BACKBONE if it is not given
+# STORES    stores of the same images, whose features are joined: STORES="data/a.h5 data/b.h5"
 # REBUILD   1 replaces a store that holds other features, and builds its network again if that is gone
 # HEAD      kernel, dense, knn, logistic, ridge, tail or prior; several for choose
 # SET       parameters of the head: SET="hidden=512 epochs=20"    RUN   folder of the run; runs/NAME/HEAD if not given
@@ -14,6 +15,7 @@
 # TUNE      folds or valid: what the decoder is tuned on    NESTED   1 adds a nested cross-validation estimate
 # TRAIN     train or train+valid: what the saved head learns from, after everything else was chosen on train
 # GRID      for sweep: GRID="C=0.001,0.01,0.1"    BY   valid or folds: what decides
+# BUDGET    for best: the time that the search may take, such as 30m
 # CONCEPTS  the concepts to learn, or to explain, then also by name: CONCEPTS="C0041618 C0040405"; all if not given
 # RECIPE    a published system, which sets all of the above: RECIPE=ssn-model2 (recipes/*.mk)    RECIPES   for table
 # AGAINST   for report: other runs on the same data to compare RUN with: AGAINST="runs/a/x runs/a/y"
@@ -28,9 +30,9 @@
 # BACKBONE WEIGHTS SIZE LAYER POOLING ENGINE PRECISION DTYPE WORKERS: options of `python -m featurize --help`
 # PHANTOMS PHANTOM_IMAGES: folder and number of the phantoms
 # VENV PYTHON EXTRA: the environment, its Python (3.11 to 3.13), and what it is for: cpu, gpu, jax or jax-cuda
-SETTABLE := AGAINST BACKBONE BY CONCEPTS DATA DECODER DTYPE EDITION ENGINE EXTRA GRID HEAD HEAT_MAPS HOST HOW \
+SETTABLE := AGAINST BACKBONE BUDGET BY CONCEPTS DATA DECODER DTYPE EDITION ENGINE EXTRA GRID HEAD HEAT_MAPS HOST HOW \
             IMAGES LAYER MEMBERS NESTED OUT PHANTOMS PHANTOM_IMAGES POOLING PORT PRECISION PYTHON REBUILD RECIPE \
-            RECIPES RUN RUNS SET SIZE STORE TRAIN TUNE VENV WEIGHTS WORKERS
+            RECIPES RUN RUNS SET SIZE STORE STORES TRAIN TUNE VENV WEIGHTS WORKERS
 
 # --- what is set is known, and is text ----------------------------------------------------------------------------
 # One word of the shell: a text, the value of a variable, or each word of it.
@@ -73,7 +75,7 @@ ifneq ($(strip $(RECIPE)),)
 endif
 HEAD    ?= kernel
 EDITION ?= 2026
-RUN     ?= runs/$(NAME)/$(if $(RUNS),ensemble,$(HEAD))
+RUN     ?= runs/$(NAME)/$(if $(RUNS),ensemble,$(if $(filter best,$(MAKECMDGOALS)),best,$(HEAD)))
 ifneq ($(and $(filter sweep,$(MAKECMDGOALS)),$(if $(strip $(GRID)),,lacking)),)
   $(error make sweep needs GRID, the values of each parameter: GRID="C=0.001,0.01,0.1")
 endif
@@ -99,7 +101,14 @@ endif
 # The name of the folder, which names stores and runs. A list of RUNS has spaces between them, so a name has none.
 NAME  := $(shell basename "$$(realpath -m -- $(call text,DATA))" | tr ' $$' __)
 NET   := $(shell echo $(call quote,$(or $(BACKBONE),densenet121)) | tr A-Z a-z)
-STORE ?= data/$(NAME).$(NET)$(KEY).h5
+# `make best` takes every network whose weights are given.
+NETS     := $(sort $(patsubst WEIGHTS_%,%,$(filter WEIGHTS_%,$(.VARIABLES))))
+EMBEDDED :=
+ifneq ($(and $(filter best,$(MAKECMDGOALS)),$(word 2,$(NETS)),$(if $(strip $(STORE)$(STORES)),,neither)),)
+  STORES   := $(foreach net,$(NETS),data/$(NAME).$(net).h5)
+  EMBEDDED := embedded
+endif
+STORE ?= data/$(NAME).$(if $(strip $(STORES)),joined,$(NET)$(KEY)).h5
 
 # ------------------------------------------------------------------------------------------------------------------
 PY      := $(VENV)/bin/python
@@ -135,7 +144,7 @@ NAMED_STORE = $(if $(filter-out file,$(origin STORE)),--store $(call text,STORE)
 # The command to run next, with what was set now. The target that was named last prints it.
 shown    = $(if $(or $(word 2,$($(1))),$(findstring ',$($(1))),$(findstring ",$($(1)))),$(call text,$(1)),$($(1)))
 SET_NOW  = $(foreach name,$(filter-out $(1),$(filter $(SETTABLE) WEIGHTS_%,$(GIVEN))),$(name)=$(call shown,$(name)))
-next     = $(if $(filter $@,$(lastword $(MAKECMDGOALS))),@printf '%s\n' $(call quote,next: $(1)))
+next     = $(if $(filter 0$@,$(MAKELEVEL)$(lastword $(MAKECMDGOALS))),@printf '%s\n' $(call quote,next: $(1)))
 
 help:  ## this text
 	@echo "usage: make TARGET [NAME=VALUE ...]"
@@ -163,9 +172,18 @@ look: setup $(DRAWN)  ## look at DATA before it is embedded: counts, faults of l
 	@$(PY) -m show look $(call text,DATA)
 	$(call next,make features $(SET_NOW))
 
+ifneq ($(strip $(STORES)),)
+features: setup $(DRAWN) $(EMBEDDED)
+	@$(PY) -m cache join $(call text,STORE) $(call list,STORES)
+else
 features: setup $(DRAWN)  ## embed every image of DATA into STORE, once
 	@$(PY) -m featurize $(call text,DATA) --store $(call text,STORE) $(FEATURES)
 	$(call next,make head $(SET_NOW) (or make choose: every head with every decoder))
+endif
+
+# Each store has the name that `make features` gives it.
+embedded: setup $(DRAWN)
+	@for net in $(NETS); do $(MAKE) --no-print-directory features BACKBONE=$$net STORES= || exit; done
 
 ifeq ($(and $(MEMBERS),$(if $(MEMBER),,several)),)
 head: checked features  ## train HEAD on STORE and score it on valid
@@ -188,6 +206,11 @@ sweep: checked features  ## train HEAD with every combination of GRID; save the 
 choose: CHECKED = $(if $(filter-out file,$(origin HEAD)),$(call list,HEAD)) $(CHOICES)
 choose: checked features  ## score every HEAD with every DECODER in one table, by folds of train
 	@$(PY) -m heads choose $(CHOICES) $(if $(filter-out file,$(origin HEAD)),--heads $(call list,HEAD))
+
+best: features  ## search heads, parameters, features and ensembles for BUDGET; save the best as RUN with its submission
+	@$(PY) -m heads best --store $(call text,STORE) --data $(call text,DATA) --out $(call text,RUN) \
+	  $(call option,BUDGET,budget) $(call option,TRAIN,train)
+	@$(PY) -m heads predict $(call text,RUN) --store $(call text,STORE) $(TASK)
 
 submit: head  ## write the submission of RUN for test, checked by the rules of EDITION
 	@$(PY) -m heads predict $(call text,RUN) --store $(call text,STORE) $(TASK)

@@ -100,6 +100,10 @@ class FeatureParts:
             return slice(spans[0].start, spans[-1].stop)
         return np.concatenate([np.arange(span.start, span.stop) for span in spans])
 
+    def measure(self, wanted: str) -> int:
+        """How many features some parts have."""
+        return sum(self.widths[self.names.index(name)] for name in self.split(wanted))
+
     def split(self, wanted: str) -> list[str]:
         """The names in a text, each once, in the order of the store.
 

@@ -137,7 +137,7 @@ def test_a_budget_that_is_no_time_is_refused(text: str) -> None:
 
 
 def make_trial(name: str, scores: np.ndarray, Y: Any, n_parts: int = 1) -> Trial:
-    return Trial(Candidate(name, {}, "", n_parts), np.zeros(len(scores)), 1.0, scores.astype(np.float32))
+    return Trial(Candidate(name, {}, "", n_parts, 9), np.zeros(len(scores)), 1.0, scores.astype(np.float32))
 
 
 def make_scores(Y: np.ndarray, seed: int, noise: float) -> np.ndarray:
@@ -187,7 +187,7 @@ def test_the_estimate_sees_nothing_of_the_fold_that_it_is_scored_on(
 
 
 def test_members_of_an_ensemble_are_runs_beside_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    both = [Candidate("ridge", {}, "one", 1), Candidate("kernel", {}, "", 2)]
+    both = [Candidate("ridge", {}, "one", 1, 4), Candidate("kernel", {}, "", 2, 8)]
     real = best.choose
 
     def force(trials: Any, rows: np.ndarray, Y: Any, groups: Any) -> Choice:

@@ -124,7 +124,7 @@ def test_the_description_says_what_the_model_needs(template: Path) -> None:
     assert described["size"] == SIZE
     assert described["concepts"] == stored.run.vocabulary
     assert described["decoder"] == {"name": "fixed:0.3", "state": {"threshold": 0.3}}
-    assert described["provenance"] == vars(stored.store.provenance)
+    assert described["provenance"] == json.loads(stored.store.provenance.to_json())
     assert described["sha256"] == digest_file(template / "runs" / "ridge" / "model.keras").hex()
     assert described["checked"] == 6
     assert described["difference"] < 1e-5
@@ -140,7 +140,7 @@ def compare(head: Head, X: np.ndarray, Z: np.ndarray) -> None:
     Y[:, 3], Y[:, 4] = 0, 1
     head.fit(X, scipy.sparse.csr_matrix(Y))
     scores = np.asarray(head.to_keras()(Z))
-    np.testing.assert_allclose(scores, head.predict_proba(Z), atol=2e-6, rtol=0)
+    np.testing.assert_allclose(scores, head.predict_proba(Z), atol=5e-6, rtol=0)
     assert np.isfinite(scores).all()
 
 

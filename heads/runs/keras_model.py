@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +146,7 @@ def _describe(stored: StoredRun, front: StoredNetwork) -> dict[str, Any]:
         "usual": fallback,
         "head": metrics["head"],
         "params": metrics["params"],
-        "provenance": asdict(provenance),
+        "provenance": json.loads(provenance.to_json()),
         "run": metrics["requests"]["whole"],
         "front": front.digest,
     }

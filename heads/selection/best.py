@@ -40,11 +40,11 @@ from heads.runs.saved_scores import load_scores, save_scores
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "kernel": [{}, {"gamma": 1.0, "alpha": 0.3}, {"gamma": 0.25, "alpha": 0.1}, {"gamma": 0.5, "alpha": 0.5}],
-    "logistic": [{}, {"C": 0.003}, {"C": 0.1}],
     "ridge": [{}],
     "knn": [{}],
+    "logistic": [{}],
 }
-"""The heads that are tried, with their parameters. The defaults come first, and so do the heads that won most often."""
+"""The heads that are tried, with their parameters. The defaults come first, and the slowest head comes last."""
 
 DECODERS = (DEFAULT_DECODER, "expected-f1", "temperature+expected-f1", "platt+per-concept", "platt+global")
 """The decoders that are tried on the best trial; the first one unless another is better beyond chance."""
@@ -92,13 +92,15 @@ class Candidate:
         Those that are not defaults.
     parts : str
         Names of parts with commas between them; all if empty.
-    n_parts : int
+    n_parts, n_features : int
+        How many these are.
     """
 
     head: str
     params: Mapping[str, Any]
     parts: str
     n_parts: int
+    n_features: int
 
     def __str__(self) -> str:
         settings = "".join(f" {key}={value:g}" for key, value in self.params.items())
@@ -287,22 +289,26 @@ class Search:
         return table | {"metrics": metrics}
 
     def list_candidates(self) -> list[Candidate]:
-        """Every head and setting on all features, and the first setting of each head on parts of them."""
-        names = self.whole.store.split(TRAIN).parts.names
-        views = [("", len(names))]
+        """Every head and setting on all features, and each head with its defaults on parts of them."""
+        parts = self.whole.store.split(TRAIN).parts
+        names, views = parts.names, [""]
         if len(names) > 1:
-            views += [(name, 1) for name in names]
+            views += names
         if len(names) > 2:
-            views += [(",".join(each for each in names if each != name), len(names) - 1) for name in names]
+            views += [",".join(each for each in names if each != name) for name in names]
+        widths = [parts.measure(view) if view else sum(parts.widths) for view in views]
         found = [
-            Candidate(head, settings, parts, n_parts)
+            Candidate(head, settings, view, len(parts.split(view)) if view else len(names), width)
             for head, all_settings in SETTINGS.items()
             for settings in all_settings
-            for parts, n_parts in views
-            if not (settings and parts and head != "kernel")
+            for view, width in zip(views, widths, strict=True)
+            if not (settings and view)
         ]
-        # The defaults first, so that a short budget has tried what is most likely to win.
-        return sorted(found, key=lambda each: (len(each.params) > 0, each.parts != ""))
+        heads = list(SETTINGS)
+        # What is most likely to win comes first. The time of a slow head is learnt on few features.
+        return sorted(
+            found, key=lambda each: (heads.index(each.head), each.n_features if each.head == heads[-1] else 0)
+        )
 
     def list_rounds(self) -> list[NDArray[np.int64]]:
         """The training images of each round. Those of a group are together, and the last round has all."""
@@ -320,30 +326,24 @@ class Search:
         candidates, rounds = self.list_candidates(), self.list_rounds()
         report(f"{self.out}: {len(candidates)} trials, in {len(rounds)} rounds on "
                f"{', '.join(f'{len(rows):,}' for rows in rounds)} training images; {self.budget}")  # fmt: skip
-        seconds: dict[str, float] = {}
+        rates: dict[str, float] = {}
         trials: list[Trial] = []
         for number, rows in enumerate(rounds):
             trials = []
             for candidate in candidates:
-                expected = max(
-                    (value for key, value in seconds.items() if key.split()[0] == candidate.head), default=0.0
-                )
-                if trials and not self.budget.allows(expected, SEARCH_SHARE):
+                work = len(rows) * candidate.n_features
+                if trials and not self.budget.allows(work * rates.get(candidate.head, 0.0), SEARCH_SHARE):
                     report(f"  no time for {candidate}")
                     continue
                 trial = self.score(candidate, rows)
-                trials.append(trial)
-                seconds[str(candidate)] = trial.seconds
-                if not number and len(trials) == 1:
+                if not number and not trials:
                     self._check_budget(trial, len(rows))
+                trials.append(trial)
+                rates[candidate.head] = max(rates.get(candidate.head, 0.0), trial.seconds / work)
                 place = f"round {number + 1} of {len(rounds)}, {len(trials)} of {len(candidates)}"
                 report(f"  {place}: {candidate}: F1 {trial.mean:.4f} by folds, {trial.seconds:.0f} s; {self.budget}")
             trials.sort(key=lambda each: -each.mean)
-            if number + 1 < len(rounds):
-                kept = max(MIN_TRIALS, len(trials) // 2)
-                growth = len(rounds[number + 1]) / len(rows)
-                seconds = {key: value * growth for key, value in seconds.items()}
-                candidates = [each.candidate for each in trials[:kept]]
+            candidates = [each.candidate for each in trials[: max(MIN_TRIALS, len(trials) // 2)]]
         return trials
 
     def score(self, candidate: Candidate, rows: NDArray[np.int64]) -> Trial:

@@ -229,7 +229,7 @@ def test_without_keras_the_line_that_installs_it_is_given(monkeypatch: pytest.Mo
 def test_heads_without_a_fold_are_those_that_are_fitted_to_the_other_folds(head: Head, data: tuple) -> None:
     X, Y = data[0].copy(), data[1].toarray()
     X[:30] = X[:30] * 5 + 100  # the fold has another mean and scale
-    X = np.column_stack([X, np.r_[np.arange(30), np.full(90, 7.1)]]).astype(np.float32)  # constant elsewhere
+    X = np.column_stack([X, np.r_[1e6 * np.arange(30), np.full(90, 7.1)]]).astype(np.float32)  # constant elsewhere
     Y[:30, 0], Y[30:, 1] = 1, 0  # a concept that is frequent in the fold, and one that is in no other
     Y = scipy.sparse.csr_matrix(Y)
     rows = np.random.default_rng(0).permutation(120)  # also the order of rows does not matter

@@ -12,6 +12,7 @@ from cache.support.errors import UserError
 from cache.support.reporting import DataWarning
 from heads.__main__ import main
 from heads.ensembles.builder import make_ensemble
+from heads.runs import builder
 from heads.runs.builder import fit_run
 from heads.runs.concept_table import ConceptTable
 from heads.selection.run_table import report_runs
@@ -85,6 +86,16 @@ def test_without_valid_folds_of_train_are_scored(tmp_path: Path) -> None:
     assert "3 concepts of folds of train" in lines[-2]
     table = read(place / "runs" / "ridge" / "concepts.csv")
     assert sum(int(row["n_true"]) for row in table.values()) == sum(int(row["n_train"]) for row in table.values())
+
+
+def test_of_many_images_some_decide_f1_by_folds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder, "FOLDS_IMAGES", 30)
+    place = make_data(tmp_path, ("train",))
+    fit(place)
+    metrics = json.loads((place / "runs" / "ridge" / "metrics.json").read_text())
+    assert metrics["folds"]["n_images"] == 30
+    table = read(place / "runs" / "ridge" / "concepts.csv")
+    assert 0 < int(table["C0"]["n_true"]) < int(table["C0"]["n_train"])
 
 
 def test_without_anything_to_score_there_is_an_empty_table(tmp_path: Path) -> None:

@@ -57,6 +57,13 @@ PACKAGES = ("h5py", "keras", "numpy", "pandas", "scikit-learn", "scipy", "tensor
 FEW = 4
 """How many images are scored to check that a head can be saved and loaded."""
 
+FOLDS_IMAGES = 10_000
+"""Most images on which F1 by folds is estimated: a decoder is fitted five times for it. At so many the interval is
+narrower than what heads differ in."""
+
+HeldOutConcepts = tuple[NDArray[np.int64], scipy.sparse.csr_matrix]
+"""Rows of images, and the concepts that were predicted for them without their fold."""
+
 TuningData = tuple[Scores, scipy.sparse.csr_matrix, Counts, Groups]
 """The arguments of `Decoder.fit`."""
 
@@ -370,22 +377,25 @@ class RunBuilder:
         concepts = self._tabulate(predicted, held_out)
         return BuiltRun(run, metrics, valid.ids if valid else [], predicted, concepts, scores, before)
 
-    def _estimate_by_folds(
-        self, decoder: "Decoder", tuning: TuningData
-    ) -> tuple[EstimateMetrics, scipy.sparse.csr_matrix]:
-        """What head and decoder reach on folds of train, and the concepts that they predict there."""
+    def _estimate_by_folds(self, decoder: "Decoder", tuning: TuningData) -> tuple[EstimateMetrics, HeldOutConcepts]:
+        """What head and decoder reach on folds of train, and the images and concepts that they predict there."""
+        scores, Y, _, groups = tuning
+        rows = np.arange(len(scores))
+        if len(rows) > FOLDS_IMAGES:
+            rows = np.sort(np.random.default_rng(0).choice(len(rows), FOLDS_IMAGES, replace=False))
         with self.clock("decode folds"):
-            held_out = decode_held_out(decoder, *tuning)
-            return summarise(image_f1(self.data.train.Y, held_out), TRAIN), held_out
+            held_out = decode_held_out(decoder, scores[rows], Y[rows], None, None if groups is None else groups[rows])
+            return summarise(image_f1(Y[rows], held_out), TRAIN), (rows, held_out)
 
-    def _tabulate(self, predicted: list[list[str]], held_out: scipy.sparse.csr_matrix | None) -> ConceptTable:
+    def _tabulate(self, predicted: list[list[str]], held_out: HeldOutConcepts | None) -> ConceptTable:
         """The table per concept: on valid, or else on folds of train."""
         train, valid = self.data.train, self.data.valid
         truth, on = (valid.concepts, VALID_SPLIT) if valid else ([], VALID_SPLIT)
         if not valid and held_out is not None:
-            every = np.ones(held_out.shape[0], dtype=bool)
-            truth, on = train.readable_concepts, "folds of train"
-            predicted = columns_to_concepts(held_out, train.vocabulary, every, [])
+            rows, indicator = held_out
+            concepts, on = train.readable_concepts, "folds of train"
+            truth = [concepts[row] for row in rows]
+            predicted = columns_to_concepts(indicator, train.vocabulary, np.ones(len(rows), dtype=bool), [])
         return ConceptTable.from_predictions(
             truth, predicted, find_names(self.request.data), train.count_concepts(), on
         )

@@ -592,19 +592,6 @@ def test_the_command_line_reports_in_one_line(place: Path, command: Callable[...
 
 # -------------------------------------------------------------------------------------------------------- a browser
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium without a window."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("needs Chromium (apt install chromium)")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
 def with_maps(made: Path) -> str:
     """The page with heat maps."""
     return render(collect(Outcome.open(made / "kernel"), [made / "knn"], draw_all, 99))

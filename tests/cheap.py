@@ -38,6 +38,7 @@ class CheapEngine(Engine):
 
     name = "tensorflow"
     files = ()
+    distributions = ("tensorflow", "tensorflow-cpu")
 
     precision: str = "float32"
     n_gpus: int = 8  # as many processes
@@ -105,6 +106,7 @@ def main() -> int:
     parser.add_argument("--die-at", nargs=3, metavar=("CALL", "NUMBER", "WHEN"))
     parser.add_argument("--largest-file", type=int)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--scheduler")
     parser.set_defaults(command=_run, kept=KEPT)
     return run_command("featurize", parser)
 
@@ -116,7 +118,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.largest_file:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (args.largest_file, args.largest_file))
-    make_features(args.data, args.store, **GIVEN, workers=args.workers)
+    make_features(args.data, args.store, **GIVEN, workers=args.workers, scheduler=args.scheduler)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Embed on a cluster: the coordinator's side. Dask moves the work; here it is decided who may have it, and how much.
 
 A worker gets units once it has been checked: it must compute what the others compute, and see the images. A worker that
-joins late is checked, too; one that fails is named, and left out. Dask gives the unit of a worker that has ended to
-another one.
+joins late is checked, too; one that fails is named, and left out. The unit of a worker that ends goes to another one.
 
 Nothing large passes through the scheduler. The network goes to one worker, and from worker to worker; embeddings come
 from the workers themselves. `AHEAD` units per thread are under way, so memory does not grow with the number of images.
@@ -11,7 +10,7 @@ from the workers themselves. `AHEAD` units per thread are under way, so memory d
 import hashlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +18,14 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from cache.remote_path import AnyPath
-from cache.support.cluster import WORKER_SECONDS, ClusterError, connected, describe_difference, find_workers
+from cache.support.cluster import (
+    WORKER_SECONDS,
+    ClusterError,
+    connected,
+    describe_difference,
+    find_workers,
+    name_workers,
+)
 from cache.support.command import check_interrupted
 from cache.support.errors import UserError
 from cache.support.messages import count, describe_error, some
@@ -41,6 +47,9 @@ CHECK_SECONDS = 300
 
 RESULT_SECONDS = 60
 """How long the result of a unit is waited for. Its worker may have ended, and Dask computes it again."""
+
+SUSPECT_ENDS, MOST_ENDS = 2, 4
+"""A unit runs alone after its worker has ended so often, and is given up after its worker has ended so often in all."""
 
 AGAIN = "finished units are saved: run the same command again"
 """What is said where a cluster fails."""
@@ -100,7 +109,7 @@ class Cluster:
             raise _nobody(faults)
         step = unit_images(network.engine.unit_images, network.engine.batch, network.cut.shape)
         units = divide(paths, workers.n_threads, network.engine.batch, step)
-        yield from _Dispatcher(self._client, workers, (network.files.version, size, dtype)).run(iter(units))
+        yield from _Dispatcher(self._client, workers, units, (network.files.version, size, dtype)).run()
 
 
 class _CheckedWorkers:
@@ -153,12 +162,12 @@ class _CheckedWorkers:
         self.unfit &= present.keys()
         self.fit = {worker: n_threads for worker, n_threads in self.fit.items() if worker in present}
         self._gpus = {gpu: worker for gpu, worker in self._gpus.items() if worker in self.fit}
-        joined = [worker for worker in present if worker not in self.fit and worker not in self.unfit]
+        joined = {worker: n for worker, n in present.items() if worker not in self.fit and worker not in self.unfit}
         if not joined:
             return {}
-        faults = self._find_faults(joined, {worker: present[worker]["nthreads"] for worker in joined})
+        faults = self._find_faults(joined)
         faults |= self._send([worker for worker in joined if worker not in faults])
-        self.fit |= {worker: present[worker]["nthreads"] for worker in joined if worker not in faults}
+        self.fit |= {worker: n_threads for worker, n_threads in joined.items() if worker not in faults}
         self.unfit |= faults.keys()
         named = _by_name(self._client, faults)
         for name, fault in named.items() if self.fit else ():
@@ -169,16 +178,16 @@ class _CheckedWorkers:
         """Have a worker checked again: another process has its address now."""
         self.fit.pop(worker, None)
 
-    def _find_faults(self, workers: Sequence[str], n_threads: Mapping[str, int]) -> dict[str, str]:
-        """Why workers may not embed."""
+    def _find_faults(self, workers: Mapping[str, int]) -> dict[str, str]:
+        """Why workers, of which the threads are given, may not embed."""
         engine, versions = self._network.engine, self._client.get_versions()
         described, faults = _ask(self._client, workers, describe_worker, engine.name, engine.precision)
         for worker, description in described.items():
             ours, theirs = versions["client"], versions["workers"].get(worker, versions["client"])
             fault = describe_difference(theirs, ours) or self._compare(description)
             gpu = description.gpu
-            if gpu and not fault and n_threads[worker] > 1:
-                fault = f"has {n_threads[worker]} threads for one GPU; start it with --nthreads 1"
+            if gpu and not fault and workers[worker] > 1:
+                fault = f"has {workers[worker]} threads for one GPU; start it with --nthreads 1"
             elif gpu and not fault and self._gpus.setdefault(gpu, worker) != worker:
                 fault = f"shares {gpu} with the worker at {self._gpus[gpu]}; start one worker per GPU"
             if fault:
@@ -208,145 +217,167 @@ class _CheckedWorkers:
         return faults
 
 
-@dataclass(frozen=True)
-class _Task:
-    """A unit under way.
-
-    Parameters
-    ----------
-    images : list of Path or RemotePath
-    future : distributed.Future
-    workers : frozenset of str
-        The workers that may have it; empty if every one may.
-    is_alone : bool
-        Whether nothing else is under way.
-    """
+@dataclass
+class _Unit:
+    """Images that are embedded together, and how often the worker has ended that had them."""
 
     images: list[AnyPath]
+    n_ends: int = 0
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A unit under way."""
+
+    unit: _Unit
+    worker: str
     future: Any
-    workers: frozenset[str]
-    is_alone: bool
 
 
 class _Dispatcher:
-    """Hands out units, and collects them.
+    """Hands out units, each to one worker, and collects them.
 
     Parameters
     ----------
     client : distributed.Client
     workers : _CheckedWorkers
+    units : list of list of Path or RemotePath
     args : tuple
         What `embed_if_taken` gets besides the images: the version of the network, size, dtype.
     """
 
-    def __init__(self, client: Any, workers: _CheckedWorkers, args: tuple[str, int, str]) -> None:
+    def __init__(
+        self, client: Any, workers: _CheckedWorkers, units: list[list[AnyPath]], args: tuple[str, int, str]
+    ) -> None:
         self._client, self._workers, self._args = client, workers, args
         self._under_way: dict[str, _Task] = {}
+        self._load: Counter[str] = Counter()
         self._done: SimpleQueue[Any] = SimpleQueue()
-        self._returned: deque[list[AnyPath]] = deque()
-        self._suspects: deque[list[AnyPath]] = deque()
+        self._waiting = deque(map(_Unit, units))
+        self._suspects: deque[_Unit] = deque()
         self._next_look = self._last_seen = time.monotonic()
 
-    def run(self, units: Iterator[list[AnyPath]]) -> Iterator[Unit]:
+    def run(self) -> Iterator[Unit]:
         """Have units embedded, and yield them as they are finished.
 
-        A unit with which workers ended is put aside until the others are finished. Then it runs alone, so that it is
-        known which unit is at fault.
+        A unit with which workers have ended is put aside until the others are finished. Then it runs alone, so that it
+        is known which one is at fault.
         """
-        while self._hand_out(units):
+        while self._under_way or self._waiting or self._suspects:
             check_interrupted()
             if self._client.status != "running":
                 raise ConnectionError("the connection was lost")
             if time.monotonic() >= self._next_look:
                 self._look()
+            self._hand_out()
             with suppress(Empty):
-                unit = self._collect(self._done.get(timeout=LOOK_SECONDS))
-                if unit is not None:
-                    yield unit
+                finished = self._collect(self._done.get(timeout=LOOK_SECONDS))
+                if finished is not None:
+                    yield finished
 
-    def _hand_out(self, units: Iterator[list[AnyPath]]) -> bool:
-        """Send units, as many as may be under way; returns whether any is left."""
-        is_last = False
-        while not is_last and len(self._under_way) < AHEAD * self._workers.n_threads:
-            images = self._returned.popleft() if self._returned else next(units, None)
-            is_last = images is None
-            if images is not None:
-                self._submit(images)
-        if is_last and not self._under_way and self._suspects:
-            self._submit(self._suspects.popleft(), is_alone=True)
-        return bool(self._under_way) or not is_last
+    def _hand_out(self) -> None:
+        """Send units, as many as may be under way."""
+        while worker := self._find_free():
+            if self._waiting:
+                self._submit(self._waiting.popleft(), worker)
+            elif self._suspects and not self._under_way:
+                self._submit(self._suspects.popleft(), worker)
+            else:
+                return
 
-    def _submit(self, images: list[AnyPath], is_alone: bool = False) -> None:
-        # Dask chooses among all workers as long as all are fit: it knows their load.
-        workers = frozenset(self._workers.fit if self._workers.unfit else ())
+    def _find_free(self) -> str | None:
+        """The worker with the least to do, if it may have more."""
+        if any(task.unit.n_ends >= SUSPECT_ENDS for task in self._under_way.values()):
+            return None  # which runs alone
+        least = min(self._workers.fit, key=lambda worker: self._load[worker] / self._workers.fit[worker], default=None)
+        return least if least and self._load[least] < AHEAD * self._workers.fit[least] else None
+
+    def _submit(self, unit: _Unit, worker: str) -> None:
         version, *rest = self._args
         future = self._client.submit(
-            embed_if_taken, version, images, *rest, pure=False, workers=list(workers) or None, allow_other_workers=False
+            embed_if_taken, version, unit.images, *rest, pure=False, workers=[worker], allow_other_workers=False
         )
-        self._under_way[future.key] = _Task(images, future, workers, is_alone)
+        self._under_way[future.key] = _Task(unit, worker, future)
+        self._load[worker] += 1
         future.add_done_callback(self._done.put)
+
+    def _remove(self, task: _Task) -> None:
+        del self._under_way[task.future.key]
+        self._load[task.worker] -= 1
 
     def _collect(self, future: Any) -> Unit | None:
         """The unit that a future has; None if it has none, and the unit is sent again."""
         from distributed import KilledWorker
 
         task = self._under_way.get(future.key)
-        if task is None or task.future is not future:
+        if task is None:
             return None
         error = future.exception(timeout=RESULT_SECONDS) if future.status == "error" else None
         result = None
         if future.status == "finished":
             try:
                 result = future.result(timeout=RESULT_SECONDS)
-            except TimeoutError:
+            except TimeoutError:  # the worker has ended since, which the next look will find, or the network is slow
                 future.add_done_callback(self._done.put)
                 return None
-        del self._under_way[future.key]
+        self._remove(task)
         if isinstance(result, Unit):
             return result
         if isinstance(error, KilledWorker):
-            self._suspect(task)
+            self._count_end(task)
         elif isinstance(error, OSError):
             raise ClusterError(f"a worker failed ({describe_error(error)}); {AGAIN}") from error
         elif error is not None:
             raise error
         else:
-            self._returned.append(task.images)
+            self._waiting.appendleft(task.unit)
         if isinstance(result, NotTaken):
             self._workers.forget(result.worker)
             self._next_look = 0.0
         return None
 
-    def _suspect(self, task: _Task) -> None:
-        if task.is_alone:
-            names = some([str(image) for image in task.images])
-            raise ClusterError(
-                f"{count(len(task.images), 'image')} ended every worker that embedded them ({names}); {AGAIN} without "
-                "them, or with more memory per worker"
-            )
-        self._suspects.append(task.images)
-
     def _look(self) -> None:
-        """See which workers there are, and take back the units that none of them may have."""
+        """See which workers there are, and take back the units of those that have ended."""
         self._workers.update()
         now = time.monotonic()
         self._next_look = now + LOOK_SECONDS
+        for task in list(self._under_way.values()):
+            if task.worker not in self._workers.fit:
+                self._remove(task)
+                task.future.cancel()
+                self._count_end(task)
         if self._workers.fit:
             self._last_seen = now
         elif now - self._last_seen > WORKER_SECONDS:
-            units = [*(task.images for task in self._under_way.values()), *self._returned, *self._suspects]
-            images = some([str(image) for unit in units for image in unit])
-            under_way = f" ({images} were under way)" if images else ""
+            units = [unit for unit in (*self._waiting, *self._suspects) if unit.n_ends]
+            images = [str(image) for unit in units for image in unit.images]
+            under_way = f" ({some(images)} were under way)" if images else ""
             raise ClusterError(f"for {WORKER_SECONDS} s there has been no worker that may embed{under_way}; {AGAIN}")
-        for key, task in list(self._under_way.items()):
-            if task.workers and not task.workers & self._workers.fit.keys():
-                del self._under_way[key]
-                task.future.cancel()
-                self._returned.append(task.images)
+
+    def _count_end(self, task: _Task) -> None:
+        """Note that the worker of a unit has ended.
+
+        Raises
+        ------
+        ClusterError
+            It is not the first one, and the unit ran alone.
+        """
+        unit = task.unit
+        unit.n_ends += 1
+        if unit.n_ends >= MOST_ENDS:
+            names = f"{count(len(unit.images), 'image')} ({some([str(image) for image in unit.images])})"
+            raise ClusterError(
+                f"{unit.n_ends} workers ended, one after another, while they embedded {names}; {AGAIN} without them, "
+                "or with more memory per worker"
+            )
+        if unit.n_ends >= SUSPECT_ENDS:
+            self._suspects.append(unit)
+        else:
+            self._waiting.appendleft(unit)
 
 
 def _ask(
-    client: Any, workers: Sequence[str] | Mapping[str, Any], function: Callable[..., Any], *args: Any
+    client: Any, workers: Iterable[str], function: Callable[..., Any], *args: Any
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Call a function on each of some workers.
 
@@ -386,9 +417,8 @@ def _ask(
 
 def _by_name(client: Any, faults: Mapping[str, str]) -> dict[str, str]:
     """Faults by the names of workers."""
-    known = find_workers(client)
-    names = {worker: known.get(worker, {}).get("name", worker) for worker in faults}
-    return {name if name == worker else f"{name} ({worker})": faults[worker] for worker, name in names.items()}
+    names = name_workers(client) if faults else {}
+    return {f"{names[worker]} ({worker})" if worker in names else worker: fault for worker, fault in faults.items()}
 
 
 def _nobody(faults: Mapping[str, str]) -> ClusterError:

@@ -112,7 +112,8 @@ def main() -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    install(setattr, CheapEngine(seconds=args.seconds, remove=args.remove))
+    n_gpus = 0 if args.scheduler else CheapEngine.n_gpus  # the workers of a cluster have none
+    install(setattr, CheapEngine(seconds=args.seconds, remove=args.remove, n_gpus=n_gpus))
     if args.die_at:
         _die_at(args.die_at[0], int(args.die_at[1]), args.die_at[2])
     if args.largest_file:

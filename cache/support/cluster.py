@@ -81,10 +81,16 @@ def connected(scheduler: str, workers: int | None = None) -> Iterator[Any]:
             yield client
 
 
-def find_workers(client: Any) -> dict[str, dict[str, Any]]:
-    """What the scheduler knows of each worker, by its address."""
-    workers: dict[str, dict[str, Any]] = client.scheduler_info(n_workers=-1)["workers"]
+def find_workers(client: Any) -> dict[str, int]:
+    """The number of threads of each worker, by its address."""
+    workers: dict[str, int] = client.nthreads()
     return workers
+
+
+def name_workers(client: Any) -> dict[str, str]:
+    """The name of each worker, by its address."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    return {address: str(facts["name"]) for address, facts in workers.items()}
 
 
 def wait_for_workers(client: Any, scheduler: str) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import cheap
+import numpy as np
 import pytest
-from conftest import ROOT, reported, warned
+from conftest import ROOT, make_store, reported, warned
 from test_faults import finished_images, pending_images, run, start
 
 from cache.parts import Parts
@@ -27,6 +28,8 @@ from featurize import cluster, cluster_worker
 from featurize.cluster_worker import Description, describe_worker, take_network
 from featurize.engines.registry import Choice
 from featurize.pipeline import make_features
+from heads.selection.leaderboard import choose
+from heads.selection.sweep import sweep_runs
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install dask distributed")
 
@@ -333,6 +336,62 @@ def test_a_cluster_that_has_lost_its_workers_is_waited_for_and_left_with_the_ima
     message = r"for 1 s there has been no worker that may embed \(\S+, .* were under way\); finished units are saved"
     with pytest.raises(ClusterError, match=message):
         make_features(phantoms, tmp_path / "s.h5", **cheap.GIVEN, scheduler=network.address)
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> tuple[Path, Path]:
+    """A store and its data folder, whose concepts can be read off the embeddings."""
+    random, splits = np.random.default_rng(0), {}
+    (tmp_path / "data").mkdir()
+    for split, n_images in (("train", 60), ("valid", 20)):
+        X = random.normal(size=(n_images, 6))
+        splits[split] = {f"{split}_{number:03d}": row for number, row in enumerate(X)}
+        rows = [f"{id},C{int(row[0] > 0)}\n" for id, row in splits[split].items()]
+        (tmp_path / "data" / f"{split}_concepts.csv").write_text("ID,CUIs\n" + "".join(rows))
+    make_store(tmp_path / "labelled.h5", splits)
+    return tmp_path / "labelled.h5", tmp_path / "data"
+
+
+def test_a_sweep_on_a_cluster_has_the_table_and_the_run_of_one_here(
+    labelled: tuple[Path, Path], threads: Any, tmp_path: Path
+) -> None:
+    grid = {"C": [1e-5, 0.05]}
+    with reported():
+        here = sweep_runs("logistic", *labelled, tmp_path / "here", grid)
+        there = sweep_runs("logistic", *labelled, tmp_path / "there", grid, scheduler=threads.scheduler_address)
+    assert [row["params"] for row in there] == [row["params"] for row in here]
+    assert [row["valid"] for row in there] == pytest.approx([row["valid"] for row in here], abs=1e-9)
+    assert (tmp_path / "there" / "valid.csv").read_bytes() == (tmp_path / "here" / "valid.csv").read_bytes()
+    with reported() as lines:
+        sweep_runs("logistic", *labelled, tmp_path / "there", grid)
+    assert any("2 of 2 trials are done already" in line for line in lines)
+
+
+def test_heads_are_compared_on_a_cluster_as_they_are_here(labelled: tuple[Path, Path], threads: Any) -> None:
+    given = {"heads": ["ridge", "prior"], "decoders": ["fixed:0.3", "global"]}
+    with reported():
+        here = choose(*labelled, **given)
+        there = choose(*labelled, **given, scheduler=threads.scheduler_address)
+
+    def scores(table: list[dict[str, Any]]) -> dict[tuple[str, str], Any]:
+        return {(row["head"], row["decoder"]): (row["folds"], row["primary"], row["chosen"]) for row in table}
+
+    assert scores(there) == scores(here)
+
+
+def test_fits_on_workers_with_other_versions_are_refused(
+    labelled: tuple[Path, Path], threads: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get_versions = distributed.Client.get_versions
+
+    def change(self: Any) -> dict[str, Any]:
+        found = get_versions(self)
+        packages = {"packages": found["client"]["packages"] | {"dask": "0"}}
+        return {**found, "workers": dict.fromkeys(found["workers"], packages)}
+
+    monkeypatch.setattr(distributed.Client, "get_versions", change)
+    with pytest.raises(ClusterError, match=r"worker \d has dask 0, not \S+; install the same versions everywhere"):
+        sweep_runs("ridge", *labelled, tmp_path / "run", {"alpha": [1.0]}, scheduler=threads.scheduler_address)
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense", "http://127.0.0.1:9"])

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,12 @@ SHARES = {"train": 0.72, "valid": 0.10, "test": 0.18}
 """Splits of the drawn rows, about as ROCOv2 has them."""
 
 BLOCK_ROWS = 50_000
-"""Rows that are drawn at a time."""
+"""Rows that are drawn; further ones repeat them with noise."""
 
-SOURCES = [sys.executable, "-m"]
+NOISE = 0.2
+"""Standard deviation of that noise, where embeddings are about 1."""
+
+FACTS = ("densenet121", "0" * 64, "relu", "avg", 224, "1", "bilinear antialiased", "densenet", "openvino", "float32")
 
 
 def run(name: str, *words: object, kill_at: float | None = None, store: Path | None = None) -> str:
@@ -56,7 +60,7 @@ def run(name: str, *words: object, kill_at: float | None = None, store: Path | N
     """
     begun, peak = time.perf_counter(), [0]
     with subprocess.Popen(
-        [*SOURCES, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         done = threading.Event()
         watcher = threading.Thread(target=_watch, args=(process.pid, peak, done))
@@ -138,7 +142,6 @@ def go_the_whole_way(place: Path, n_images: int) -> None:
 def go_through_rows(place: Path, n_rows: int) -> None:
     """Draw a store of many rows, and run what reads it."""
     data, store, part = place / "data", place / "rows.h5", place / "part.h5"
-    data.mkdir(parents=True)
     begun = time.perf_counter()
     sizes = {split: int(share * n_rows) for split, share in SHARES.items()}
     _draw_store(store, data, sizes)
@@ -156,47 +159,41 @@ def go_through_rows(place: Path, n_rows: int) -> None:
 
 
 def _draw_store(path: Path, data: Path, sizes: dict[str, int]) -> None:
-    """Write a store of drawn embeddings, block by block, and the labels that go with them."""
+    """Write a store of drawn embeddings, and the labels that go with them.
+
+    Labels and embeddings of the first rows are repeated by the others, with noise on the embeddings.
+    """
     data.mkdir(parents=True, exist_ok=True)
-    facts = (
-        "densenet121",
-        "0" * 64,
-        "relu",
-        "avg",
-        224,
-        "1",
-        "bilinear antialiased",
-        "densenet",
-        "openvino",
-        "float32",
-    )
     n_all = sum(sizes.values())
-    Y = draw_labels(n_all, N_CONCEPTS, 0)
-    numbers = np.arange(n_all, dtype=np.uint64)
-    digests = np.zeros((n_all, 32), np.uint8)
-    digests[:, :8] = numbers.astype(">u8").view(np.uint8).reshape(-1, 8)
-    digests[:, 8] = 1
+    n_drawn = min(n_all, BLOCK_ROWS)
+    concepts = [
+        [f"C{column:07d}" for column in row.indices] or ["C0000000"] for row in draw_labels(n_drawn, N_CONCEPTS, 0)
+    ]
     listings, start = {}, 0
     for split, size in sizes.items():
         ids = [f"{split}_{number:07d}" for number in range(size)]
-        listings[split] = Listing(ids, [row.tobytes() for row in digests[start : start + size]], [""] * size)
+        listings[split] = Listing(ids, [_digest(number) for number in range(start, start + size)], [""] * size)
         if split != "test":
-            part = Y[start : start + size]
-            rows = (
-                f"{id},{';'.join(f'C{column:07d}' for column in part.indices[part.indptr[row] : part.indptr[row + 1]]) or 'C0000000'}"
-                for row, id in enumerate(ids)
-            )
+            rows = (f"{id},{';'.join(concepts[(start + row) % n_drawn])}" for row, id in enumerate(ids))
             (data / f"{split}_concepts.csv").write_text("\n".join(["ID,CUIs", *rows, ""]), encoding="utf-8")
         start += size
-
-    def sources():  # noqa: ANN202  # a generator of Rows
-        for begin in range(0, n_all, BLOCK_ROWS):
-            part = slice(begin, min(begin + BLOCK_ROWS, n_all))
-            X = draw_embeddings(Y[part], N_FEATURES, begin)
-            yield Rows(digests[part], np.zeros(len(X), np.uint8), [""] * len(X), X)
-
     record = {"asked": {"weights": "random:0", "layer": ""}, "weights_source": "random:0"}
-    write_store(path, Provenance(*facts), record, listings, sources(), (N_FEATURES,))
+    write_store(path, Provenance(*FACTS), record, listings, _draw_rows(n_all, n_drawn), (N_FEATURES,))
+
+
+def _draw_rows(n_all: int, n_drawn: int) -> Iterator[Rows]:
+    drawn = draw_embeddings(draw_labels(n_drawn, N_CONCEPTS, 0), N_FEATURES, 0)
+    for start in range(0, n_all, n_drawn):
+        numbers = range(start, min(start + n_drawn, n_all))
+        noise = np.random.default_rng(start).standard_normal((len(numbers), N_FEATURES), np.float32)
+        digests = np.frombuffer(b"".join(map(_digest, numbers)), np.uint8).reshape(-1, 32)
+        X = np.maximum(drawn[: len(numbers)] + NOISE * noise, 0)
+        yield Rows(digests, np.zeros(len(numbers), np.uint8), [""] * len(numbers), X)
+
+
+def _digest(number: int) -> bytes:
+    """A digest that stands for an image's bytes."""
+    return number.to_bytes(31) + b"\1"
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 # Every target calls one command; every command is `python -m PACKAGE`.
 
 # Some folders have the names of targets. Only the stamp of the set-up is a file.
-.PHONY: help setup phantoms look checked features head sweep choose best embedded submit ensemble predict explain report serve export table runs test bench lint check anew
+.PHONY: help setup phantoms look checked features head sweep choose best embedded submit ensemble predict explain report serve export table runs test bench bench-full lint check anew
 .DEFAULT_GOAL := help
 
 # --- what you may set, on the command line or in the environment; docs/options.md explains each -------------------
@@ -27,12 +27,13 @@
 # PORT HOST for serve: PORT=8000; HOST is this machine alone if it is not given on the command line
 # EDITION   2022 to 2026: the year whose rules the submission follows
 # WEIGHTS_densenet121 (or another backbone): its weights, if WEIGHTS is not given
+# SCHEDULER  for features, sweep and choose: tcp://host:port of a Dask cluster, or local    DATA may then be s3://...
 # BACKBONE WEIGHTS SIZE LAYER POOLING ENGINE PRECISION DTYPE WORKERS: options of `python -m featurize --help`
 # PHANTOMS PHANTOM_IMAGES: folder and number of the phantoms
 # VENV PYTHON EXTRA: the environment, its Python (3.11 to 3.13), and what it is for: cpu, gpu, jax or jax-cuda
 SETTABLE := AGAINST BACKBONE BUDGET BY CONCEPTS DATA DECODER DTYPE EDITION ENGINE EXTRA GRID HEAD HEAT_MAPS HOST HOW \
             IMAGES LAYER MEMBERS NESTED OUT PHANTOMS PHANTOM_IMAGES POOLING PORT PRECISION PYTHON REBUILD RECIPE \
-            RECIPES RUN RUNS SET SIZE STORE STORES TRAIN TUNE VENV WEIGHTS WORKERS
+            RECIPES RUN RUNS SCHEDULER SET SIZE STORE STORES TRAIN TUNE VENV WEIGHTS WORKERS
 
 # --- what is set is known, and is text ----------------------------------------------------------------------------
 # One word of the shell: a text, the value of a variable, or each word of it.
@@ -126,7 +127,7 @@ option   = $(if $($(1)),--$(2) $(call text,$(1)))
 FEATURES = $(call option,BACKBONE,backbone) $(call option,FROM,weights) $(call option,SIZE,size) \
            $(call option,LAYER,layer) $(call option,POOLING,pooling) $(call option,ENGINE,engine) \
            $(call option,PRECISION,precision) $(call option,DTYPE,dtype) \
-           $(call option,WORKERS,workers) $(if $(filter 1 yes true,$(REBUILD)),--rebuild)
+           $(call option,WORKERS,workers) $(call option,SCHEDULER,scheduler) $(if $(filter 1 yes true,$(REBUILD)),--rebuild)
 NESTS    = $(if $(filter 1 yes true,$(NESTED)),--nested)
 HEADS    = $(call text,HEAD) --store $(call text,STORE) --data $(call text,DATA) --out $(call text,RUN) \
            $(call option,DECODER,decoder) $(call option,TUNE,tune) $(call option,TRAIN,train) $(NESTS) \
@@ -200,12 +201,13 @@ endif
 
 sweep: ASKED = $(GRIDS)
 sweep: checked features  ## train HEAD with every combination of GRID; save the best as RUN
-	@$(PY) -m heads sweep $(HEADS) $(GRIDS)
+	@$(PY) -m heads sweep $(HEADS) $(GRIDS) $(call option,SCHEDULER,scheduler)
 	$(call next,make submit $(call SET_NOW,GRID BY))
 
 choose: CHECKED = $(if $(filter-out file,$(origin HEAD)),$(call list,HEAD)) $(CHOICES)
 choose: checked features  ## score every HEAD with every DECODER in one table, by folds of train
-	@$(PY) -m heads choose $(CHOICES) $(if $(filter-out file,$(origin HEAD)),--heads $(call list,HEAD))
+	@$(PY) -m heads choose $(CHOICES) $(if $(filter-out file,$(origin HEAD)),--heads $(call list,HEAD)) \
+	  $(call option,SCHEDULER,scheduler)
 
 best: features  ## search heads, parameters, features and ensembles for BUDGET; save the best as RUN with its submission
 	@$(PY) -m heads best --store $(call text,STORE) --data $(call text,DATA) --out $(call text,RUN) \
@@ -259,6 +261,9 @@ bench: setup  ## measure speed beside other libraries, full size, 25 kills (40 m
 	@$(PY) benchmarks/tail.py
 	@$(PY) benchmarks/scores.py
 	@$(PY) benchmarks/serve.py
+
+bench-full: setup  ## 97,317 images from drawing to submission, then 1,000,000 rows, with peak memory (hours)
+	@$(PY) benchmarks/full.py
 
 lint: setup  ## check style and types
 	@$(PY) -m ruff check --quiet $(RUFF) $(RULES) .

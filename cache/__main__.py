@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m cache", description="Look into a feature store.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     status = commands.add_parser("status", help="what it contains, and what `make features` would do now")
-    status.add_argument("--data", type=Path, help="data folder to compare it with")
+    status.add_argument("--data", help="data folder to compare it with, or its URL")
     status.set_defaults(command=_status)
     verify = commands.add_parser("verify", help="check every byte against its digest")
     verify.set_defaults(command=_verify)

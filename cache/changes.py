@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 from cache.images import Listing
+from cache.remote_path import AnyPath
 from cache.store import FeatureStore
 from cache.support.messages import some
 
@@ -100,7 +100,9 @@ def find_changes(store: FeatureStore, listings: Mapping[str, Listing]) -> Change
     return replace(changes, gone=len(stored))
 
 
-def find_missing(store: FeatureStore, changes: Changes, listings: Mapping[str, Listing], data: Path) -> MissingImages:
+def find_missing(
+    store: FeatureStore, changes: Changes, listings: Mapping[str, Listing], data: AnyPath
+) -> MissingImages:
     """Find the images that the next run would remove from a store, and judge whether that is intended.
 
     It looks like a mistake if a whole split or most images are missing, or cannot be read any more.
@@ -112,7 +114,7 @@ def find_missing(store: FeatureStore, changes: Changes, listings: Mapping[str, L
         What `find_changes` returned for this folder.
     listings : mapping of str to Listing
         The images of each split of the folder.
-    data : Path
+    data : Path or RemotePath
         The folder.
 
     Returns

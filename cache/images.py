@@ -20,19 +20,20 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.digest_memo import DigestMemo
+from cache.digest_memo import DigestMemo, digest_any
 from cache.packed_files import describe_packed
+from cache.remote_path import AnyPath, RemotePath, list_files, to_path
 from cache.rows import DIGEST_BYTES
 from cache.support.errors import DataError
-from cache.support.files import digest_file
 from cache.support.image_ids import DICOM_ENDINGS, IMAGE_ENDINGS, find_id_fault
 from cache.support.machine_faults import describe_fault, is_fault_of_machine
 from cache.support.messages import count, one_line, some
 from cache.support.reporting import warn
 from cache.support.split_names import SPLITS, find_split
 
-HASH_THREADS = 4
-"""Threads that read and digest images. SHA-256 releases the interpreter's lock, and reading waits for the disk."""
+HASH_THREADS, REMOTE_THREADS = 4, 32
+"""Threads that read and digest images. SHA-256 releases the interpreter's lock, and reading waits for the disk, or for
+another machine."""
 
 IGNORED_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "dicomdir"})
 IGNORED_FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
@@ -47,7 +48,7 @@ class Image:
     """An image file: its id and its path."""
 
     id: str
-    path: Path
+    path: AnyPath
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,13 +79,13 @@ class Listing:
         return np.frombuffer(joined, np.uint8).reshape(-1, DIGEST_BYTES)
 
 
-def find_images(data: str | os.PathLike[str]) -> dict[str, list[Image]]:
+def find_images(data: str | os.PathLike[str] | RemotePath) -> dict[str, list[Image]]:
     """Find every image of a data folder.
 
     Parameters
     ----------
     data : path-like
-        The data folder.
+        The data folder, or its URL. Of a URL only the names of files are looked at, not their content.
 
     Returns
     -------
@@ -103,7 +104,9 @@ def find_images(data: str | os.PathLike[str]) -> dict[str, list[Image]]:
         A split has no image, a folder with images is no split, files are left out because they are no images, or the
         ids of a split have folders in them.
     """
-    data = Path(data)
+    data = to_path(data)
+    if isinstance(data, RemotePath):
+        return _choose_ids(data, _find_remote(data))
     if not data.is_dir():
         raise DataError(f"{data}: no such folder; expected a folder with train/, valid/ and test/ in it")
     folders, others = _find_folders(data)
@@ -111,10 +114,7 @@ def find_images(data: str | os.PathLike[str]) -> dict[str, list[Image]]:
     for split in SPLITS:
         found = {folder: images for folder in folders[split] if (images := _walk(folder))}
         if len(found) > 1:
-            raise DataError(
-                f"{data}: {' and '.join(f'{folder.name}/' for folder in found)} both have images of split '{split}'; "
-                "put them into one folder, or move one of them out of it"
-            )
+            _refuse_two_folders(data, split, [folder.name for folder in found])
         if found:
             splits[split] = next(iter(found.values()))
         elif folders[split]:
@@ -155,7 +155,7 @@ def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            found |= dict.fromkeys(sorted(each.path for each in _walk(path)))
+            found |= dict.fromkeys(sorted(each.path for each in _walk(path) if isinstance(each.path, Path)))
         elif path.exists():
             found[path] = None
         else:
@@ -169,10 +169,12 @@ def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     return list(found)
 
 
-def is_dicom(path: Path) -> bool:
+def is_dicom(path: AnyPath) -> bool:
     """Whether a file that was found as an image is DICOM, by its ending or, if it has none of an image, its content."""
     ending = path.suffix.lower()
-    return ending in DICOM_ENDINGS or (ending not in IMAGE_ENDINGS and _is_dicom(_read_start(path)))
+    if isinstance(path, RemotePath) or ending in IMAGE_ENDINGS:
+        return ending in DICOM_ENDINGS
+    return _is_dicom(_read_start(path))
 
 
 def identify(splits: Mapping[str, list[Image]], memo: DigestMemo | None = None) -> dict[str, Listing]:
@@ -196,16 +198,18 @@ def identify(splits: Mapping[str, list[Image]], memo: DigestMemo | None = None) 
     """
 
     def digest_or_reason(image: Image) -> tuple[bytes | None, str]:
+        path = image.path
         try:
-            if not stat.S_ISREG(image.path.stat().st_mode):
+            if isinstance(path, Path) and not stat.S_ISREG(path.stat().st_mode):
                 return None, "cannot be read: not a regular file"  # reading a pipe would never end
-            return memo.digest(image.path) if memo else digest_file(image.path), ""
+            return memo.digest(path) if memo else digest_any(path), ""
         except OSError as error:
             if is_fault_of_machine(error):
                 raise DataError(describe_fault(image.path, error)) from error
             return None, f"cannot be read: {error.strerror}"
 
-    with ThreadPoolExecutor(HASH_THREADS) as pool:
+    is_remote = any(isinstance(image.path, RemotePath) for images in splits.values() for image in images[:1])
+    with ThreadPoolExecutor(REMOTE_THREADS if is_remote else HASH_THREADS) as pool:
         found = {split: list(pool.map(digest_or_reason, images)) for split, images in splits.items()}
     return {
         split: Listing([image.id for image in images], [d for d, _ in found[split]], [r for _, r in found[split]])
@@ -219,7 +223,40 @@ class _Found:
 
     name: str
     within: str
-    path: Path
+    path: AnyPath
+
+
+def _find_remote(data: RemotePath) -> dict[str, list[_Found]]:
+    """The images of each split under a URL: files in a folder of that name that end as images do."""
+    folders: dict[str, dict[str, list[_Found]]] = defaultdict(dict)
+    others = []
+    for path in list_files(data):
+        folder, _, within = path.url.removeprefix(f"{data.url}/").partition("/")
+        split = find_split(folder)
+        if any(map(_is_ignored, (folder, *within.split("/")))) or path.suffix.lower() == ".csv":
+            continue
+        if split is None or not within or path.suffix.lower() not in IMAGE_ENDINGS:
+            others.append(f"{folder}/{within}" if within else folder)
+        else:
+            found = _Found(path.stem, within.removesuffix(path.suffix), path)
+            folders[split].setdefault(folder, []).append(found)
+    if not folders:
+        found_instead = f"; it has {some(others)}" if others else ""
+        raise DataError(f"{data}: no image found; expected <split>/<ID>.jpg, with splits {', '.join(SPLITS)}, and "
+                        f"endings {', '.join(sorted(IMAGE_ENDINGS))}{found_instead}")  # fmt: skip
+    if others:
+        warn(f"{data}: left out {count(len(others), 'file')} that are no image of a split: {some(others)}")
+    for split, found_in in folders.items():
+        if len(found_in) > 1:
+            _refuse_two_folders(data, split, list(found_in))
+    return {split: next(iter(folders[split].values())) for split in SPLITS if split in folders}
+
+
+def _refuse_two_folders(data: AnyPath, split: str, folders: Sequence[str]) -> NoReturn:
+    raise DataError(
+        f"{data}: {' and '.join(f'{folder}/' for folder in folders)} both have images of split '{split}'; "
+        "put them into one folder, or move one of them out of it"
+    )
 
 
 def _find_folders(data: Path) -> tuple[dict[str, list[Path]], list[Path]]:
@@ -351,7 +388,7 @@ def _has_image_ending(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_ENDINGS and not _is_ignored(path.name)
 
 
-def _choose_ids(data: Path, splits: Mapping[str, Sequence[_Found]]) -> dict[str, list[Image]]:
+def _choose_ids(data: AnyPath, splits: Mapping[str, Sequence[_Found]]) -> dict[str, list[Image]]:
     """Images by their names, or by their paths in the splits where names of images in folders repeat."""
     everything = [each for found in splits.values() for each in found]
     counts = Counter(each.name for each in everything)
@@ -375,19 +412,22 @@ def _choose_ids(data: Path, splits: Mapping[str, Sequence[_Found]]) -> dict[str,
 def _refuse_odd_id(image: Image) -> None:
     fault = find_id_fault(image.id)
     if fault == "is not UTF-8":
-        printable = os.fsencode(image.path).decode("utf-8", errors="backslashreplace")
+        printable = os.fsencode(str(image.path)).decode("utf-8", errors="backslashreplace")
         raise DataError(f"{printable}: its name is not UTF-8, which an id must be; rename it")
     if fault:
         raise DataError(f"{one_line(str(image.path))}: its name {fault}, so it cannot be an id; rename it")
 
 
-def _refuse_repeated(data: Path, splits: Mapping[str, list[Image]]) -> None:
+def _refuse_repeated(data: AnyPath, splits: Mapping[str, list[Image]]) -> None:
     counts = Counter(image.id for images in splits.values() for image in images)
     repeated = sorted(id for id, n_files in counts.items() if n_files > 1)
     if not repeated:
         return
     paths = [
-        str(image.path.relative_to(data)) for images in splits.values() for image in images if image.id == repeated[0]
+        str(image.path).removeprefix(f"{data}/")
+        for images in splits.values()
+        for image in images
+        if image.id == repeated[0]
     ]
     remedy = "give their folders other names, or remove" if "/" in repeated[0] else "rename or remove"
     raise DataError(

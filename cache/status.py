@@ -11,6 +11,7 @@ from cache.digest_memo import DigestMemo
 from cache.images import find_images, identify
 from cache.lock import find_holder
 from cache.parts import find_unfinished
+from cache.remote_path import to_path
 from cache.store import FeatureStore, require_store
 
 
@@ -22,7 +23,7 @@ def describe_store(path: str | os.PathLike[str], data: str | os.PathLike[str] | 
     path : path-like
         The store.
     data : path-like, optional
-        A data folder to compare it with.
+        A data folder to compare it with, or its URL.
 
     Returns
     -------
@@ -49,10 +50,9 @@ def describe_store(path: str | os.PathLike[str], data: str | os.PathLike[str] | 
     if path.exists():
         store = FeatureStore(path)
         if data:
-            data = Path(data)
             listings = identify(find_images(data), DigestMemo(path))
             changes = find_changes(store, listings)
-            missing = find_missing(store, changes, listings, data)
+            missing = find_missing(store, changes, listings, to_path(data))
         described |= _describe_finished(store)
     described["unfinished"] = unfinished
     described["changes"] = asdict(changes) if changes is not None else None

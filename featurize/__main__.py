@@ -7,7 +7,8 @@ from pathlib import Path
 from cache.support.command import run_command
 from featurize.engines.registry import ENGINES
 
-OPTIONS = ("backbone", "weights", "size", "layer", "pooling", "engine", "precision", "dtype", "workers", "rebuild")
+OPTIONS = ("backbone", "weights", "size", "layer", "pooling", "engine", "precision", "dtype", "workers",
+           "scheduler", "rebuild")  # fmt: skip
 """The options that `featurize.make_features` takes under the same names."""
 
 
@@ -24,7 +25,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Only --weights imagenet uses the internet, the first time: Keras downloads the file and checks its "
         "hash.",
     )
-    parser.add_argument("data", type=Path, metavar="DATA", help="folder with train/, valid/ and test/")
+    parser.add_argument("data", metavar="DATA", help="folder with train/, valid/ and test/, or its URL (s3://...)")
     parser.add_argument("--store", type=Path, required=True, help="HDF5 file to make or to bring up to date")
     parser.add_argument("--backbone", help="a Keras application, in any case (densenet121)")
     parser.add_argument("--weights", help="imagenet, random:SEED, or a .h5, .weights.h5 or .keras file (imagenet)")
@@ -35,6 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", help="auto, float32, bfloat16 or float16 (auto)")
     parser.add_argument("--dtype", help="how numbers are stored: float32 or float16 (float32; float16 for maps)")
     parser.add_argument("--workers", type=_positive, help="number of processes (one per core, or one per GPU)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="embed on a cluster of Dask: tcp://host:port of its "
+                        "scheduler, or local (none: processes of this machine)")  # fmt: skip
     parser.add_argument("--rebuild", action="store_true", help="replace a store that holds other features, and build "
                         "a network that is missing beside it")  # fmt: skip
     parser.set_defaults(command=_featurize, kept=KEPT)

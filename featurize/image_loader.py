@@ -16,13 +16,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from joblib.externals.loky import ProcessPoolExecutor
 from numpy.typing import NDArray
 
+from cache.remote_path import AnyPath
 from cache.support.errors import DataError
 from cache.support.machine_faults import describe_fault, is_fault_of_machine
 from featurize.decoding.image import Unreadable, decode
@@ -62,12 +62,14 @@ Batch = tuple[list[LoadedImage], Pixels]
 """The images of a batch, and the pixels of those that have some, shape (n_readable, size, size, 3)."""
 
 
-def load_batches(paths: Sequence[Path], size: int, batch: int, threads: int = 1, processes: int = 0) -> Iterator[Batch]:
+def load_batches(
+    paths: Sequence[AnyPath], size: int, batch: int, threads: int = 1, processes: int = 0
+) -> Iterator[Batch]:
     """Read and decode images.
 
     Parameters
     ----------
-    paths : sequence of Path
+    paths : sequence of Path or RemotePath
     size : int
         Side of the images, in pixels.
     batch : int
@@ -104,7 +106,7 @@ def _no_pixels(size: int) -> Pixels:
     return np.empty((0, size, size, 3), np.uint8)
 
 
-def _load_in_threads(paths: Sequence[Path], size: int, threads: int) -> Iterator[tuple[LoadedImage, Pixels | None]]:
+def _load_in_threads(paths: Sequence[AnyPath], size: int, threads: int) -> Iterator[tuple[LoadedImage, Pixels | None]]:
     load = partial(_load, size=size)
     if threads == 1:
         yield from filter(None, map(load, paths))
@@ -113,7 +115,7 @@ def _load_in_threads(paths: Sequence[Path], size: int, threads: int) -> Iterator
         yield from filter(None, pool.map(load, paths))
 
 
-def _load(path: Path, size: int) -> tuple[LoadedImage, Pixels | None] | None:
+def _load(path: AnyPath, size: int) -> tuple[LoadedImage, Pixels | None] | None:
     """Read and decode a file; None if it has vanished, because its bytes are unknown."""
     start = time.perf_counter()
     try:
@@ -147,7 +149,7 @@ class _Processes:
         self._buffers = _map(place, shape)
         self._pool = ProcessPoolExecutor(n_processes, initializer=_attach, initargs=(place, shape, os.getpid()))
 
-    def load(self, paths: Sequence[Path]) -> Iterator[Batch]:
+    def load(self, paths: Sequence[AnyPath]) -> Iterator[Batch]:
         pending: deque[tuple[int, list[Future[Any]]]] = deque()
         try:
             for number, start in enumerate(range(0, len(paths), self._batch)):
@@ -209,7 +211,7 @@ def _map(place: str, shape: tuple[int, ...]) -> Pixels:
         return np.frombuffer(mmap.mmap(file.fileno(), math.prod(shape)), np.uint8).reshape(shape)
 
 
-def _load_into(buffer: int, row: int, paths: Sequence[Path], size: int) -> list[LoadedImage | None]:
+def _load_into(buffer: int, row: int, paths: Sequence[AnyPath], size: int) -> list[LoadedImage | None]:
     """In a process that decodes: fill rows of a buffer."""
     images: list[LoadedImage | None] = []
     for number, path in enumerate(paths, row):

@@ -9,6 +9,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -23,6 +24,7 @@ from cache.images import Image, Listing, find_images, identify, is_dicom
 from cache.lock import locked
 from cache.parts import Parts
 from cache.provenance import Provenance
+from cache.remote_path import AnyPath, to_path
 from cache.store import FeatureStore
 from cache.support.errors import NotInstalledError, ParameterError, StoreError, UserError
 from cache.support.files import require_room
@@ -33,6 +35,7 @@ from cache.support.versions import installed_versions
 from cache.verify import verify_store
 from cache.writer import write_store
 from featurize.backbone import Cut
+from featurize.cluster import Cluster, connected_cluster
 from featurize.decoding.dicom_file import is_dicom as is_dicom_content
 from featurize.decoding.dicom_file import read_header, read_transfer_syntax
 from featurize.decoding.image import DECODING
@@ -63,6 +66,7 @@ def make_features(
     precision: str | None = None,
     dtype: str | None = None,
     workers: int | None = None,
+    scheduler: str | None = None,
     rebuild: bool = False,
 ) -> FeatureStore:
     """Embed every image of a data folder into a feature store, or bring a store up to date.
@@ -73,7 +77,7 @@ def make_features(
     Parameters
     ----------
     data : str or Path
-        The data folder; see `cache.images`.
+        The data folder, or its URL such as ``s3://bucket/images``; see `cache.images`.
     store : str or Path
         The store to make or to bring up to date.
     backbone : str, optional
@@ -93,9 +97,11 @@ def make_features(
     dtype : str, optional
         How numbers are stored, ``float32`` or ``float16``. The default is float32, and float16 for maps.
     workers : int, optional
-        Processes. By default OpenVINO has one per core, and TensorFlow one per GPU, or one. Within
-        ``joblib.parallel_config("dask")``, or with another backend, they are those of that cluster, whose workers must
-        see the same paths.
+        Processes. By default OpenVINO has one per core, and TensorFlow one per GPU, or one. On a cluster that runs
+        already they are its own.
+    scheduler : str, optional
+        Embed on a cluster of Dask: the address of its scheduler, such as ``tcp://host:8786``, or ``local`` to start one
+        on this machine. Its workers must see the images under the same paths or URLs, and have the same versions.
     rebuild : bool
         Replace a store that holds other features, and build a network that is missing beside it.
 
@@ -113,7 +119,9 @@ def make_features(
     StoreError
         The store holds other features, is damaged, or another process writes it.
     NotInstalledError
-        The engine, or what reads the DICOM files that are still to be embedded, is not installed.
+        The engine, or what reads the DICOM files that are still to be embedded, or Dask, is not installed.
+    ClusterError
+        The cluster cannot be reached, or none of its workers can do the work.
 
     Examples
     --------
@@ -134,12 +142,13 @@ def make_features(
     options = {name: value for name, value in given.items() if value is not None}
     check_options(options)
     path = Path(store)
-    update = _Update(path, _Folder.read(Path(data), path), options, workers, rebuild)
-    finished = update.find_finished()
-    if finished is None:
-        with locked(path):
-            # Another writer may have ended between the first look and the lock.
-            finished = update.find_finished() or update.run()
+    with connected_cluster(scheduler, workers) if scheduler else nullcontext() as cluster:
+        update = _Update(path, _Folder.read(to_path(data), path), options, workers, rebuild, cluster)
+        finished = update.find_finished()
+        if finished is None:
+            with locked(path):
+                # Another writer may have ended between the first look and the lock.
+                finished = update.find_finished() or update.run()
     return finished
 
 
@@ -147,12 +156,12 @@ def make_features(
 class _Folder:
     """A data folder: its images, and their digests in the order of the store's rows."""
 
-    path: Path
+    path: AnyPath
     images: Mapping[str, list[Image]]
     listings: Mapping[str, Listing]
 
     @classmethod
-    def read(cls, path: Path, store: Path) -> "_Folder":
+    def read(cls, path: AnyPath, store: Path) -> "_Folder":
         """Find and digest every image; digests of unchanged files are remembered beside the store."""
         images, memo = find_images(path), DigestMemo(store)
         _require_dicom(images)
@@ -165,9 +174,9 @@ class _Folder:
     def n_images(self) -> int:
         return sum(len(listing.ids) for listing in self.listings.values())
 
-    def find_pending(self, known: set[bytes]) -> list[Path]:
+    def find_pending(self, known: set[bytes]) -> list[AnyPath]:
         """One path per digest that is not known, in the order of the listing."""
-        pending: dict[bytes, Path] = {}
+        pending: dict[bytes, AnyPath] = {}
         for split, listing in self.listings.items():
             for image, digest in zip(self.images[split], listing.digests, strict=True):
                 if digest is not None and digest not in known:
@@ -184,6 +193,7 @@ class _Update:
     options: dict[str, Any]
     workers: int | None
     rebuild: bool
+    cluster: Cluster | None = None
 
     def find_finished(self) -> FeatureStore | None:
         """The store, if it certainly is what a run would make."""
@@ -221,8 +231,10 @@ class _Update:
             work = self._plan(store, store.provenance, _find_shape(store))
             if not work.pending:
                 return self._finish(work, request, None, leaving, is_retry)
-        choice = choose_engine(request.engine, request.precision)
-        check = partial(self._check, request, choice.engine, store is not None)
+        choose = self.cluster.choose_engine if self.cluster else choose_engine
+        choice = choose(request.engine, request.precision)
+        here = replace(self, cluster=None)  # a connection does not travel to the process that builds the network
+        check = partial(here._check, request, choice.engine, store is not None)
         with preparing_network(request, choice.engine, self.path, check) as network:
             _report_network(request, network, choice)
             work = self._plan(store, request.to_provenance(network.cut, network.engine), network.cut.shape)
@@ -282,7 +294,7 @@ class _Update:
         is_new = not parts.folder.exists()
         try:
             parts.start(record)
-            embed_images(work.pending, network, request, parts, self.workers)
+            embed_images(work.pending, network, request, parts, self.workers, self.cluster)
         except ParameterError:  # the dtype cannot represent the embeddings, which only embedding can show
             if is_new:
                 parts.remove()
@@ -336,7 +348,7 @@ class _Work:
     store: FeatureStore | None
     provenance: Provenance
     shape: tuple[int, ...]
-    pending: list[Path]
+    pending: list[AnyPath]
 
     @property
     def row_bytes(self) -> int:
@@ -367,7 +379,7 @@ def _require_dicom(images: Mapping[str, list[Image]]) -> None:
         raise NotInstalledError(f"{count(len(files), 'DICOM image')} ({files[0]}), which pydicom reads: {PIP_LINE}")
 
 
-def _require_codecs(pending: list[Path], data: Path) -> None:
+def _require_codecs(pending: list[AnyPath], data: AnyPath) -> None:
     """Refuse DICOM files before anything is built, where a package that unpacks their pixels is missing."""
     files = [path for path in pending if path.suffix.lower() not in PICTURE_ENDINGS] if is_installed() else []
     syntaxes = {path: read_transfer_syntax(path) for path in files}

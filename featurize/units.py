@@ -2,16 +2,19 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.remote_path import AnyPath
 from cache.rows import DIGEST_BYTES, OK, UNREADABLE, Rows
 from featurize.image_loader import LoadedImage, load_batches
 from featurize.prepared_network import Network
+
+_T = TypeVar("_T")
 
 UNIT_BYTES = 32 * 2**20
 """Most bytes of the embeddings of a unit."""
@@ -30,15 +33,15 @@ def unit_images(wanted: int, batch: int, shape: tuple[int, ...]) -> int:
     return batch * max(1, most // batch)
 
 
-def divide(paths: list[Path], processes: int, batch: int, step: int) -> list[list[Path]]:
+def divide(paths: list[_T], processes: int, batch: int, step: int) -> list[list[_T]]:
     """Divide the work into units: first one batch per process, so that the first images come soon, then whole units.
 
     Towards the end the units become smaller, down to an eighth, so that all processes end at about the same time.
 
-    >>> [len(unit) for unit in divide([Path()] * 200, processes=2, batch=4, step=32)]
+    >>> [len(unit) for unit in divide([0] * 200, processes=2, batch=4, step=32)]
     [4, 4, 32, 32, 32, 24, 20, 16, 12, 8, 4, 4, 4, 4]
     """
-    units: list[list[Path]] = []
+    units: list[list[_T]] = []
     start, smallest = 0, max(1, step // 8 // batch)
     while start < len(paths):
         share = max(smallest, -(-(len(paths) - start) // (2 * processes * batch)))
@@ -57,14 +60,14 @@ class Unit:
 
 
 def embed_unit(
-    network: Network, paths: list[Path], size: int, dtype: str, threads: int = 1, processes: int = 0
+    network: Network, paths: Sequence[AnyPath], size: int, dtype: str, threads: int = 1, processes: int = 0
 ) -> Unit:
     """Read, decode and embed some images.
 
     Parameters
     ----------
     network : Network
-    paths : list of Path
+    paths : sequence of Path or RemotePath
         The image files.
     size : int
         Side of the images that the network takes, in pixels.

@@ -2,13 +2,14 @@
 
 import os
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from joblib import Parallel, delayed
 
 from cache.parts import Parts
+from cache.remote_path import AnyPath
 from cache.support.command import check_interrupted
 from cache.support.progress import Progress
 from cache.support.reporting import report
@@ -17,13 +18,23 @@ from featurize.prepared_network import Network
 from featurize.request import Request
 from featurize.units import STAGES, Unit, divide, embed_unit, unit_images
 
+if TYPE_CHECKING:
+    from featurize.cluster import Cluster
 
-def embed_images(paths: list[Path], network: Network, request: Request, parts: Parts, workers: int | None) -> None:
+
+def embed_images(
+    paths: list[AnyPath],
+    network: Network,
+    request: Request,
+    parts: Parts,
+    workers: int | None,
+    cluster: "Cluster | None" = None,
+) -> None:
     """Embed images, and write each unit as it comes back.
 
     Parameters
     ----------
-    paths : list of Path
+    paths : list of Path or RemotePath
         The image files.
     network : Network
     request : Request
@@ -31,6 +42,8 @@ def embed_images(paths: list[Path], network: Network, request: Request, parts: P
         Where finished units are written.
     workers : int, optional
         Processes; the engine decides if not given.
+    cluster : Cluster, optional
+        Its workers embed, instead of processes of this machine.
 
     Raises
     ------
@@ -39,7 +52,8 @@ def embed_images(paths: list[Path], network: Network, request: Request, parts: P
     """
     progress = Progress(len(paths), "embedding")
     spent = dict.fromkeys(STAGES, 0.0)
-    with closing(embed_units(paths, network, request.backbone.size, request.dtype, workers)) as units:
+    args = paths, network, request.backbone.size, request.dtype
+    with closing(cluster.embed_units(*args) if cluster else embed_units(*args, workers)) as units:
         for unit in units:
             start = time.perf_counter()
             parts.add(unit.rows)
@@ -52,13 +66,13 @@ def embed_images(paths: list[Path], network: Network, request: Request, parts: P
 
 
 def embed_units(
-    paths: list[Path], network: Network, size: int, dtype: str, workers: int | None = None
+    paths: Sequence[AnyPath], network: Network, size: int, dtype: str, workers: int | None = None
 ) -> Generator[Unit, None, None]:
     """Embed images in worker processes; in this process, if one is enough.
 
     Parameters
     ----------
-    paths : list of Path
+    paths : sequence of Path or RemotePath
         The image files.
     network : Network
     size : int
@@ -80,7 +94,7 @@ def embed_units(
     """
     engine, shape = network.engine, network.cut.shape
     processes = min(engine.count_processes(workers), -(-len(paths) // engine.batch))
-    units = divide(paths, processes, engine.batch, unit_images(engine.unit_images, engine.batch, shape))
+    units = divide(list(paths), processes, engine.batch, unit_images(engine.unit_images, engine.batch, shape))
     pool = Parallel(
         n_jobs=processes,
         return_as="generator_unordered",

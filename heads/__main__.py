@@ -29,6 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     sweep = commands.add_parser("sweep", help="train a head with every combination of parameters, save the best run")
     _add_options(sweep)
     _add_grid(sweep, required=True)
+    _add_scheduler(sweep)
     sweep.set_defaults(command=_sweep, kept="finished trials are kept, and the same command does the others")
     choose = commands.add_parser(
         "choose", help="score every head with every decoder in one table; folds of train choose"
@@ -39,6 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_decoders(choose)
     choose.add_argument("--pooling", default="", metavar="NAME", help="one of several poolings of the store (all)")
     choose.add_argument("--json", action="store_true", help="print the table as JSON")
+    _add_scheduler(choose)
     choose.set_defaults(command=_choose)
     best = commands.add_parser("best", help="search heads, parameters, features and ensembles within a time budget")
     best.add_argument("--store", type=Path, required=True, help="feature store, best one that is joined of several")
@@ -122,6 +124,11 @@ def _add_grid(parser: argparse.ArgumentParser, required: bool = False) -> None:
                         help="valid or folds: what decides, F1 on valid or on folds of train (valid)")  # fmt: skip
 
 
+def _add_scheduler(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="fit on a cluster of Dask: tcp://host:port of its "
+                        "scheduler, or local (none: this machine)")  # fmt: skip
+
+
 def _add_decoders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decoders", nargs="+", metavar="DECODER", help="the decoders, written as for fit (all)")
 
@@ -163,7 +170,7 @@ def _sweep(args: argparse.Namespace) -> None:
 
     grid, options = parse_grid(args.grid), _run_options(args)
     with parallel_config(n_jobs=-1):
-        sweep_runs(args.name, args.store, args.data, args.out, grid, by=args.by, **options)
+        sweep_runs(args.name, args.store, args.data, args.out, grid, by=args.by, scheduler=args.scheduler, **options)
 
 
 def _choose(args: argparse.Namespace) -> None:
@@ -174,7 +181,8 @@ def _choose(args: argparse.Namespace) -> None:
     if args.json:
         logger.setLevel(logging.WARNING)  # nothing but the JSON is printed
     with parallel_config(n_jobs=-1):
-        table = choose(args.store, args.data, heads=args.heads, decoders=args.decoders, pooling=args.pooling)
+        options = {key: getattr(args, key) for key in ("heads", "decoders", "pooling", "scheduler")}
+        table = choose(args.store, args.data, **options)
     if args.json:
         print_json({"table": table})
 

@@ -38,6 +38,7 @@ class CheapEngine(Engine):
 
     name = "tensorflow"
     files = ()
+    distributions = ("tensorflow", "tensorflow-cpu")
 
     precision: str = "float32"
     n_gpus: int = 8  # as many processes
@@ -105,18 +106,20 @@ def main() -> int:
     parser.add_argument("--die-at", nargs=3, metavar=("CALL", "NUMBER", "WHEN"))
     parser.add_argument("--largest-file", type=int)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--scheduler")
     parser.set_defaults(command=_run, kept=KEPT)
     return run_command("featurize", parser)
 
 
 def _run(args: argparse.Namespace) -> None:
-    install(setattr, CheapEngine(seconds=args.seconds, remove=args.remove))
+    n_gpus = 0 if args.scheduler else CheapEngine.n_gpus  # the workers of a cluster have none
+    install(setattr, CheapEngine(seconds=args.seconds, remove=args.remove, n_gpus=n_gpus))
     if args.die_at:
         _die_at(args.die_at[0], int(args.die_at[1]), args.die_at[2])
     if args.largest_file:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (args.largest_file, args.largest_file))
-    make_features(args.data, args.store, **GIVEN, workers=args.workers)
+    make_features(args.data, args.store, **GIVEN, workers=args.workers, scheduler=args.scheduler)
 
 
 if __name__ == "__main__":

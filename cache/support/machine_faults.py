@@ -2,7 +2,6 @@
 
 import errno
 import mmap
-from pathlib import Path
 
 _NUMBERS = frozenset(
     {
@@ -25,7 +24,7 @@ def is_fault_of_machine(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _NUMBERS)
 
 
-def describe_fault(path: Path, error: OSError) -> str:
+def describe_fault(path: object, error: OSError) -> str:
     """Describe on one line why an image could not be read, and what to do."""
     return (
         f"{path}: cannot be read ({error.strerror}), which is no damage of the image; finished units are saved: run "

@@ -8,9 +8,9 @@ import io
 import re
 import struct
 import zlib
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from cache.remote_path import AnyPath
 from featurize.decoding.packages import Unsupported, load_pydicom
 
 MAX_INFLATED = 2**28
@@ -52,7 +52,7 @@ def is_dicom(data: bytes) -> bool:
     return bool(_find_prefix(data) or find_transfer_syntax(data[:begin]) or find_encoding(data, begin))
 
 
-def read_header(path: Path) -> bytes:
+def read_header(path: AnyPath) -> bytes:
     """The first bytes of a file, from which `is_dicom` tells; none if it cannot be read."""
     try:
         with path.open("rb", buffering=0) as file:
@@ -67,7 +67,7 @@ def find_transfer_syntax(header: bytes) -> str:
     return found[1].decode() if found else ""
 
 
-def read_transfer_syntax(path: Path) -> str:
+def read_transfer_syntax(path: AnyPath) -> str:
     """Read only the beginning of a file; empty if it cannot be read, or names no transfer syntax."""
     try:
         with path.open("rb", buffering=0) as file:

@@ -11,6 +11,9 @@ from featurize.decoding.code_stream import DCT, LOSSLESS
 PIP_LINE = "pip install pydicom pylibjpeg pylibjpeg-openjpeg pyjpegls"
 """The command that installs what reads DICOM, the extra `dicom`."""
 
+DISTRIBUTIONS = ("pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "python-gdcm")
+"""Names under which pip may have installed what reads DICOM."""
+
 LIBJPEG_PIP_LINE = "pip install pylibjpeg pylibjpeg-libjpeg (under the GPL)"
 GDCM_PIP_LINE = "pip install python-gdcm"
 """The commands that install what reads the JPEG that no package of the extra reads: JPEG Lossless, of which either will

@@ -2,13 +2,15 @@
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cache.store import FeatureStore
+from cache.support.cluster import ClusterError
 from cache.support.reporting import report
 from eval.bootstrap import compare_scores, find_interval
 from eval.f1 import ImageF1, image_f1, mean_f1
@@ -25,6 +27,7 @@ from heads.evaluation.out_of_fold import CrossFit
 from heads.registry import HEADS, make_decoder, make_head
 from heads.runs.builder import prepare_head
 from heads.runs.progress import Clock, watching
+from heads.selection.cluster import call_on_cluster
 
 TRIED = ("fixed:0.3", "fixed:0.5", "top-k", "global", "per-concept", "expected-f1", "temperature+expected-f1",
          "platt+expected-f1")  # fmt: skip
@@ -47,6 +50,7 @@ def choose(
     heads: Sequence[str] | None = None,
     decoders: Sequence[str] | None = None,
     pooling: str = "",
+    scheduler: str | None = None,
 ) -> list[Row]:
     """Fit every head once, and decode its scores with every decoder.
 
@@ -63,6 +67,9 @@ def choose(
         Such as ``fixed:0.3``; `TRIED` if not given.
     pooling : str
         One of the store's poolings; all of them, side by side, if empty.
+    scheduler : str, optional
+        Fit the heads on a cluster of Dask: the address of its scheduler, or ``local``. Its workers must see store and
+        labels under the same paths.
 
     Returns
     -------
@@ -85,15 +92,18 @@ def choose(
     for each in candidates:
         prepare_head(each.head, labelled.store)
     report(_line("head", "decoder", "F1 on folds of train", "valid primary F1", "secondary F1", "seconds"))
+    scored: Iterator[tuple[Row, ImageF1]]
     table: list[Row] = []
     f1: dict[tuple[str, str], ImageF1] = {}
-    for each in candidates:
-        with watching(each.head) as progress:
-            scored = _ScoredHead.fit(each.head, labelled, progress)
-            for text, decoder in each.decoders.items():
-                row, f1[each.name, text] = scored.decode(decoder)
-                table.append({"head": each.name, "decoder": text} | row)
-                report(_describe(table[-1]))
+    if scheduler:
+        place = Path(store).absolute(), Path(data).absolute(), pooling
+        scored = _score_on_cluster(scheduler, candidates, labelled.store, place)
+    else:
+        scored = (pair for each in candidates for pair in _score_pairs(each, labelled))
+    for row, f1_per_image in scored:
+        f1[row["head"], row["decoder"]] = f1_per_image
+        table.append(row)
+        report(_describe(row))
     best = max(table, key=lambda row: row["folds"])
     for row in table:
         row["chosen"] = row is best
@@ -132,6 +142,36 @@ def list_candidates(heads: Sequence[str] | None = None, decoders: Sequence[str] 
     """
     texts = decoders or TRIED
     return [Candidate(name, make_head(name), {text: make_decoder(text) for text in texts}) for name in heads or HEADS]
+
+
+def _score_pairs(candidate: Candidate, data: LabelledStore) -> Iterator[tuple[Row, ImageF1]]:
+    """Fit a head, and score it with each decoder."""
+    with watching(candidate.head) as progress:
+        scored = _ScoredHead.fit(candidate.head, data, progress)
+        for text, decoder in candidate.decoders.items():
+            row, f1 = scored.decode(decoder)
+            yield {"head": candidate.name, "decoder": text} | row, f1
+
+
+def _score_on_cluster(
+    scheduler: str, candidates: Sequence[Candidate], store: FeatureStore, place: tuple[Path, Path, str]
+) -> Iterator[tuple[Row, ImageF1]]:
+    """Do the same on a cluster, one head per task."""
+    calls = [(each.name, list(each.decoders), *place) for each in candidates]
+    for content, pairs in call_on_cluster(scheduler, score_candidate, calls):
+        if content != store.content:
+            raise ClusterError(f"a worker sees another store at {place[0]}; give a path that is the same everywhere")
+        yield from pairs
+
+
+def score_candidate(
+    name: str, decoders: Sequence[str], store: Path, data: Path, pooling: str
+) -> tuple[str, list[tuple[Row, ImageF1]]]:
+    """On a worker of a cluster: open the store, and score a head; gives the digest of the store's content, too."""
+    labelled = LabelledStore.load(store, data, pooling)
+    (candidate,) = list_candidates([name], decoders)
+    prepare_head(candidate.head, labelled.store)
+    return labelled.store.content, list(_score_pairs(candidate, labelled))
 
 
 @dataclass(frozen=True)

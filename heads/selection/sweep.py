@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from sklearn.model_selection import ParameterGrid
 
 from cache.lock import locked
+from cache.support.cluster import ClusterError
 from cache.support.errors import DataError, ParameterError, RunError
 from cache.support.json_file import DamagedFileError
 from cache.support.reporting import report
@@ -25,10 +26,11 @@ from heads.evaluation.cross_validation import decoder_f1
 from heads.evaluation.out_of_fold import out_of_fold_scores
 from heads.runs.builder import BuiltRun, RunBuilder, build_run, prepare_head
 from heads.runs.checks import check_labels
-from heads.runs.files import FORMAT, read_sealed, write_sealed, writing
+from heads.runs.files import FORMAT, REQUEST, find_version, read_sealed, write_sealed, writing
 from heads.runs.folder import check_folder, find_whole
 from heads.runs.progress import Clock, watching
 from heads.runs.request import FOLDS, VALID_SPLIT, RunRequest
+from heads.selection.cluster import call_on_cluster
 
 TRIALS = "sweep.json"
 """The finished trials in the folder of a run, by the digest of their requests."""
@@ -52,6 +54,7 @@ def sweep_runs(
     grid: Mapping[str, Sequence[Any]],
     *,
     by: str = VALID_SPLIT,
+    scheduler: str | None = None,
     params: Mapping[str, Any] | None = None,
     decoder: str | None = None,
     tune: str | None = None,
@@ -70,6 +73,9 @@ def sweep_runs(
         The values of each parameter.
     by : str
         What decides: the primary F1 on ``valid``, or that of out-of-fold scores of train, ``folds``.
+    scheduler : str, optional
+        Fit the trials on a cluster of Dask, each by itself: the address of its scheduler, or ``local``. Its workers
+        must see store and labels under the same paths.
 
     Returns
     -------
@@ -96,7 +102,8 @@ def sweep_runs(
         if len(pending) < len(trials):
             report(f"{out}: {len(trials) - len(pending):,} of {len(trials):,} trials are done already")
         sweep.check(pending)
-        for row in sweep.run(pending, keys, rows):
+        done = sweep.run_on_cluster(scheduler, pending, rows) if scheduler else sweep.run(pending, keys, rows)
+        for row in done:
             report(describe_row(row, by))
         best = max(keys, key=lambda key: rows[key][by])
         saved = find_whole(out)
@@ -247,10 +254,41 @@ class Sweep:
                 best = max((rows[key][self.by] for key in keys if key in rows), default=-1.0)
                 if row[self.by] > best:
                     built.save(self.out, self.request_trial(trial), self.data)
-                rows[self.digest(trial)] = row
-                with writing(self.out):
-                    write_sealed(self.out / TRIALS, {"format": FORMAT, "trials": rows})
+                self._add(row, rows)
                 yield row
+
+    def run_on_cluster(self, scheduler: str, pending: Sequence[Trial], rows: dict[str, Row]) -> Iterator[Row]:
+        """Do the trials that are not done, on a cluster; no run is saved. The parameters are those of `run`.
+
+        Raises
+        ------
+        ClusterError
+            The cluster fails, or a worker sees another store or other labels.
+        """
+        calls = [(self.request, self.out, self.by, trial) for trial in pending]
+        for digest, row in call_on_cluster(scheduler, score_trial, calls) if calls else ():
+            if digest != self.digest(row["params"]):
+                raise ClusterError(f"a worker sees another store, or other labels, at {self.request.store} and "
+                                   f"{self.request.data}; give paths that are the same everywhere")  # fmt: skip
+            self._add(row, rows)
+            yield row
+
+    def score(self, trial: Trial) -> Row:
+        """Do one trial by itself."""
+        head, clock = self.request_trial(trial).make_head(), Clock()
+        prepare_head(head, self.data.store)
+        with clock("fit"):
+            head.fit(self.data.train.X, self.data.train.Y)
+        return self._score(trial, head, clock)[0]
+
+    def _add(self, row: Row, rows: dict[str, Row]) -> None:
+        """Save a finished trial, in the folder of a run that is not finished if there is no other yet."""
+        rows[self.digest(row["params"])] = row
+        with writing(self.out):
+            if find_version(self.out) is None:
+                self.out.mkdir(parents=True, exist_ok=True)
+                write_sealed(self.out / REQUEST, {"format": FORMAT} | vars(self.request))
+            write_sealed(self.out / TRIALS, {"format": FORMAT, "trials": rows})
 
     def _score(self, trial: Trial, head: Head, clock: Clock) -> tuple[Row, BuiltRun]:
         """Make the run of a fitted head; its row has the scores that may decide."""
@@ -270,6 +308,13 @@ class Sweep:
             row |= {VALID_SPLIT: valid["primary"], f"{VALID_SPLIT}_interval": valid["primary_interval"]}
             row |= {"secondary": valid["secondary"], "secondary_interval": valid["secondary_interval"]}
         return row, built
+
+
+def score_trial(request: RunRequest, out: Path, by: str, trial: Trial) -> tuple[str, Row]:
+    """On a worker of a cluster: open the store, and do one trial; gives the trial's digest, too."""
+    data = LabelledStore.load(request.store, request.data, request.pooling, request.concepts)
+    sweep = Sweep(request, data, out, by)
+    return sweep.digest(trial), sweep.score(trial)
 
 
 def describe_row(row: Row, by: str) -> str:

@@ -213,7 +213,7 @@ def make_gallery(
 def _find_paths(data: Path, split: str) -> tuple[dict[str, Path], str]:
     """The path of each image of a split, or why there is none."""
     try:
-        return {image.id: image.path for image in find_images(data).get(split, [])}, ""
+        return {each.id: each.path for each in find_images(data).get(split, []) if isinstance(each.path, Path)}, ""
     except DataError as error:
         return {}, describe_error(error)
 

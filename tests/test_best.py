@@ -14,7 +14,7 @@ from eval.f1 import mean_f1
 from heads.__main__ import main
 from heads.runs.folder import read_metrics, read_request
 from heads.selection import best
-from heads.selection.best import Budget, Candidate, Choice, Search, Trial, choose, find_best
+from heads.selection.best import Budget, Candidate, Choice, Pace, Search, Trial, choose, find_best
 
 GROUP = 2
 """Images per group."""
@@ -214,6 +214,18 @@ def csr(Y: np.ndarray) -> Any:
     from scipy.sparse import csr_matrix
 
     return csr_matrix(Y)
+
+
+def test_the_time_of_a_trial_is_expected_from_those_on_fewer_features() -> None:
+    def trial(n_features: int, seconds: float) -> Trial:
+        return Trial(Candidate("ridge", {}, "", 1, n_features), np.zeros(1), seconds, np.zeros((1, 1)))
+
+    pace, wide = Pace(), Candidate("ridge", {}, "", 1, 4000)
+    assert pace.expect(wide, 100) == 0
+    pace.add(trial(1000, 2.0), 100)
+    assert pace.expect(wide, 100) == pytest.approx(8.0)
+    pace.add(trial(2000, 16.0), 100)  # the cube of the features
+    assert pace.expect(wide, 200) == pytest.approx(2 * 16 * 8)
 
 
 def test_a_mean_is_in_float32() -> None:

@@ -62,7 +62,8 @@ def run_command(name: str, parser: argparse.ArgumentParser, argv: Sequence[str] 
         Any other error is a bug, and keeps its traceback.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # its encoding may lack the letters of a file's name
+        # Its encoding may lack the letters of a file's name, and who follows a log sees each line when it is printed.
+        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     parser.add_argument(TRACEBACK, action="store_true", help="with an error, print its traceback")
     words = list(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args([word for word in words if word != TRACEBACK])  # also accepted after a subcommand

@@ -5,6 +5,7 @@ any run. How optimistic the score on folds is, which did decide, is measured: th
 fold, and scored on that fold.
 """
 
+import math
 import os
 import re
 import time
@@ -69,6 +70,9 @@ SEARCH_SHARE, SELECTION_SHARE = 0.5, 0.75
 """Shares of the budget after which no trial, and no selection, is begun. The rest is for the winner."""
 
 TRIALS = "trials.json"
+
+_SHORT = 1e-9
+"""Seconds per image of a trial that took no time at all."""
 
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
@@ -177,6 +181,34 @@ class Budget:
 
     def __str__(self) -> str:
         return f"{_clock(max(0.0, self.seconds - self.used))} of {_clock(self.seconds)} left"
+
+
+class Pace:
+    """How long each head takes, learnt from its trials: in proportion to images, and to a power of the features."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, dict[int, float]] = {}
+
+    def add(self, trial: Trial, n_images: int) -> None:
+        """Learn from a trial on so many images."""
+        self._seen.setdefault(trial.candidate.head, {})[trial.candidate.n_features] = trial.seconds / n_images
+
+    def expect(self, candidate: Candidate, n_images: int) -> float:
+        """The seconds that a trial will take; 0 for a head that was not tried.
+
+        The power is what trials on fewer features show, at least 1 and at most 3, as of a decomposition.
+        """
+        seen = self._seen.get(candidate.head)
+        if not seen:
+            return 0.0
+        widest = max(seen)
+        powers = [
+            math.log(max(seen[widest], _SHORT) / max(seconds, _SHORT)) / math.log(widest / width)
+            for width, seconds in seen.items()
+            if width < widest
+        ]
+        power = min(max(1.0, *powers), 3.0) if powers else 1.0
+        return n_images * seen[widest] * (candidate.n_features / widest) ** power
 
 
 @dataclass(frozen=True)
@@ -326,20 +358,19 @@ class Search:
         candidates, rounds = self.list_candidates(), self.list_rounds()
         report(f"{self.out}: {len(candidates)} trials, in {len(rounds)} rounds on "
                f"{', '.join(f'{len(rows):,}' for rows in rounds)} training images; {self.budget}")  # fmt: skip
-        rates: dict[str, float] = {}
+        pace = Pace()
         trials: list[Trial] = []
         for number, rows in enumerate(rounds):
             trials = []
             for candidate in candidates:
-                work = len(rows) * candidate.n_features**2
-                if trials and not self.budget.allows(work * rates.get(candidate.head, 0.0), SEARCH_SHARE):
+                if trials and not self.budget.allows(pace.expect(candidate, len(rows)), SEARCH_SHARE):
                     report(f"  no time for {candidate}")
                     continue
                 trial = self.score(candidate, rows)
                 if not number and not trials:
                     self._check_budget(trial, len(rows))
                 trials.append(trial)
-                rates[candidate.head] = max(rates.get(candidate.head, 0.0), trial.seconds / work)
+                pace.add(trial, len(rows))
                 place = f"round {number + 1} of {len(rounds)}, {len(trials)} of {len(candidates)}"
                 report(f"  {place}: {candidate}: F1 {trial.mean:.4f} by folds, {trial.seconds:.0f} s; {self.budget}")
             trials.sort(key=lambda each: -each.mean)

@@ -35,7 +35,7 @@ FACTS = ("densenet121", "0" * 64, "relu", "avg", 224, "1", "bilinear", "densenet
 @contextmanager
 def started(folder: Path, n_workers: int) -> Iterator[tuple[str, int]]:
     """A scheduler and workers, each a process; gives the scheduler's address and its number as a process."""
-    file = folder / f"scheduler{n_workers}.json"
+    file = Path(tempfile.mkdtemp(dir=folder)) / "scheduler.json"
     with ExitStack() as stack:
 
         def start(*words: str) -> int:
@@ -122,7 +122,7 @@ def measure_costs(folder: Path, n_units: int) -> None:
             sizes = [each.memory_info().rss / 2**20 for each in (scheduler, own)]
             print(f"{n:,} units: {1e3 * wall / n:.2f} ms each, of them {1e3 * writing / n:.2f} to write; processor "
                   f"{1e3 * ours / n:.2f} ms of the coordinator, {1e3 * theirs / n:.2f} ms of the scheduler; memory of "
-                  f"the scheduler {sizes[0]:.0f} MiB ({grown / 2**20:+.1f}), of the coordinator {sizes[1]:.0f} MiB")  # fmt: skip
+                  f"the scheduler {sizes[0]:.0f} MiB ({grown / 2**20:+.1f}), of ours {sizes[1]:.0f} MiB")  # fmt: skip
 
         measure(0, n_units)
         measure(n_units, 4 * n_units)

@@ -135,7 +135,7 @@ def go_the_whole_way(place: Path, n_images: int) -> None:
     submission = out / "submission.csv"
     n_rows = len(submission.read_text(encoding="utf-8").splitlines())
     print(f"{n_rows:,} lines in {submission.name}")
-    run("eval score of valid", "eval", "score", data / "valid_concepts.csv", out / "valid.csv")
+    run("eval score of valid", "eval", "score", out / "valid.csv", "--truth", data / "valid_concepts.csv")
     shutil.rmtree(place)
 
 

@@ -184,7 +184,7 @@ def _find(store: Path, wanted: dict[str, Any], engine: Engine) -> Network | None
 
 def _to_network(files: NetworkFiles, engine: Engine) -> Network:
     cut = Cut(**{**files.cut, "shape": tuple(files.cut["shape"])})
-    return Network(cut, engine, FrontFiles(files.folder, files.version))
+    return Network(cut, engine, FrontFiles(files.folder.absolute(), files.version))
 
 
 def _build(

@@ -94,7 +94,9 @@ def embed_units(
     """
     engine, shape = network.engine, network.cut.shape
     processes = min(engine.count_processes(workers), -(-len(paths) // engine.batch))
-    units = divide(list(paths), processes, engine.batch, unit_images(engine.unit_images, engine.batch, shape))
+    # A worker that has served before is still in the folder where this process was then.
+    absolute = [path.absolute() for path in paths]
+    units = divide(absolute, processes, engine.batch, unit_images(engine.unit_images, engine.batch, shape))
     pool = Parallel(
         n_jobs=processes,
         return_as="generator_unordered",

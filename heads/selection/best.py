@@ -208,7 +208,8 @@ class Pace:
             if width < widest
         ]
         power = min(max(1.0, *powers), 3.0) if powers else 1.0
-        return n_images * seen[widest] * (candidate.n_features / widest) ** power
+        seconds: float = n_images * seen[widest] * (candidate.n_features / widest) ** power
+        return seconds
 
 
 @dataclass(frozen=True)

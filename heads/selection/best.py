@@ -338,10 +338,8 @@ class Search:
             if not (settings and view)
         ]
         heads = list(SETTINGS)
-        # What is most likely to win comes first. The time of a slow head is learnt on few features.
-        return sorted(
-            found, key=lambda each: (heads.index(each.head), each.n_features if each.head == heads[-1] else 0)
-        )
+        # The time that a head takes is learnt on few features.
+        return sorted(found, key=lambda each: (heads.index(each.head), each.n_features))
 
     def list_rounds(self) -> list[NDArray[np.int64]]:
         """The training images of each round. Those of a group are together, and the last round has all."""

@@ -111,7 +111,20 @@ def test_concepts_that_are_never_found_are_counted() -> None:
     lines = table.describe(Path("concepts.csv"))
     assert lines[-1] == "  3 concepts of valid, 2 of them never found (concepts.csv)"
     assert lines[1].split() == ["C1", "7", "2", "1", "1.000", "0.500", "0.667"]
-    assert lines[-2].split() == ["C9", "0", "0", "1", "0.000", "-", "0.000"]
+    assert lines[-3].split() == ["C9", "0", "0", "1", "0.000", "-", "0.000"]
+
+
+def test_frequent_and_rare_concepts_are_counted_apart() -> None:
+    n_train = {"C1": 101, "C2": 100, "C3": 20, "C4": 19}
+    truth = [("C1", "C2"), ("C1", "C3"), ("C4",)]
+    table = ConceptTable.from_predictions(truth, [("C1", "C2"), ("C1",), ("C9",)], {}, n_train, "valid")
+    bands = {each["name"]: each for each in table.count_bands()}
+    assert list(bands) == ["frequent", "medium", "rare"]
+    assert [bands[name]["n_concepts"] for name in bands] == [1, 2, 2]  # C9 is never in train
+    assert [bands[name]["f1"] for name in bands] == pytest.approx([1, 2 / 3, 0])
+    assert (bands["medium"]["precision"], bands["medium"]["recall"]) == (1, 0.5)
+    line = table.describe(Path("concepts.csv"))[-2]
+    assert line == "  F1 by how frequent concepts are in train: 1 frequent 1.000, 2 medium 0.667, 2 rare 0.000"
 
 
 def test_runs_are_listed_the_best_first_those_of_the_same_data_together(place: Path) -> None:

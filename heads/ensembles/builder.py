@@ -195,6 +195,12 @@ class EnsembleBuilder:
         """
         ensemble, estimate = self._fit_and_estimate(self.request.make_decoder())
         predicted, official = self._score(ensemble)
+        valid = self.data[0].valid
+        names = find_names(RunRequest.read(self.members[0].folder).data)
+        n_train = self.data[0].train.count_concepts()
+        concepts = ConceptTable.from_predictions(
+            valid.concepts if valid else [], predicted, names, n_train, VALID_SPLIT
+        )
         weights = [member.metrics["store"]["weights"] for member in self.members]
         is_mixing = self.request.method in MIXING
         metrics: RunMetrics = {
@@ -209,6 +215,7 @@ class EnsembleBuilder:
             },
             "valid": official,
             "folds": estimate if estimate and estimate["on"] == TRAIN else None,
+            "bands": concepts.count_bands(),
             "nested": estimate if self.request.nested else None,
             "train": self.members[0].metrics["train"] | {"splits": self._learnt_from()},
             "store": {"weights": next((each for each in weights if not each.startswith("random:")), weights[0])},
@@ -217,12 +224,6 @@ class EnsembleBuilder:
             "requests": digests,
             "members": [_describe_member(number, member) for number, member in enumerate(self.members)],
         }
-        valid = self.data[0].valid
-        names = find_names(RunRequest.read(self.members[0].folder).data)
-        n_train = self.data[0].train.count_concepts()
-        concepts = ConceptTable.from_predictions(
-            valid.concepts if valid else [], predicted, names, n_train, VALID_SPLIT
-        )
         return BuiltEnsemble(ensemble, metrics, valid.ids if valid else [], predicted, concepts)
 
     def _fit_and_estimate(self, decoder: Decoder) -> tuple[Ensemble, EstimateMetrics | None]:

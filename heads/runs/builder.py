@@ -351,6 +351,7 @@ class RunBuilder:
                 score = valid.score_concepts(predicted)
                 official = score.to_metrics(tuned_here=decoder.tuned and not by_folds) if score else None
         folds, held_out = self._estimate_by_folds(decoder, tuning) if by_folds else (None, None)
+        concepts = self._tabulate(predicted, held_out)
         nested = self._estimate(head, decoder, tuning) if self.request.nested else None
         if self.request.train == BOTH:
             run = replace(run, head=self._learn_from_both(head))
@@ -366,6 +367,7 @@ class RunBuilder:
             },
             "valid": official,
             "folds": folds,
+            "bands": concepts.count_bands(),
             "nested": nested,
             "train": self._describe_train(),
             "store": self._describe_store(),
@@ -374,7 +376,6 @@ class RunBuilder:
             "requests": digests,
         }
         before = valid_scores if self.request.train == BOTH else None
-        concepts = self._tabulate(predicted, held_out)
         return BuiltRun(run, metrics, valid.ids if valid else [], predicted, concepts, scores, before)
 
     def _estimate_by_folds(self, decoder: "Decoder", tuning: TuningData) -> tuple[EstimateMetrics, HeldOutConcepts]:

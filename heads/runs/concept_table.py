@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from cache.support.files import write_text
 from cache.support.messages import count
@@ -14,10 +15,28 @@ from eval.concept_names import name_concept
 CONCEPTS = "concepts.csv"
 """The table as a file of the run."""
 
+COUNTS = ("n_true", "n_predicted", "n_hits")
 COLUMNS = ("concept", "name", "group", "n_train", "n_true", "n_predicted", "n_hits", "precision", "recall", "f1")
+
+BANDS = {"frequent": 101, "medium": 20, "rare": 0}
+"""Bands of concepts by how many training images have them, each with its least number (after Liu et al., 2019)."""
 
 MAX_LINES = 10
 """How many concepts are reported; the file has all."""
+
+
+class BandMetrics(TypedDict):
+    """How well the concepts of a band are predicted, all together."""
+
+    name: str
+    """One of `BANDS`."""
+    min_train: int
+    """Least number of training images."""
+    n_concepts: int
+    n_true: int
+    precision: float | None
+    recall: float | None
+    f1: float
 
 
 @dataclass(frozen=True)
@@ -55,6 +74,30 @@ class ConceptTable:
         tallies = [each for each in break_down(*sets) if each.level == "concept"]
         return cls(tallies, names, n_train, on)
 
+    def count_bands(self) -> list[BandMetrics]:
+        """How well frequent, medium and rare concepts are predicted; a band without concepts is left out."""
+        bands: list[BandMetrics] = []
+        rest = list(self.tallies)
+        for name, least in BANDS.items():
+            within = [each for each in rest if self.n_train.get(each.name, 0) >= least]
+            rest = [each for each in rest if each not in within]
+            if not within:
+                continue
+            n_true, n_predicted, n_hits = (sum(getattr(each, key) for each in within) for key in COUNTS)
+            total = Tally("group", name, name, n_true, n_predicted, n_hits)
+            bands.append(
+                {
+                    "name": name,
+                    "min_train": least,
+                    "n_concepts": len(within),
+                    "n_true": n_true,
+                    "precision": total.precision,
+                    "recall": total.recall,
+                    "f1": total.f1,
+                }
+            )
+        return bands
+
     def write(self, path: Path) -> None:
         """Write the table as CSV. Precision and recall that are undefined are empty cells."""
         text = io.StringIO(newline="")
@@ -86,6 +129,8 @@ class ConceptTable:
                 f"  {label:{width}}  {self.n_train.get(each.name, 0):7,}  {each.n_true:6,}  {each.n_predicted:9,}  "
                 f"{precision:>9}  {recall:>6}  {each.f1:6.3f}"
             )
+        bands = [f"{each['n_concepts']:,} {each['name']} {each['f1']:.3f}" for each in self.count_bands()]
+        lines.append(f"  F1 by how frequent concepts are in train: {', '.join(bands)}")
         true = [each for each in self.tallies if each.n_true]
         never = sum(not each.n_hits for each in true)
         found = f"{never:,} of them never found" if never else "each found at least once"

@@ -4,6 +4,7 @@ from typing import Any, NotRequired, TypedDict
 
 from heads.data.official_score import ScoreMetrics
 from heads.evaluation.cross_validation import EstimateMetrics
+from heads.runs.concept_table import BandMetrics
 
 
 class DecoderMetrics(TypedDict):
@@ -71,6 +72,8 @@ class RunMetrics(TypedDict):
     folds: EstimateMetrics | None
     """By folds of train: each image is scored by a head, and decoded by a decoder, that were fitted to other folds.
     None if the decoder was not tuned on folds."""
+    bands: list[BandMetrics]
+    """Frequent, medium and rare concepts, on valid or else on folds of train."""
     nested: EstimateMetrics | None
     """None if it was not requested."""
     train: TrainMetrics

@@ -145,6 +145,7 @@ NAMED_STORE = $(if $(filter-out file,$(origin STORE)),--store $(call text,STORE)
 # The command to run next, with what was set now. The target that was named last prints it.
 shown    = $(if $(or $(word 2,$($(1))),$(findstring ',$($(1))),$(findstring ",$($(1)))),$(call text,$(1)),$($(1)))
 SET_NOW  = $(foreach name,$(filter-out $(1),$(filter $(SETTABLE) WEIGHTS_%,$(GIVEN))),$(name)=$(call shown,$(name)))
+LOOK     = make report RUN=$(call shown,RUN) (or make serve, make predict IMAGES=..., make explain IMAGES=...)
 next     = $(if $(filter 0$@,$(MAKELEVEL)$(lastword $(MAKECMDGOALS))),@printf '%s\n' $(call quote,next: $(1)))
 
 help:  ## this text
@@ -213,14 +214,17 @@ best: features  ## search heads, parameters, features and ensembles for BUDGET; 
 	@$(PY) -m heads best --store $(call text,STORE) --data $(call text,DATA) --out $(call text,RUN) \
 	  $(call option,BUDGET,budget) $(call option,TRAIN,train)
 	@$(PY) -m heads predict $(call text,RUN) --store $(call text,STORE) $(TASK)
+	$(call next,$(LOOK))
 
 submit: head  ## write the submission of RUN for test, checked by the rules of EDITION
 	@$(PY) -m heads predict $(call text,RUN) --store $(call text,STORE) $(TASK)
+	$(call next,$(LOOK))
 
 ensemble: setup  ## join RUNS by HOW into RUN, and write its submission
 	@$(PY) -m heads ensemble $(call list,RUNS) --out $(call text,RUN) $(call option,HOW,how) \
 	  $(call option,DECODER,decoder) $(call option,TUNE,tune) $(NESTS)
 	@$(PY) -m heads predict $(call text,RUN) $(TASK)
+	$(call next,$(LOOK))
 
 predict: setup  ## predict the concepts of IMAGES with RUN; OUT=predictions.csv has all of them
 	@$(PY) -m show predict $(call text,RUN) $(call list,IMAGES) $(call option,OUT,out) $(call option,WORKERS,workers)

@@ -92,6 +92,18 @@ def test_an_engine_agrees_with_keras(network: Network) -> None:
     np.testing.assert_allclose(network.embed(images(5)), expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_agrees_with_keras_on_a_whole_network(engine: str, tmp_path: Path) -> None:
+    if find_spec(find_engine(engine).package) is None:
+        pytest.skip(f"{engine} is not installed")
+    request = replace(REQUEST, backbone=Backbone("mobilenet", "random:0", 32))
+    network = prepare_network(request, find_engine(engine)("float32"), tmp_path / "s.h5")
+    expected = np.asarray(request.backbone.build().model(images(5), training=False))
+    assert expected.shape == (5, 1024)
+    np.testing.assert_allclose(network.embed(images(5)), expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
+
+
 def test_an_embedding_depends_on_its_image_alone(network: Network) -> None:
     many = images(2 * network.engine.batch + 3)
     expected = network.embed(many)

@@ -67,7 +67,9 @@ def test_the_next_command_is_named_with_what_was_set() -> None:
     assert words[:3] == ["next:", "make", "submit"]
     assert sorted(words[3:]) == sorted(given)
     assert printed("sweep", "GRID=C=1,2", "BY=folds", "HEAD=logistic") == ["next:", "make", "submit", "HEAD=logistic"]
-    assert printed("submit") == []  # what another target needs names nothing
+    words = printed("submit", "DATA=x", "RUN=runs/my run")  # what it needs names nothing
+    assert words[:4] == ["next:", "make", "report", "RUN=runs/my run"]
+    assert words.count("next:") == 1
 
 
 def test_a_parameter_of_a_head_is_refused_where_a_variable_stands() -> None:

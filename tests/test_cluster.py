@@ -448,12 +448,12 @@ def test_a_url_that_cannot_be_read_is_one_line(url: str, error: type[Exception],
 
 
 def test_credentials_that_are_missing_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fsspec = pytest.importorskip("fsspec")
+    memory = pytest.importorskip("fsspec.implementations.memory")
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise PermissionError("Unable to locate credentials")
 
-    monkeypatch.setattr(fsspec.implementations.memory.MemoryFileSystem, "find", refuse)
+    monkeypatch.setattr(memory.MemoryFileSystem, "find", refuse)
     with pytest.raises(
         DataError, match=r"memory://bucket: cannot be listed \(Unable to locate credentials\); check .* credentials"
     ):

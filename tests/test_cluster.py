@@ -33,6 +33,8 @@ from heads.selection.sweep import sweep_runs
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install dask distributed")
 
+pytestmark = pytest.mark.long  # it starts schedulers and workers, which must find a core within seconds
+
 ENV = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
 
 

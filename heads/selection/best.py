@@ -66,8 +66,9 @@ MIN_GAIN = 0.0005
 SELECTION_IMAGES = 8000
 """Most images on whose F1 members are selected; decoding more takes minutes for each of a hundred comparisons."""
 
-SEARCH_SHARE, SELECTION_SHARE = 0.5, 0.75
-"""Shares of the budget after which no trial, and no selection, is begun. The rest is for the winner."""
+SEARCH_SHARE, SELECTION_SHARE = 0.6, 0.8
+"""Shares of the budget after which no trial, and no selection, is begun; rounds have equal parts of the first. The rest
+is for the winner."""
 
 TRIALS = "trials.json"
 
@@ -360,9 +361,9 @@ class Search:
         pace = Pace()
         trials: list[Trial] = []
         for number, rows in enumerate(rounds):
-            trials = []
+            trials, share = [], SEARCH_SHARE * (number + 1) / len(rounds)
             for candidate in candidates:
-                if trials and not self.budget.allows(pace.expect(candidate, len(rows)), SEARCH_SHARE):
+                if trials and not self.budget.allows(pace.expect(candidate, len(rows)), share):
                     report(f"  no time for {candidate}")
                     continue
                 trial = self.score(candidate, rows)

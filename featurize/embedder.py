@@ -1,6 +1,8 @@
 """Embed any images as those of a store were: with its decoder, its network, its engine and its precision."""
 
 import hashlib
+import itertools
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +19,7 @@ from cache.rows import OK, UNREADABLE, Embeddings, Rows
 from cache.store import FeatureStore, Split
 from cache.support.errors import StoreError, UserError
 from cache.support.json_file import check_type
+from featurize.backbone import spread_pooling
 from featurize.decoding.dicom_file import is_dicom, read_header
 from featurize.decoding.image import DECODING, DECODING_BEFORE_DICOM, RESIZING, Unreadable, decode
 from featurize.engines.registry import choose_engine
@@ -31,6 +34,9 @@ BLOCK_UNITS = 4
 
 BLOCK_BYTES = 64 * 2**20
 """Most bytes of the embeddings of a block."""
+
+MAX_PLACES = 140
+"""Most rows and columns of the places of a joined store: of four networks that is a quarter of a gigabyte."""
 
 CHANGED = "changed or vanished while it was read"
 OTHER_DICOM = "a DICOM file, which this version reads in another way than the store's; make it again with REBUILD=1"
@@ -201,6 +207,29 @@ class Embedder:
         pixels = np.stack([decode(data, self.store.provenance.size) for data in contents])
         return self._thread.submit(self._network.find_maps, pixels).result()
 
+    def find_places(self, contents: Sequence[bytes], parts: Sequence[str]) -> NDArray[np.float32]:
+        """What each place of an image adds to its embedding.
+
+        Parameters
+        ----------
+        contents : sequence of bytes, length n_images
+            The content of each file, which can be read.
+        parts : sequence of str
+            Names of parts of the store's features.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_images, height, width, n_features)
+            Its mean over height and width is the embedding, of these parts.
+
+        Raises
+        ------
+        Unreadable
+            An image cannot be read.
+        """
+        maps = self.find_maps(contents)
+        return np.concatenate([spread_pooling(maps, pooling) for pooling in parts], axis=-1)
+
     def _refuses(self, start: bytes) -> bool:
         """Whether a file is DICOM that the decoder of the store would have read in another way."""
         return self.store.provenance.decoding == DECODING_BEFORE_DICOM and is_dicom(start)
@@ -271,9 +300,35 @@ class JoinedEmbedder(Embedder):
         return self._put_side_by_side([*rows, last.embed_files(paths, workers, progress)])
 
     def find_maps(self, contents: Sequence[bytes]) -> NDArray[np.float32]:
-        """Refused: each network has maps of its own."""
+        """Refused: each network has maps of its own; see `find_places`."""
         raise UserError(f"{self.store.path}: is joined of several stores, whose networks have maps of their own; use a "
                         "run on one of them")  # fmt: skip
+
+    def find_places(self, contents: Sequence[bytes], parts: Sequence[str]) -> NDArray[np.float32]:
+        """What each place of an image adds to its embedding.
+
+        The maps of the networks may differ in size. Each place is divided into equal ones until all maps have the same
+        number, which changes no mean.
+
+        Raises
+        ------
+        UserError
+            There would be more than `MAX_PLACES` in a row.
+        """
+        names = iter(next(iter(self.store.splits.values())).parts.names)
+        found = []
+        for member in self._members:
+            own = next(iter(member.store.splits.values())).parts.names
+            wanted = [
+                name for name, joined in zip(own, itertools.islice(names, len(own)), strict=True) if joined in parts
+            ]
+            if wanted:
+                found.append(member.find_places(contents, wanted))
+        side = math.lcm(*(maps.shape[1] for maps in found), *(maps.shape[2] for maps in found))
+        if side > MAX_PLACES:
+            raise UserError(f"{self.store.path}: the maps of its networks have no common number of places below "
+                            f"{MAX_PLACES}; use a run on one of the stores that it is joined of")  # fmt: skip
+        return np.concatenate([_divide_places(maps, side) for maps in found], axis=-1)
 
     def _put_side_by_side(self, splits: Sequence[Split]) -> Split:
         rows = [split.rows for split in splits]
@@ -285,6 +340,11 @@ class JoinedEmbedder(Embedder):
         reasons = [next(filter(None, each), "") for each in zip(*(each.reasons for each in rows), strict=True)]
         parts = next(iter(self.store.splits.values())).parts
         return Split(splits[0].ids, Rows(rows[0].digests, status, reasons, joined), parts)
+
+
+def _divide_places(maps: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Repeat each place so that a map has so many rows and columns."""
+    return maps.repeat(side // maps.shape[1], axis=1).repeat(side // maps.shape[2], axis=2)
 
 
 def open_embedder(store: FeatureStore) -> Embedder:

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from cache.images import find_files
 from cache.store import Split
-from cache.support.errors import DataError, ParameterError, RunError, StoreError, UserError
+from cache.support.errors import DataError, ParameterError, RunError, UserError
 from eval.concept_names import name_concept
-from featurize.backbone import spread_pooling
 from heads.data.split import pick_features
 from heads.runs.files import MEMBERS
 from heads.runs.predictor import StoredRun
@@ -166,9 +165,6 @@ class Explainer:
         if not isinstance(opened, StoredRun):
             raise RunError(f"{folder}: an ensemble, which joins several heads; explain one of those in "
                            f"{folder / MEMBERS}")  # fmt: skip
-        if opened.store.provenance.joined:
-            raise StoreError(f"{opened.store.path}: is joined of several stores, whose networks have maps of their "
-                             "own; explain a run on one of them")  # fmt: skip
         self._stored = opened
         self._embedder = self.predictor.embedders[opened.store.path]
         self._check_head()
@@ -257,10 +253,8 @@ class Explainer:
         run, store = self._stored.run, self._stored.store
         if store.has_maps:
             return run.head.final_maps(np.asarray(embeddings, np.float32))
-        maps = self._embedder.find_maps([content])
         parts = next(iter(store.splits.values())).parts
-        poolings = parts.split(run.pooling) if run.pooling else parts.names
-        return np.concatenate([spread_pooling(maps, pooling) for pooling in poolings], axis=-1)
+        return self._embedder.find_places([content], parts.split(run.pooling) if run.pooling else parts.names)
 
     def _draw(
         self,

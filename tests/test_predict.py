@@ -27,6 +27,7 @@ from featurize.decoding.image import DECODING_BEFORE_DICOM, decode
 from featurize.embedder import OTHER_DICOM
 from heads import fit_run, make_ensemble
 from heads.ensembles.ensemble import Ensemble
+from heads.runs.keras_model import export_run
 from heads.runs.predictor import StoredRun
 from show import Explainer, ImagePredictor, predict
 
@@ -203,11 +204,24 @@ def test_a_joined_store_is_embedded_with_the_network_of_each(
     np.testing.assert_array_equal(
         [each.probabilities for each in ImagePredictor(tmp_path / "run").predict_bytes([*contents, b""])][:-1], expected
     )
-    with pytest.raises(StoreError, match="is joined of several stores"):
-        Explainer(tmp_path / "run")
+    with pytest.raises(StoreError, match="is joined of several stores, whose networks take images of their own sizes"):
+        export_run(tmp_path / "run")
     (tmp_path / "gem.h5").unlink()
     with pytest.raises(StoreError, match=r"gem\.h5: no such store; make it with `make features`"):
         ImagePredictor(tmp_path / "run")
+
+
+@pytest.mark.parametrize("pooling", ["", "gem"])
+def test_a_map_of_a_joined_store_has_the_score_as_its_mean(masses: Path, tmp_path: Path, pooling: str) -> None:
+    with reported():
+        make_features(masses / "data", tmp_path / "gem.h5", **FEATURES_OF_MASSES | {"pooling": "gem", "size": 96})
+        store = join_stores([masses / "s.h5", tmp_path / "gem.h5"], tmp_path / "joined.h5")
+        fit_run("logistic", store.path, masses / "data", tmp_path / "run", pooling=pooling)
+    explainer = Explainer(tmp_path / "run")
+    heat = explainer.heat_map((masses / "data" / "test" / "0121.png").read_bytes(), "mass")
+    side = 24 if pooling else 48  # 96 px have 24 places in a row, 64 px have 16
+    assert heat.values.shape == (side, side)
+    assert heat.values.mean() == pytest.approx(heat.score, abs=1e-3)
 
 
 def test_dicom_of_a_store_of_the_earlier_decoder_is_not_embedded_in_another_way(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.lock import locked
-from cache.support.errors import ParameterError, RunError
+from cache.support.errors import ParameterError, RunError, StoreError
 from cache.support.files import digest_file, making, name_temporary, sync, write_text
 from cache.support.reporting import report, warn
 from heads.data.maps import Maps
@@ -129,7 +129,11 @@ def _open(folder: Path, store: str | os.PathLike[str] | None) -> StoredRun:
     metrics = read_metrics(folder)
     if "members" in metrics:
         raise RunError(f"{folder}: an ensemble, expected one run; export those in {folder / MEMBERS}, each by itself")
-    return StoredRun(folder, store) if store else StoredRun.reopen(folder)
+    stored = StoredRun(folder, store) if store else StoredRun.reopen(folder)
+    if stored.store.provenance.joined:
+        raise StoreError(f"{stored.store.path}: is joined of several stores, whose networks take images of their own "
+                         "sizes, expected one network; export a run on one of these stores")  # fmt: skip
+    return stored
 
 
 def _describe(stored: StoredRun, front: StoredNetwork) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class Budget:
     """
 
     def __init__(self, seconds: float) -> None:
-        self.seconds, self._start = seconds, time.monotonic()
+        self.seconds, self._start = seconds, _now()
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
@@ -174,7 +174,7 @@ class Budget:
     @property
     def used(self) -> float:
         """Seconds since the start."""
-        return time.monotonic() - self._start
+        return _now() - self._start
 
     def allows(self, seconds: float, share: float) -> bool:
         """Whether work of so many seconds would end within a share of the budget."""
@@ -385,10 +385,10 @@ class Search:
         scores = load_scores(self.folder, Y.shape, path.name) if known else None
         seconds = float(known["seconds"]) if known else 0.0
         if scores is None:
-            start = time.monotonic()
+            start = _now()
             head = make_head(candidate.head, dict(candidate.params))
             scores = score_out_of_fold(head, self._find_features(candidate.parts)[rows], Y, groups)
-            seconds = time.monotonic() - start
+            seconds = _now() - start
             with writing(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 save_scores(scores, self.folder, path.name)
@@ -570,6 +570,10 @@ def _mean(trials: Sequence[Trial], rows: NDArray[np.int64]) -> Scores:
 def _is_better(f1: ImageF1, other: ImageF1) -> bool:
     """Whether one F1 per image is greater than another on average, beyond chance: the 95% interval is above 0."""
     return compare_scores(f1, other).low > 0
+
+
+def _now() -> float:
+    return time.monotonic()
 
 
 def _clock(seconds: float) -> str:

@@ -50,7 +50,7 @@ if ! is_finished; then
     [ ! -e "$venv" ] || find "$venv/" -mindepth 1 -delete
     if [ "$uv" ]; then uv venv --quiet --seed --python "$python" "$venv"; else "$python" -m venv "$venv"; fi
 fi
-echo "2 of 2: packages for $extra into $venv, about 2 GB, a minute or more"
+echo "2 of 2: packages for $extra into $venv, about 3 GB, a minute or more"
 if [ "$uv" ]; then install="uv pip install --python $venv/bin/python"; else install="$venv/bin/python -m pip install --disable-pip-version-check"; fi
 $install --constraint constraints.txt --editable ".[$extra,dicom,show,dev]"
 echo "$extra" >"$venv/.installed"

@@ -251,7 +251,7 @@ table: setup $(DRAWN)  ## run RECIPES (all) on DATA; print published scores besi
 runs: setup  ## list all finished runs with their scores, the best first
 	@$(PY) -m heads runs $(call list,RUNS)
 
-test: setup  ## run the tests, one process per core (about 6 minutes on two)
+test: setup  ## run the tests, one process per core (about 5 minutes on two)
 	@$(PY) -m pytest -q -n auto --dist worksteal -m 'not long'
 
 bench: setup  ## measure speed beside other libraries, full size, 25 kills (40 minutes)

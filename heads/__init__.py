@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from heads.runs.builder import fit_run
     from heads.runs.keras_model import export_run
     from heads.runs.run import Run
+    from heads.selection.best import find_best
     from heads.selection.leaderboard import choose
     from heads.selection.sweep import sweep_runs
 
@@ -66,6 +67,7 @@ __all__ = [
     "TailHead",
     "choose",
     "export_run",
+    "find_best",
     "fit_run",
     "make_decoder",
     "make_ensemble",
@@ -97,6 +99,7 @@ __getattr__, __dir__ = lazy_names(
         "Run": "heads.runs.run",
         "TailHead": "heads.estimators.tail",
         "choose": "heads.selection.leaderboard",
+        "find_best": "heads.selection.best",
         "export_run": "heads.runs.keras_model",
         "fit_run": "heads.runs.builder",
         "make_decoder": "heads.registry",

@@ -9,8 +9,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from joblib import Parallel, cpu_count, delayed
-
 from cache.lock import locked
 from cache.support.command import check_interrupted
 from cache.support.errors import DataError, ParameterError
@@ -111,6 +109,8 @@ def _draw_folder(folder: Path, counts: Mapping[str, int], stamp: Mapping[str, An
 
 def _draw_units(folder: Path, units: Sequence[Unit], seed: int) -> None:
     """Draw the units that are not finished."""
+    from joblib import Parallel, cpu_count, delayed  # takes as long as finding out that there is nothing to draw
+
     labels = folder / LABELS
     pending = [unit for unit in units if unit.find_labels(labels) is None]
     n_images, n_pending = sum(map(len, units)), sum(map(len, pending))

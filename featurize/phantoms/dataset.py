@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cache.lock import locked
 from cache.support.command import check_interrupted
@@ -16,8 +16,9 @@ from cache.support.json_file import read_json
 from cache.support.progress import Progress
 from cache.support.reporting import report
 from featurize.parent_watch import closing_tasks, end_with
-from featurize.phantoms.concepts import NAMES
-from featurize.phantoms.units import Drawn, Unit, divide
+
+if TYPE_CHECKING:
+    from featurize.phantoms.units import Drawn, Unit
 
 DRAWING_VERSION = "1"
 """Version of the drawings: raise it whenever the same seed gives other pictures."""
@@ -89,6 +90,8 @@ def _draw_folder(folder: Path, counts: Mapping[str, int], stamp: Mapping[str, An
 
     What is finished stays there if the process is stopped. It does not where drawing fails, as on a full disk.
     """
+    from featurize.phantoms.units import divide  # that there is nothing to draw is found out without what draws
+
     unfinished = folder.with_name(folder.name + ".unfinished")
     labels = unfinished / LABELS
     if _read_stamp(labels) != stamp:
@@ -107,9 +110,9 @@ def _draw_folder(folder: Path, counts: Mapping[str, int], stamp: Mapping[str, An
         raise
 
 
-def _draw_units(folder: Path, units: Sequence[Unit], seed: int) -> None:
+def _draw_units(folder: Path, units: "Sequence[Unit]", seed: int) -> None:
     """Draw the units that are not finished."""
-    from joblib import Parallel, cpu_count, delayed  # takes as long as finding out that there is nothing to draw
+    from joblib import Parallel, cpu_count, delayed
 
     labels = folder / LABELS
     pending = [unit for unit in units if unit.find_labels(labels) is None]
@@ -130,8 +133,10 @@ def _draw_units(folder: Path, units: Sequence[Unit], seed: int) -> None:
             progress.add(len(unit))
 
 
-def _write_tables(folder: Path, units: Sequence[Unit]) -> None:
+def _write_tables(folder: Path, units: "Sequence[Unit]") -> None:
     """Write labels, ids and names of concepts from the labels of the units."""
+    from featurize.phantoms.concepts import NAMES
+
     splits: dict[str, list[Drawn]] = {}
     for unit in units:
         splits.setdefault(unit.split, []).extend(unit.find_labels(folder / LABELS) or ())

@@ -76,6 +76,7 @@ ifneq ($(strip $(RECIPE)),)
 endif
 HEAD    ?= kernel
 EDITION ?= 2026
+BUDGET  ?= 30m
 RUN     ?= runs/$(NAME)/$(if $(RUNS),ensemble,$(if $(filter best,$(MAKECMDGOALS)),best,$(HEAD)))
 ifneq ($(and $(filter sweep,$(MAKECMDGOALS)),$(if $(strip $(GRID)),,lacking)),)
   $(error make sweep needs GRID, the values of each parameter: GRID="C=0.001,0.01,0.1")
@@ -210,9 +211,12 @@ choose: checked features  ## score every HEAD with every DECODER in one table, b
 	@$(PY) -m heads choose $(CHOICES) $(if $(filter-out file,$(origin HEAD)),--heads $(call list,HEAD)) \
 	  $(call option,SCHEDULER,scheduler)
 
-best: features  ## search heads, parameters, features and ensembles for BUDGET; save the best as RUN with its submission
-	@$(PY) -m heads best --store $(call text,STORE) --data $(call text,DATA) --out $(call text,RUN) \
-	  $(call option,BUDGET,budget) $(call option,TRAIN,train)
+SEARCH   = --store $(call text,STORE) --data $(call text,DATA) --out $(call text,RUN) --budget $(call text,BUDGET) \
+           $(call option,TRAIN,train)
+best: export ASKED = --edition $(call text,EDITION)
+best: CHECKED = $(SEARCH) $(ASKED)
+best: checked features  ## search heads, parameters, features and ensembles for BUDGET; save the best as RUN with its submission
+	@$(PY) -m heads best $(SEARCH)
 	@$(PY) -m heads predict $(call text,RUN) --store $(call text,STORE) $(TASK)
 	$(call next,$(LOOK))
 

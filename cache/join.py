@@ -16,7 +16,7 @@ from cache.feature_parts import FeatureParts, name_parts
 from cache.images import Listing
 from cache.lock import locked
 from cache.provenance import Provenance
-from cache.rows import OK, Rows, row_blocks
+from cache.rows import Rows, join_rows, row_blocks
 from cache.store import FeatureStore, Split
 from cache.support.errors import ParameterError, StoreError
 from cache.support.messages import count, some
@@ -147,18 +147,8 @@ def _iterate(opened: Sequence[FeatureStore], matched: dict[str, list[NDArray[np.
     for name, rows_of in matched.items():
         splits = [store.split(name) for store in opened]
         for part in row_blocks(splits[0].embeddings):
-            rows = [each[part] for each in rows_of]
-            embeddings = [split.embeddings[each] for split, each in zip(splits, rows, strict=True)]
-            reasons = [[split.rows.reasons[row] for row in each] for split, each in zip(splits, rows, strict=True)]
-            status = np.max([split.rows.status[each] for split, each in zip(splits, rows, strict=True)], axis=0)
-            joined: Any = np.concatenate(embeddings, axis=1, dtype=dtype)
-            joined[status != OK] = np.nan
-            yield Rows(
-                digests=splits[0].rows.digests[part],
-                status=status,
-                reasons=[next(filter(None, each), "") for each in zip(*reasons, strict=True)],
-                embeddings=joined,
-            )
+            found = [split.rows.take(rows[part]) for split, rows in zip(splits, rows_of, strict=True)]
+            yield join_rows(found, dtype)
 
 
 def _describe(store: FeatureStore) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Rows: what a store knows about some images, keyed by the digest of their bytes."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +55,11 @@ class Rows:
             f"embeddings {describe_shape(self.embeddings.shape)} {self.embeddings.dtype})"
         )
 
+    def take(self, rows: NDArray[np.int64]) -> "Rows":
+        """Some of the images, in the given order."""
+        reasons = [self.reasons[row] for row in rows]
+        return Rows(self.digests[rows], self.status[rows], reasons, self.embeddings[rows])
+
     def astype(self, dtype: str) -> "Rows":
         """Convert the embeddings to the type in which they are stored.
 
@@ -82,6 +87,28 @@ class Rows:
             largest = float(np.abs(exact).max())
             raise ParameterError(f"embeddings of up to {largest:.3g} do not fit into {dtype}; store them as float32")
         return replace(self, embeddings=converted)
+
+
+def join_rows(rows: Sequence[Rows], dtype: str) -> Rows:
+    """Put the embeddings of the same images from several stores side by side.
+
+    Parameters
+    ----------
+    rows : sequence of Rows
+        All of the same images, in the same order.
+    dtype : str
+        Type of the joined embeddings.
+
+    Returns
+    -------
+    Rows
+        An image that is unreadable in one of them is unreadable, with the first reason.
+    """
+    status = np.max([each.status for each in rows], axis=0)
+    embeddings: Embeddings = np.concatenate([each.embeddings for each in rows], axis=1, dtype=dtype)
+    embeddings[status != OK] = np.nan
+    reasons = [next(filter(None, each), "") for each in zip(*(each.reasons for each in rows), strict=True)]
+    return Rows(rows[0].digests, status, reasons, embeddings)
 
 
 def pack_reasons(reasons: list[str]) -> tuple[NDArray[np.int64], NDArray[np.bytes_]]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.images import Image, Listing, identify
-from cache.rows import OK, UNREADABLE, Embeddings, Rows
+from cache.rows import OK, UNREADABLE, Embeddings, Rows, join_rows
 from cache.store import FeatureStore, Split
 from cache.support.errors import StoreError, UserError
 from cache.support.json_file import check_type
@@ -331,15 +331,8 @@ class JoinedEmbedder(Embedder):
         return np.concatenate([_divide_places(maps, side) for maps in found], axis=-1)
 
     def _put_side_by_side(self, splits: Sequence[Split]) -> Split:
-        rows = [split.rows for split in splits]
-        status = np.max([each.status for each in rows], axis=0)
-        joined: Embeddings = np.concatenate(
-            [each.embeddings for each in rows], axis=1, dtype=self.store.provenance.dtype
-        )
-        joined[status != OK] = np.nan
-        reasons = [next(filter(None, each), "") for each in zip(*(each.reasons for each in rows), strict=True)]
-        parts = next(iter(self.store.splits.values())).parts
-        return Split(splits[0].ids, Rows(rows[0].digests, status, reasons, joined), parts)
+        rows = join_rows([split.rows for split in splits], self.store.provenance.dtype)
+        return Split(splits[0].ids, rows, next(iter(self.store.splits.values())).parts)
 
 
 def _divide_places(maps: NDArray[np.float32], side: int) -> NDArray[np.float32]:

@@ -72,13 +72,14 @@ def make_parser() -> argparse.ArgumentParser:
         "check",
         help="check a request before there is a store: names, values, labels, ids, folders",
         description="Check in seconds what fit will be asked for; with --grid, sweep; with --edition, predict, too; "
-        "without --out, choose. The store need not exist. Nothing is written or, if all is well, "
+        "with --budget, best; without --out, choose. The store need not exist. Nothing is written or, if all is well, "
         "printed.",
     )
     _add_options(check, for_check=True)
     _add_grid(check)
     _add_decoders(check)
     check.add_argument("--edition", type=int, metavar="YEAR", help="year of the submission, if one is made")
+    check.add_argument("--budget", metavar="TIME", help="check what best will be asked for, instead of fit")
     check.set_defaults(command=_check)
     table = commands.add_parser("table", help="print the published scores of recipes beside those of their runs")
     table.add_argument("recipes", type=Path, metavar="RECIPES", help="folder of the recipes (*.mk)")
@@ -201,8 +202,12 @@ def _best(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from heads.selection.check import check_choose, check_fit
+    from heads.selection.check import check_best, check_choose, check_fit
 
+    if args.budget and args.out:
+        train, edition = args.train or "train", args.edition
+        check_best(args.store, args.data, args.out, budget=args.budget, train=train, edition=edition)
+        return
     if args.out is None:
         check_choose(args.store, args.data, heads=args.names, decoders=args.decoders, pooling=args.pooling)
         return

@@ -13,8 +13,10 @@ from cache.support.errors import UserError
 from eval.f1 import mean_f1
 from heads.__main__ import main
 from heads.runs.folder import read_metrics, read_request
-from heads.selection import best
-from heads.selection.best import Budget, Candidate, Choice, Pace, Search, Trial, choose, find_best
+from heads.selection import best, budget, choice
+from heads.selection.best import Search, find_best
+from heads.selection.budget import Budget, Pace
+from heads.selection.choice import Candidate, Choice, Trial, choose, mean_scores
 
 GROUP = 2
 """Images per group."""
@@ -44,7 +46,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         join_stores([tmp_path / "s.one.h5", tmp_path / "s.two.h5"], tmp_path / "s.h5")
     settings: dict[str, list[dict[str, Any]]] = {"ridge": [{}], "kernel": [{}, {"gamma": 1.0}]}
     monkeypatch.setattr(best, "SETTINGS", settings)
-    monkeypatch.setattr(best, "DECODERS", ("platt+expected-f1", "platt+global"))
+    monkeypatch.setattr(choice, "DECODERS", ("platt+expected-f1", "platt+global"))
     monkeypatch.setattr(best, "MIN_IMAGES", 50)
     return tmp_path
 
@@ -113,7 +115,8 @@ def test_an_interrupted_search_goes_on_from_what_is_finished(place: Path, monkey
 
 def test_when_the_time_is_over_no_trial_is_begun(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10**6, 20))
-    monkeypatch.setattr(best, "_now", lambda: next(clock))
+    for module in (best, budget):
+        monkeypatch.setattr(module, "read_clock", lambda: next(clock))
     found, lines = search(place, budget="15m")
     assert any(line.startswith("  no time for ") for line in lines)
     assert found["trials"]
@@ -124,7 +127,8 @@ def test_a_budget_too_short_for_one_trial_is_refused_with_one_that_would_do(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(0, 10**6, 20))
-    monkeypatch.setattr(best, "_now", lambda: next(clock))
+    for module in (best, budget):
+        monkeypatch.setattr(module, "read_clock", lambda: next(clock))
     with pytest.raises(UserError, match=r"budget of 1:00, too short for one trial .*; expected at least 2:13"):
         search(place, budget="1m")
     assert not (place / "runs" / "best").exists()
@@ -231,6 +235,6 @@ def test_the_time_of_a_trial_is_expected_from_those_on_fewer_features() -> None:
 def test_a_mean_is_in_float32() -> None:
     Y = np.ones((3, 2), int)
     trials = [make_trial("a", np.zeros((3, 2)), Y), make_trial("b", np.ones((3, 2)), Y)]
-    mean = best._mean(trials, np.array([0, 2]))
+    mean = mean_scores(trials, np.array([0, 2]))
     assert (mean.dtype, mean.tolist()) == (np.float32, [[0.5, 0.5], [0.5, 0.5]])
     assert mean_f1(np.array([0.5])) == 0.5

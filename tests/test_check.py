@@ -111,6 +111,11 @@ CASES: dict[str, tuple[str, Change, str]] = {
     "sweep by valid": (f"sweep {FIT} --grid alpha=1", without_valid, "no split 'valid' to choose by"),
     "one of several heads": (f"choose {PLACES} --heads ridge svm", nothing, "no head 'svm'"),
     "one of several decoders": (f"choose {PLACES} --heads prior --decoders global best", nothing, "no decoder 'best'"),
+    "budget": (f"best {PLACES} --out run --budget soon", nothing, "budget 'soon', expected a time such as 90s"),
+    "training of the best": (
+        f"best {PLACES} --out run --budget 5m --train train+valid", without_valid, "no split 'valid'; use TRAIN=train"),
+    "too few images to search": (f"best {PLACES} --out run --budget 5m", one_image, "1 images that can be read"),
+    "folder of the best": (f"best {PLACES} --out run --budget 5m", a_thesis, "run: has files in it and is not a run"),
     "too few images to choose": (f"choose {PLACES} --heads prior", one_image, "1 images that can be read"),
 }  # fmt: skip
 
@@ -214,14 +219,14 @@ def make(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("target", ["head", "submit", "sweep", "choose"])
+@pytest.mark.parametrize("target", ["head", "submit", "sweep", "choose", "best"])
 def test_make_checks_before_it_embeds(target: str) -> None:
     lines = make("-n", target, "GRID=alpha=1", "DATA=data", "EDITION=2025", "HEAD=ridge").stdout.splitlines()
     commands = [line.partition(" -m ")[2].split(" ") for line in lines if " -m " in line]
     packages = [" ".join(words[:2]) if words[0] == "heads" else words[0] for words in commands]
     assert packages[packages.index("heads check") + 1] == "featurize"
     check = commands[packages.index("heads check")]
-    assert ("--edition" in check) == (target == "submit")
+    assert ("--edition" in check) == (target in ("submit", "best"))
     assert ("--grid" in check) == (target == "sweep")
 
 

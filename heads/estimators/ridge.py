@@ -111,11 +111,10 @@ class RidgeHead(Head):
         Each is the head that `fit` gives, up to rounding: its penalty, too, is chosen without the fold.
         """
         folds = [np.asarray(rows, np.int64) for rows in held_out]
-        heads = [self.with_params({}) for _ in folds]
-        if not heads:
+        if not folds:
             return
-        for head in heads:
-            embeddings, targets = head._check(X, Y)
+        whole = self.with_params({})
+        embeddings, targets = whole._check(X, Y)
         mean, scale = standardisation(embeddings)
         parts = [
             (
@@ -126,7 +125,9 @@ class RidgeHead(Head):
             for number, rows in enumerate([*folds, other_rows(len(embeddings), np.concatenate(folds))])
             if len(rows)
         ]
-        for number, head in enumerate(heads):
+        for number in range(len(folds)):
+            head = self.with_params({})
+            head.n_features_in_, head.n_concepts_ = whole.n_features_in_, whole.n_concepts_
             others = [part for part in parts if part[0] != number]
             moments = reduce(operator.add, (part[1] for part in others))
             sums = reduce(operator.add, (part[2] for part in others))

@@ -5,12 +5,9 @@ any run. How optimistic the score on folds is, which did decide, is measured: th
 fold, and scored on that fold.
 """
 
-import math
 import os
-import re
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -22,22 +19,24 @@ from cache.lock import locked
 from cache.support.errors import ParameterError, RunError
 from cache.support.json_file import DamagedFileError
 from cache.support.reporting import report
-from eval.bootstrap import compare_scores, find_interval
+from eval.bootstrap import find_interval
 from eval.f1 import ImageF1, image_f1, mean_f1
-from heads.data.folds import check_folds, split_folds
+from heads.data.folds import split_folds
 from heads.data.store import LabelledStore
-from heads.data.types import Groups, Scores
+from heads.data.types import Groups
 from heads.ensembles.builder import make_ensemble
 from heads.evaluation.cross_validation import decoder_f1
 from heads.evaluation.out_of_fold import score_out_of_fold
 from heads.registry import DEFAULT_DECODER, make_decoder, make_head
-from heads.runs.builder import fit_run
-from heads.runs.checks import check_kind
+from heads.runs.builder import fit_run, prepare_head
+from heads.runs.checks import check_labels
 from heads.runs.files import FORMAT, read_sealed, write_sealed, writing
 from heads.runs.folder import check_folder
 from heads.runs.metrics import RunMetrics
 from heads.runs.request import TRAIN, RunRequest
 from heads.runs.saved_scores import load_scores, save_scores
+from heads.selection.budget import Budget, Pace, format_clock, read_clock
+from heads.selection.choice import Candidate, Choice, Trial, choose, mean_scores
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "kernel": [{}, {"gamma": 1.0, "alpha": 0.3}, {"gamma": 0.25, "alpha": 0.1}, {"gamma": 0.5, "alpha": 0.5}],
@@ -46,9 +45,6 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "logistic": [{}],
 }
 """The heads that are tried, with their parameters: the defaults first. Those that won most often come first."""
-
-DECODERS = (DEFAULT_DECODER, "expected-f1", "temperature+expected-f1", "platt+per-concept", "platt+global")
-"""The decoders that are tried on the best trial; the first one unless another is better beyond chance."""
 
 MIN_IMAGES = 1000
 """Fewest training images of a round, unless train has fewer."""
@@ -59,10 +55,6 @@ N_ROUNDS = 3
 MIN_TRIALS = 6
 """Fewest trials of the last round, from which an ensemble is made."""
 
-MAX_MEMBERS = 5
-MIN_GAIN = 0.0005
-"""A run joins the ensemble if it adds at least so much F1."""
-
 SELECTION_IMAGES = 8000
 """Most images on whose F1 members are selected; decoding more takes minutes for each of a hundred comparisons."""
 
@@ -72,11 +64,6 @@ is for the winner."""
 
 TRIALS = "trials.json"
 
-_SHORT = 1e-9
-"""Seconds per image of a trial that took no time at all."""
-
-_UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
-
 
 class SavedTrials(TypedDict):
     """What ``trials.json`` holds."""
@@ -84,157 +71,6 @@ class SavedTrials(TypedDict):
     format: int
     trials: dict[str, dict[str, Any]]
     """By digest."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A head with parameters on some parts of the features.
-
-    Parameters
-    ----------
-    head : str
-    params : mapping
-        Those that are not defaults.
-    parts : str
-        Names of parts with commas between them; all if empty.
-    n_parts, n_features : int
-        How many these are.
-    """
-
-    head: str
-    params: Mapping[str, Any]
-    parts: str
-    n_parts: int
-    n_features: int
-
-    def __str__(self) -> str:
-        settings = "".join(f" {key}={value:g}" for key, value in self.params.items())
-        return f"{self.head}{settings}" + (f" on {self.parts}" if self.parts else "")
-
-    @property
-    def simplicity(self) -> tuple[int, int]:
-        """Smaller is simpler: fewer parts of the features, fewer parameters that are not defaults."""
-        return self.n_parts, len(self.params)
-
-
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """A candidate that was scored on folds.
-
-    Parameters
-    ----------
-    candidate : Candidate
-    f1 : ndarray of float64, shape (n_images,)
-    seconds : float
-    scores : ndarray of float32, shape (n_images, n_concepts)
-        Out of fold.
-    """
-
-    candidate: Candidate
-    f1: ImageF1
-    seconds: float
-    scores: Scores = field(repr=False)
-
-    @property
-    def mean(self) -> float:
-        """Mean F1 per image."""
-        return mean_f1(self.f1)
-
-
-class Budget:
-    """The time that a search may take.
-
-    Parameters
-    ----------
-    seconds : float
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self._start = seconds, _now()
-
-    @classmethod
-    def parse(cls, text: str) -> "Budget":
-        """Read a time such as ``30m``, ``2h`` or ``90s``.
-
-        Raises
-        ------
-        ParameterError
-            It is none.
-
-        Examples
-        --------
-        >>> Budget.parse("1.5h").seconds
-        5400.0
-        """
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
-        if not found or found[2] not in _UNITS or float(found[1]) == 0:
-            raise ParameterError(f"budget '{text}', expected a time such as 90s, 30m or 2h")
-        return cls(float(found[1]) * _UNITS[found[2]])
-
-    @property
-    def used(self) -> float:
-        """Seconds since the start."""
-        return _now() - self._start
-
-    def allows(self, seconds: float, share: float) -> bool:
-        """Whether work of so many seconds would end within a share of the budget."""
-        return self.used + seconds <= share * self.seconds
-
-    def __str__(self) -> str:
-        return f"{_clock(max(0.0, self.seconds - self.used))} of {_clock(self.seconds)} left"
-
-
-class Pace:
-    """How long each head takes, learnt from its trials: in proportion to images, and to a power of the features."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, dict[int, float]] = {}
-
-    def add(self, trial: Trial, n_images: int) -> None:
-        """Learn from a trial on so many images."""
-        self._seen.setdefault(trial.candidate.head, {})[trial.candidate.n_features] = trial.seconds / n_images
-
-    def expect(self, candidate: Candidate, n_images: int) -> float:
-        """The seconds that a trial will take; 0 for a head that was not tried.
-
-        The power is what trials on fewer features show, at least 1 and at most 3, as of a decomposition.
-        """
-        seen = self._seen.get(candidate.head)
-        if not seen:
-            return 0.0
-        widest = max(seen)
-        powers = [
-            math.log(max(seen[widest], _SHORT) / max(seconds, _SHORT)) / math.log(widest / width)
-            for width, seconds in seen.items()
-            if width < widest
-        ]
-        power = min(max(1.0, *powers), 3.0) if powers else 1.0
-        seconds: float = n_images * seen[widest] * (candidate.n_features / widest) ** power
-        return seconds
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What was chosen among trials: one, or several whose scores are averaged.
-
-    Parameters
-    ----------
-    members : list of Trial
-    decoder : str
-    f1 : ndarray of float64, shape (n_images,)
-        By folds.
-    reason : str
-        Why a simpler choice was, or was not, preferred.
-    """
-
-    members: list[Trial]
-    decoder: str
-    f1: ImageF1
-    reason: str
-
-    def __str__(self) -> str:
-        names = " + ".join(str(each.candidate) for each in self.members)
-        return f"{f'mean of {len(self.members)} runs: ' if len(self.members) > 1 else ''}{names}, {self.decoder}"
 
 
 def find_best(
@@ -303,12 +139,10 @@ class Search:
     def __post_init__(self) -> None:
         self.whole = LabelledStore.load(self.store, self.data)
         self.split = self.whole.train
-        check_folds(self.split.Y.shape[0], self.split.groups)
-        if self.whole.store.has_maps:
-            check_kind(make_head("kernel"), True, f"{self.store}: holds maps (POOLING=none)")
-        RunRequest.resolve("kernel", self.store, self.data, self.out, {"train": self.train})
         self.folder = self.out.with_name(f"{self.out.name}.search")
-        self._features = {"": self.split.X}
+        request = RunRequest.resolve(next(iter(SETTINGS)), self.store, self.data, self.folder, {"train": self.train})
+        prepare_head(request.make_head(), self.whole.store)
+        check_labels(request, request.make_decoder(), self.split, self.whole.valid)
         self._saved = self._read()
 
     def run(self) -> dict[str, Any]:
@@ -385,10 +219,10 @@ class Search:
         scores = load_scores(self.folder, Y.shape, path.name) if known else None
         seconds = float(known["seconds"]) if known else 0.0
         if scores is None:
-            start = _now()
+            start = read_clock()
             head = make_head(candidate.head, dict(candidate.params))
             scores = score_out_of_fold(head, self._find_features(candidate.parts)[rows], Y, groups)
-            seconds = _now() - start
+            seconds = read_clock() - start
             with writing(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 save_scores(scores, self.folder, path.name)
@@ -415,8 +249,8 @@ class Search:
             start, rest_groups = self.budget.used, None if groups is None else groups[rest]
             choice = choose(trials, rows[rest], Y[rest], rest_groups)
             decoder = make_decoder(choice.decoder)
-            decoder.fit(_mean(choice.members, rows[rest]), Y[rest], None, rest_groups)
-            f1[held_out] = image_f1(Y[held_out], decoder.predict(_mean(choice.members, rows[held_out])))
+            decoder.fit(mean_scores(choice.members, rows[rest]), Y[rest], None, rest_groups)
+            f1[held_out] = image_f1(Y[held_out], decoder.predict(mean_scores(choice.members, rows[held_out])))
             seconds = self.budget.used - start
         return f1
 
@@ -474,9 +308,9 @@ class Search:
         return rows, self.split.Y[rows], None if groups is None else groups[rows]
 
     def _find_features(self, parts: str) -> Any:
-        if parts not in self._features:
-            self._features[parts] = LabelledStore.load(self.store, self.data, parts).train.X
-        return self._features[parts]
+        """Features of the training images, of some parts or all, without a copy where the parts are neighbours."""
+        X = self.split.X
+        return X[:, self.whole.store.split(TRAIN).parts.find_columns(parts)] if parts else X
 
     def _digest(self, candidate: Candidate, n_images: int) -> str:
         """Key of a trial: it decides its scores."""
@@ -503,83 +337,7 @@ class Search:
         """
         needed = trial.seconds * self.split.Y.shape[0] / n_images / SEARCH_SHARE * 2
         if needed > self.budget.seconds:
-            raise ParameterError(f"budget of {_clock(self.budget.seconds)}, too short for one trial on all training "
-                                 f"images; expected at least {_clock(needed)}")  # fmt: skip
-
-
-def choose(trials: Sequence[Trial], rows: NDArray[np.int64], Y: scipy.sparse.csr_matrix, groups: Groups) -> Choice:
-    """Choose a trial or an ensemble of trials, and its decoder, by F1 on folds of some images.
-
-    Parameters
-    ----------
-    trials : sequence of Trial
-    rows : ndarray of int, shape (n_images,)
-        The images, as rows of the scores.
-    Y : sparse matrix of {0, 1}, shape (n_images, n_concepts)
-    groups : ndarray, shape (n_images,), or None
-
-    Returns
-    -------
-    Choice
-        The simplest of those that do not differ beyond chance from the best.
-    """
-    default = make_decoder(DEFAULT_DECODER)
-    scored = [(each, decoder_f1(default, each.scores[rows], Y, None, groups)) for each in trials]
-    scored.sort(key=lambda pair: -mean_f1(pair[1]))
-    best_f1 = scored[0][1]
-    equal = [pair for pair in scored if not _is_better(best_f1, pair[1])]
-    simple, simple_f1 = min(equal, key=lambda pair: pair[0].candidate.simplicity)
-    members, f1 = _add_members(scored, rows, Y, groups)
-    if len(members) > 1 and _is_better(f1, simple_f1):
-        reason = f"{mean_f1(f1) - mean_f1(simple_f1):+.4f} to {simple.candidate} alone, more than chance"
-    else:
-        reason = "the simplest of those that do not differ beyond chance"
-        members, f1 = [simple], simple_f1
-    decoder, scores = DEFAULT_DECODER, _mean(members, rows)
-    for text in DECODERS[1:]:
-        other = decoder_f1(make_decoder(text), scores, Y, None, groups)
-        if mean_f1(other) > mean_f1(f1) and _is_better(other, f1):
-            decoder, f1 = text, other
-    return Choice(members, decoder, f1, reason)
-
-
-def _add_members(
-    scored: Sequence[tuple[Trial, ImageF1]], rows: NDArray[np.int64], Y: scipy.sparse.csr_matrix, groups: Groups
-) -> tuple[list[Trial], ImageF1]:
-    """Add the trial whose scores raise the F1 of the mean most, again and again (Caruana et al., 2004)."""
-    default = make_decoder(DEFAULT_DECODER)
-    members, f1 = [scored[0][0]], scored[0][1]
-    while len(members) < MAX_MEMBERS:
-        others = [each for each, _ in scored if each not in members]
-        trials = [(each, decoder_f1(default, _mean([*members, each], rows), Y, None, groups)) for each in others]
-        added, added_f1 = max(trials, key=lambda pair: mean_f1(pair[1]), default=(None, f1))
-        if added is None or mean_f1(added_f1) < mean_f1(f1) + MIN_GAIN:
-            break
-        members, f1 = [*members, added], added_f1
-    return members, f1
-
-
-def _mean(trials: Sequence[Trial], rows: NDArray[np.int64]) -> Scores:
-    """Mean of the scores of some trials, shape (len(rows), n_concepts)."""
-    total = trials[0].scores[rows].astype(np.float32)
-    for each in trials[1:]:
-        total += each.scores[rows]
-    return total / np.float32(len(trials))
-
-
-def _is_better(f1: ImageF1, other: ImageF1) -> bool:
-    """Whether one F1 per image is greater than another on average, beyond chance: the 95% interval is above 0."""
-    return compare_scores(f1, other).low > 0
-
-
-def _now() -> float:
-    return time.monotonic()
-
-
-def _clock(seconds: float) -> str:
-    """Minutes and seconds.
-
-    >>> _clock(90.4)
-    '1:30'
-    """
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+            given, least = format_clock(self.budget.seconds), format_clock(needed)
+            raise ParameterError(
+                f"budget of {given}, too short for one trial on all training images; expected at least {least}"
+            )

@@ -28,8 +28,9 @@ from heads.data.store import join_splits
 from heads.data.unused import find_unused
 from heads.runs.checks import check_kind, check_labels
 from heads.runs.folder import check_folder, read_request
-from heads.runs.request import VALID_SPLIT, RunRequest
+from heads.runs.request import TRAIN, VALID_SPLIT, RunRequest
 from heads.runs.submission import find_official_ids, find_official_rows
+from heads.selection.budget import Budget
 
 if TYPE_CHECKING:
     from heads.estimators.base import Head
@@ -124,6 +125,46 @@ def check_choose(
         expected.check_kind(each.head)
     train, _ = expected.label()
     check_folds(train.Y.shape[0], train.groups)
+
+
+def check_best(
+    store: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    budget: str,
+    train: str = TRAIN,
+    edition: int | Edition | None = None,
+) -> None:
+    """Check what `heads.find_best` will be asked for.
+
+    Parameters
+    ----------
+    store, data, out, budget, train
+        As in `heads.find_best`. The store need not exist.
+    edition : int or Edition, optional
+        The year whose rules the submission for test will follow, if one will be made.
+
+    Raises
+    ------
+    UserError
+        What `heads.find_best` would raise, but for a budget that is too short for one trial.
+    """
+    from heads.selection.best import SETTINGS
+
+    Budget.parse(budget)
+    store, data, out = Path(store), Path(data), Path(out)
+    request = RunRequest.resolve(
+        next(iter(SETTINGS)), store, data, out.with_name(f"{out.name}.search"), {"train": train}
+    )
+    rules = None if edition is None else find_edition(edition)
+    check_folder(out)
+    expected = _ExpectedStore.find(store, data, None)
+    expected.check_kind(request.make_head())
+    labelled, valid = expected.label()
+    check_labels(request, request.make_decoder(), labelled, valid)
+    if rules:
+        expected.check_ids(rules, labelled.fallback)
 
 
 def _list_requests(request: RunRequest, grid: Mapping[str, Sequence[Any]]) -> list[RunRequest]:

@@ -167,7 +167,7 @@ def _score_on_cluster(
 def score_candidate(
     name: str, decoders: Sequence[str], store: Path, data: Path, pooling: str
 ) -> tuple[str, list[tuple[Row, ImageF1]]]:
-    """On a worker of a cluster: open the store, and score a head; gives the digest of the store's content, too."""
+    """On a worker of a cluster: open the store and score a head; returns the digest of the store's content, too."""
     labelled = LabelledStore.load(store, data, pooling)
     (candidate,) = list_candidates([name], decoders)
     prepare_head(candidate.head, labelled.store)

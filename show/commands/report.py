@@ -10,7 +10,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", type=Path, nargs="+", action="extend", default=[], metavar="RUN",
                         help="other runs on the same data, to compare it with")  # fmt: skip
     parser.add_argument("--heat-maps", type=int, default=0, metavar="N",
-                        help="images of the gallery that get heat maps; about a second each (0)")  # fmt: skip
+                        help="images of the gallery that get heat maps, which need the network (0)")  # fmt: skip
     parser.add_argument("--store", type=Path, help="feature store, if it was moved; an ensemble remembers its stores")
     parser.add_argument("--data", type=Path, help="data folder, if it was moved")
 

@@ -50,7 +50,7 @@ def make_report(
     store, data : path, optional
         Where the store and the data folder are now, if they were moved since the run was made.
     heat_maps : int
-        Images of the gallery that get heat maps. They need the network, and about a second per image.
+        Images of the gallery that get heat maps. They need the network.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """Logistic regression for all concepts at once against scikit-learn's one-vs-rest loop, at the size of 2024.
 
-Run as ``python benchmarks/logistic.py [--concepts 24] [--C 0.01 1]``. scikit-learn fits some concepts, every so many
-by frequency, and its time is extrapolated to all; ours fits all. Processor seconds stand in brackets: their ratio
+Run as ``python benchmarks/logistic.py [--size 80000 1024 1945] [--concepts 24] [--C 0.01 1]``. scikit-learn fits some
+concepts, every so many by frequency, and its time is extrapolated to all; ours fits all. Processor seconds stand in brackets: their ratio
 holds where other programs run too.
 """
 
@@ -11,7 +11,7 @@ import time
 import warnings
 
 import numpy as np
-from full_size import draw
+from full_size import N_CONCEPTS, N_FEATURES, N_IMAGES, draw
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
@@ -41,11 +41,13 @@ def objective(Z: np.ndarray, y: np.ndarray, coef: np.ndarray, intercept: float, 
 def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    size = (N_IMAGES, N_FEATURES, N_CONCEPTS)
+    parser.add_argument("--size", type=int, nargs=3, default=size, help="images, features, concepts (as in 2024)")
     parser.add_argument("--concepts", type=int, default=24, help="concepts that scikit-learn fits (24)")
     parser.add_argument("--exact", type=int, default=6, help="concepts that it fits at a tight tolerance too (6)")
     parser.add_argument("--C", type=float, nargs="+", default=[0.01])
     args = parser.parse_args()
-    X, Y = draw()
+    X, Y = draw(*args.size)
     counts = np.asarray(Y.sum(axis=0)).ravel()
     by_frequency = np.argsort(counts, kind="stable")
     middles = (np.arange(args.concepts) + 0.5) / args.concepts

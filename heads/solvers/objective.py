@@ -139,12 +139,16 @@ class Problem:
         start = 0
         for loss, gradient, p in gpu.evaluate(W, self.Y, self.negative, self.positive):
             if curvature is not None:
-                self._note(curvature, np.asarray(p), start, self.Y[start : start + len(p)])
+                self._note(curvature, np.asarray(p), start, self._list_positives(slice(start, start + len(p))))
             start += len(p)
             yield loss, gradient
 
-    def _note(self, curvature: "Curvature", p: Floats, start: int, Y: scipy.sparse.csr_matrix) -> None:
-        positives = Y.nonzero()
+    def _list_positives(self, tile: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Row within the tile, and concept, of each positive label: many times sooner than a slice of Y has them."""
+        bounds = self.Y.indptr[tile.start : tile.stop + 1]
+        return np.repeat(np.arange(len(bounds) - 1), np.diff(bounds)), self.Y.indices[bounds[0] : bounds[-1]]
+
+    def _note(self, curvature: "Curvature", p: Floats, start: int, positives: tuple[Floats, Floats]) -> None:
         weights = None
         if not self._is_unweighted:
             weights = self.negative.astype(p.dtype), (self.positive / self.negative)[positives[1]]
@@ -156,14 +160,13 @@ class Problem:
 
     def _sum_strip(self, W: Floats, curvature: "Curvature | None", strip: slice) -> tuple[NDArray[np.float64], Floats]:
         """Loss and gradient over a strip of rows."""
-        loss, gradient = np.zeros(len(W)), np.zeros_like(W)
+        loss, gradient, product = np.zeros(len(W)), np.zeros_like(W), np.empty_like(W)
         is_unweighted = self._is_unweighted
         negative, positive = self.negative.astype(W.dtype), self.positive.astype(W.dtype)
         buffers = np.empty((3, min(TILE, strip.stop - strip.start), len(W)), W.dtype)
         for start in range(strip.start, strip.stop, TILE):
             tile = slice(start, min(start + TILE, strip.stop))
-            Z, weight, Y = self.Z[tile], self.weight[tile], self.Y[tile]
-            rows, columns = np.repeat(np.arange(len(Z)), np.diff(Y.indptr)), Y.indices
+            Z, weight, (rows, columns) = self.Z[tile], self.weight[tile], self._list_positives(tile)
             p, *spare = buffers[:, : len(Z)]
             np.matmul(Z, W.T, out=p)
             # log(1 + exp(m)) of all margins m, as if all rows were negative; then the difference for the positive rows.
@@ -174,7 +177,7 @@ class Problem:
             ] * margins
             loss += np.bincount(columns, extra * weight[rows], minlength=len(W))
             if curvature is not None:
-                self._note(curvature, p, start, Y)
+                self._note(curvature, p, start, (rows, columns))
             residuals = p[rows, columns] - 1
             if not is_unweighted:
                 p *= negative
@@ -182,7 +185,7 @@ class Problem:
             p[rows, columns] = residuals
             if weight[0] != 1 or weight[-1] != 1 or (weight != 1).any():
                 p *= weight[:, None]
-            gradient += p.T @ Z
+            gradient += np.matmul(p.T, Z, out=product)
         return loss, gradient
 
 

@@ -9,8 +9,9 @@ small:
   (`heads.solvers.lbfgs`);
 - large data start on a sample of the rows, which has every image of a rare concept.
 
-Blocks of concepts take the steps of L-BFGS together; a concept that has converged leaves its block. Large data are
-evaluated on a GPU if there is one (`heads.solvers.gpu`).
+Blocks of concepts take the steps of L-BFGS together; a concept that has converged leaves its block. Several blocks are
+solved at a time, so that no core waits for what one block computes on one thread. Large data are evaluated on a GPU if
+there is one (`heads.solvers.gpu`).
 """
 
 from collections.abc import Callable
@@ -29,8 +30,8 @@ from heads.solvers.gpu import find_gpu
 from heads.solvers.lbfgs import Minimum, minimise
 from heads.solvers.objective import TILE, Floats, Problem
 
-BLOCK = 256
-"""Concepts that are solved together."""
+BLOCK, MAX_BLOCKS = 256, 4
+"""Concepts that are solved together; and the most blocks that are solved at a time, which need memory each."""
 
 MIN_SAMPLED_ROWS = 32_000
 """With at least this many rows, a sample of them comes first."""
@@ -141,21 +142,32 @@ def solve(
     W[:, -1] = np.log(counts) - np.log(n_images - counts) if class_weight is None else 0.0
     if start is not None:
         W = np.column_stack([start[0] @ rotated.axes, start[1]])
-    objective, converged, passes = np.zeros(len(W)), np.zeros(len(W), dtype=bool), 0.0
     order = np.argsort(counts, kind="stable")  # concepts of similar frequency need similar numbers of steps
+    blocks = [order[part] for part in split_rows(len(order), BLOCK)]
     by_column = Y.tocsc()
     make_rows = find_gpu() if rotated.Z.dtype == np.float32 else None
     gpu = make_rows(rotated.Z, np.ones(n_images, np.float32)) if make_rows else None
-    with threadpool_limits(1), ThreadPoolExecutor(n_threads or cpu_count()) as pool:
-        for part in split_rows(len(order), BLOCK):
-            block = order[part]
+    n_threads = n_threads or cpu_count()
+    n_blocks = 1 if gpu else min(n_threads, MAX_BLOCKS)
+    objective, converged, passes = np.zeros(len(W)), np.zeros(len(W), dtype=bool), 0.0
+    with threadpool_limits(1), ThreadPoolExecutor(n_threads) as pool, ThreadPoolExecutor(n_blocks) as solvers:
+
+        def solve_block(block: NDArray[np.int64]) -> Minimum:
             targets = by_column[:, block].tocsr()
             problem = Problem.from_arrays(rotated.Z, rotated.squares, targets, C[block], class_weight, pool, gpu)
-            found = _solve_block(problem, W[block].astype(rotated.Z.dtype), is_cold=start is None)
-            W[block], objective[block], converged[block] = found.W, found.objective, found.converged
-            passes += found.evaluations
-            if progress:
-                progress(part.stop, len(order))
+            return _solve_block(problem, W[block].astype(rotated.Z.dtype), is_cold=start is None)
+
+        try:
+            n_solved = 0
+            for block, found in zip(blocks, solvers.map(solve_block, blocks), strict=True):
+                W[block], objective[block], converged[block] = found.W, found.objective, found.converged
+                passes += found.evaluations
+                n_solved += len(block)
+                if progress:
+                    progress(n_solved, len(order))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # the other blocks end at their next evaluation
+            raise
     coef = W[:, :-1] @ rotated.axes.T
     return Solution(coef, W[:, -1].copy(), objective, converged, passes / max(1, len(W)))
 

@@ -15,7 +15,7 @@
 # TUNE      folds or valid: what the decoder is tuned on    NESTED   1 adds a nested cross-validation estimate
 # TRAIN     train or train+valid: what the saved head learns from, after everything else was chosen on train
 # GRID      for sweep: GRID="C=0.001,0.01,0.1"    BY   valid or folds: what decides
-# BUDGET    for best: the time that the search may take, such as 30m
+# BUDGET    for best: the time that the search may take, such as 30m    SIZES   further sizes to embed at: SIZES="448"
 # CONCEPTS  the concepts to learn, or to explain, then also by name: CONCEPTS="C0041618 C0040405"; all if not given
 # RECIPE    a published system, which sets all of the above: RECIPE=ssn-model2 (recipes/*.mk)    RECIPES   for table
 # AGAINST   for report: other runs on the same data to compare RUN with: AGAINST="runs/a/x runs/a/y"
@@ -33,7 +33,7 @@
 # VENV PYTHON EXTRA: the environment, its Python (3.11 to 3.13), and what it is for: cpu, gpu, jax or jax-cuda
 SETTABLE := AGAINST BACKBONE BUDGET BY CONCEPTS DATA DECODER DTYPE EDITION ENGINE EXTRA GRID HEAD HEAT_MAPS HOST HOW \
             IMAGES LAYER MEMBERS NESTED OUT PHANTOMS PHANTOM_IMAGES POOLING PORT PRECISION PYTHON REBUILD RECIPE \
-            RECIPES RUN RUNS SCHEDULER SET SIZE STORE STORES TRAIN TUNE VENV WEIGHTS WORKERS
+            RECIPES RUN RUNS SCHEDULER SET SIZE SIZES STORE STORES TRAIN TUNE VENV WEIGHTS WORKERS
 
 # --- what is set is known, and is text ----------------------------------------------------------------------------
 # One word of the shell: a text, the value of a variable, or each word of it.
@@ -103,12 +103,16 @@ endif
 # The name of the folder, which names stores and runs. A list of RUNS has spaces between them, so a name has none.
 NAME  := $(shell basename "$$(realpath -m -- $(call text,DATA))" | tr ' $$' __)
 NET   := $(shell echo $(call quote,$(or $(BACKBONE),densenet121)) | tr A-Z a-z)
-# `make best` takes every network whose weights are given.
-NETS     := $(sort $(patsubst WEIGHTS_%,%,$(filter WEIGHTS_%,$(.VARIABLES))))
+# `make best` takes every network whose weights are given, at more than one size.
+SIZES    ?= 448
 EMBEDDED :=
-ifneq ($(and $(filter best,$(MAKECMDGOALS)),$(word 2,$(NETS)),$(if $(strip $(STORE)$(STORES)),,neither)),)
-  STORES   := $(foreach net,$(NETS),data/$(NAME).$(net).h5)
-  EMBEDDED := embedded
+ifneq ($(and $(filter best,$(MAKECMDGOALS)),$(if $(strip $(STORE)$(STORES)$(RECIPE)),,free)),)
+  NETS     := $(or $(sort $(patsubst WEIGHTS_%,%,$(filter WEIGHTS_%,$(.VARIABLES)))),$(NET))
+  LARGER   := $(filter-out $(or $(SIZE),224),$(SIZES))
+  ifneq ($(word 2,$(NETS) $(LARGER)),)
+    STORES   := $(foreach net,$(NETS),$(foreach size,. $(addprefix .,$(addsuffix .,$(LARGER))),data/$(NAME).$(net)$(size)h5))
+    EMBEDDED := embedded
+  endif
 endif
 STORE ?= data/$(NAME).$(if $(strip $(STORES)),joined,$(NET)$(KEY)).h5
 
@@ -184,9 +188,12 @@ features: setup $(DRAWN)  ## embed every image of DATA into STORE, once
 	$(call next,make head $(SET_NOW) (or make choose: every head with every decoder))
 endif
 
-# Each store has the name that `make features` gives it.
+# The first store of a network has the name that `make features` gives it, and may be there.
 embedded: setup $(DRAWN)
-	@for net in $(NETS); do $(MAKE) --no-print-directory features BACKBONE=$$net STORES= || exit; done
+	@for net in $(NETS); do \
+	  $(MAKE) --no-print-directory features BACKBONE=$$net STORES= || exit; \
+	  for size in $(LARGER); do $(MAKE) --no-print-directory features BACKBONE=$$net SIZE=$$size STORES= \
+	    STORE=data/$(call text,NAME).$$net.$$size.h5 || exit; done; done
 
 ifeq ($(and $(MEMBERS),$(if $(MEMBER),,several)),)
 head: checked features  ## train HEAD on STORE and score it on valid

@@ -14,7 +14,7 @@ from eval.f1 import mean_f1
 from heads.__main__ import main
 from heads.runs.folder import read_metrics, read_request
 from heads.selection import best, budget, choice
-from heads.selection.best import Search, find_best
+from heads.selection.best import Search, find_best, list_survivors
 from heads.selection.budget import Budget, Pace
 from heads.selection.choice import Candidate, Choice, Trial, choose, mean_scores
 
@@ -188,6 +188,16 @@ def test_the_estimate_sees_nothing_of_the_fold_that_it_is_scored_on(
     assert sorted(np.concatenate(left_out).tolist()) == list(range(120))
     for rows in left_out:
         assert set(np.unique(rows // GROUP, return_counts=True)[1]) == {GROUP}
+
+
+def test_the_best_trial_on_each_part_alone_goes_on_however_many_are_better() -> None:
+    def make(f1: float, parts: str) -> Trial:
+        return Trial(Candidate("ridge", {}, parts, len(parts.split(",")), 4), np.full(2, f1), 1.0, np.zeros((2, 1)))
+
+    alone = [make(0.4, "b"), make(0.3, "a"), make(0.2, "b")]
+    trials = [*(make(0.9 - number / 100, "a,b") for number in range(7)), *alone]
+    survivors = list_survivors(trials)
+    assert survivors == [each.candidate for each in [*trials[:6], alone[0], alone[1]]]
 
 
 def test_members_of_an_ensemble_are_runs_beside_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

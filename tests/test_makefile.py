@@ -132,6 +132,35 @@ def test_lists_arrive_word_by_word() -> None:
     assert ensemble == ["heads", "ensemble", "runs/x/a", "runs/x/b", "--out", "runs/x/ensemble"]
 
 
+def made_by(*words: str) -> tuple[list[list[str]], list[str]]:
+    """The stores that ``make best`` would make, with the options of each, and those that it would join."""
+    made = commands("best", "DATA=x", *words)
+    embedded = [command[3:] for command in made if command[0] == "featurize"]
+    joined = [command[2:] for command in made if command[:2] == ["cache", "join"]]
+    return embedded, joined[0] if joined else []
+
+
+def test_the_search_embeds_with_every_network_at_every_size_and_joins_the_stores() -> None:
+    embedded, joined = made_by("WEIGHTS_densenet121=a", "WEIGHTS_xception=b", "SIZES=320 448")
+    names = [f"data/x.{net}{size}.h5" for net in ("densenet121", "xception") for size in ("", ".320", ".448")]
+    assert [words[0] for words in embedded] == names
+    assert joined == ["data/x.joined.h5", *names]
+    assert embedded[0][1:] == ["--backbone", "densenet121", "--weights", "a"]
+    assert embedded[5][1:] == ["--backbone", "xception", "--weights", "b", "--size", "448"]
+
+
+def test_the_search_embeds_at_no_size_twice() -> None:
+    embedded, joined = made_by("SIZE=448", "WEIGHTS=a")
+    assert embedded == [["data/x.densenet121.h5", "--weights", "a", "--size", "448"]]
+    assert joined == []
+    assert made_by("SIZES=", "WEIGHTS=a")[0] == [["data/x.densenet121.h5", "--weights", "a"]]
+
+
+@pytest.mark.parametrize("words", [["STORES=a.h5 b.h5"], ["STORE=a.h5", "SIZE=300"], ["RECIPE=ssn-model2"]])
+def test_the_search_makes_no_further_store_where_the_store_is_given(words: list[str]) -> None:
+    assert all("448" not in command for command in commands("best", "DATA=x", *words))
+
+
 def test_the_name_of_the_machine_in_the_environment_does_not_open_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOST", "station.example")
     assert commands("serve", "RUN=r", "PORT=9000") == [["show", "serve", "r", "--port", "9000"]]

@@ -208,7 +208,7 @@ class Search:
                 place = f"round {number + 1} of {len(rounds)}, {len(trials)} of {len(candidates)}"
                 report(f"  {place}: {candidate}: F1 {trial.mean:.4f} by folds, {trial.seconds:.0f} s; {self.budget}")
             trials.sort(key=lambda each: -each.mean)
-            candidates = [each.candidate for each in trials[: max(MIN_TRIALS, len(trials) // 2)]]
+            candidates = list_survivors(trials)
         return trials
 
     def score(self, candidate: Candidate, rows: NDArray[np.int64]) -> Trial:
@@ -341,3 +341,22 @@ class Search:
             raise ParameterError(
                 f"budget of {given}, too short for one trial on all training images; expected at least {least}"
             )
+
+
+def list_survivors(trials: Sequence[Trial]) -> list[Candidate]:
+    """Candidates of the next round: the better half of the trials, and the best one on each part of the features.
+
+    A part alone is worse than all of them together. But what it gets wrong is its own, so it is worth more in an ensemble
+    than another trial on all of them.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+        The best first.
+    """
+    half = max(MIN_TRIALS, len(trials) // 2)
+    alone: dict[str, int] = {}
+    for number, each in enumerate(trials):
+        if each.candidate.n_parts == 1:
+            alone.setdefault(each.candidate.parts, number)
+    return [each.candidate for number, each in enumerate(trials) if number < half or number in alone.values()]

@@ -1,8 +1,8 @@
 """Logistic regression for all concepts at once against scikit-learn's one-vs-rest loop, at the size of 2024.
 
 Run as ``python benchmarks/logistic.py [--size 80000 1024 1945] [--concepts 24] [--C 0.01 1]``. scikit-learn fits some
-concepts, every so many by frequency, and its time is extrapolated to all; ours fits all. Processor seconds stand in brackets: their ratio
-holds where other programs run too.
+concepts, every so many by frequency, and its time is extrapolated to all; ours fits all. Processor seconds stand in
+brackets: their ratio holds where other programs run too.
 """
 
 import argparse

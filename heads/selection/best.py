@@ -346,8 +346,8 @@ class Search:
 def list_survivors(trials: Sequence[Trial]) -> list[Candidate]:
     """Candidates of the next round: the better half of the trials, and the best one on each part of the features.
 
-    A part alone is worse than all of them together. But what it gets wrong is its own, so it is worth more in an ensemble
-    than another trial on all of them.
+    A part alone is worse than all of them together. But its errors are its own, so it is worth more in an ensemble than
+    another trial on all of them.
 
     Parameters
     ----------

@@ -150,8 +150,9 @@ class Backbone:
         images = keras.Input((self.size, self.size, 3), dtype="uint8")
         # The cast makes a new array, because preprocess_input may change a float array in place.
         pixels = module.preprocess_input(keras.ops.cast(images, "float32"))
-        outputs = keras.Model(network.input, [_as_map(cut) for cut in cuts])(pixels, training=False)
-        maps = [keras.ops.cast(output, "float32") for output in outputs]
+        outputs = [_as_map(cut) for cut in cuts]
+        front = keras.Model(network.input, outputs if len(outputs) > 1 else outputs[0])
+        maps = [keras.ops.cast(output, "float32") for output in keras.tree.flatten(front(pixels, training=False))]
         vectors = [_pool(each, pooling) for each in maps for pooling in poolings] or maps
         model = keras.Model(images, keras.ops.concatenate(vectors, axis=1) if len(vectors) > 1 else vectors[0])
         facts = Cut(
@@ -167,7 +168,7 @@ class Backbone:
 
 
 def cut_before_pooling(model: Any) -> Any:
-    """The front up to the maps that are pooled, one output per layer.
+    """The front up to the maps that are pooled.
 
     Parameters
     ----------
@@ -177,7 +178,7 @@ def cut_before_pooling(model: Any) -> Any:
     Returns
     -------
     keras.Model
-        From uint8 images to a list of float32 maps, shape (n_images, height, width, n_features).
+        From uint8 images to float32 maps, shape (n_images, height, width, n_features), one output per layer.
     """
     _, *casts = (each for each in model.operations if type(each).__name__ == "Cast")
     return import_keras().Model(model.input, [each.output for each in casts])  # `build` casts pixels first, then maps

@@ -202,9 +202,9 @@ class Engine(ABC):
             One per layer, in the order of the network. The means over height and width, side by side, are the
             embedding, where pooling is ``avg``.
         """
-        model = _open_before_pooling(files)
+        model, flatten = _open_before_pooling(files), import_keras().tree.flatten
         batches = (images[start : start + MAP_BATCH] for start in range(0, len(images), MAP_BATCH))
-        maps = zip(*(model(batch, training=False) for batch in batches), strict=True)
+        maps = zip(*(flatten(model(batch, training=False)) for batch in batches), strict=True)
         return [np.concatenate([np.asarray(each, np.float32) for each in of_layer]) for of_layer in maps]
 
     def embed_batches(self, batches: Iterable[NDArray[np.uint8]], files: FrontFiles) -> Iterator[NDArray[np.float32]]:

@@ -1,7 +1,7 @@
 """Parts of an embedding: one per pooling, per layer or per joined store, side by side in the columns of a store."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NotRequired, TypedDict
 
@@ -16,7 +16,7 @@ Columns = slice | NDArray[np.int64]
 
 
 class PartsRecord(TypedDict):
-    """What the record of a store says of its parts, if they are not poolings of equal width."""
+    """What the record of a store says of its parts, if they are not the poolings of one layer."""
 
     names: list[str]
     widths: list[int]
@@ -36,6 +36,8 @@ class FeatureParts:
         Such as ``("avg", "gem")``.
     widths : tuple of int
         Number of features of each.
+    pooling : str
+        The poolings of all parts together. That text selects all parts.
 
     Examples
     --------
@@ -46,6 +48,7 @@ class FeatureParts:
 
     names: tuple[str, ...]
     widths: tuple[int, ...]
+    pooling: str = field(default="", compare=False)
 
     @classmethod
     def read(cls, pooling: str, record: Mapping[str, Any], n_features: int) -> "FeatureParts":
@@ -72,7 +75,7 @@ class FeatureParts:
             raise ValueError("parts of an embedding need a name and a width each")
         if sum(widths) != n_features:
             raise ValueError(f"embeddings of {n_features} features cannot be divided into parts of {widths}")
-        return cls(names, widths)
+        return cls(names, widths, pooling)
 
     def find_columns(self, wanted: str) -> Columns:
         """The columns of some parts, in the order of the store.
@@ -112,11 +115,25 @@ class FeatureParts:
         ParameterError
             There is no such part.
         """
+        if wanted == self.pooling:
+            return list(self.names)
         names = [name.strip() for name in wanted.split(",")]
         unknown = [name for name in names if name not in self.names]
         if unknown:
             raise ParameterError(f"no features '{unknown[0]}'; there are {some(self.names, 12)}")
         return [name for name in self.names if name in names]
+
+
+def name_layer_parts(layers: Sequence[str], poolings: Sequence[str], widths: Sequence[int]) -> PartsRecord:
+    """Name the parts of an embedding from several layers: the poolings of one layer are neighbours.
+
+    >>> name_layer_parts(["pool3", "relu"], ["avg"], [2, 3])
+    {'names': ['pool3', 'relu'], 'widths': [2, 3]}
+    >>> name_layer_parts(["pool3", "relu"], ["avg", "gem"], [2, 3])
+    {'names': ['pool3.avg', 'pool3.gem', 'relu.avg', 'relu.gem'], 'widths': [2, 2, 3, 3]}
+    """
+    names = [f"{layer}.{pooling}" if len(poolings) > 1 else layer for layer in layers for pooling in poolings]
+    return {"names": names, "widths": [width for width in widths for _ in poolings]}
 
 
 def name_parts(stems: Sequence[str], parts: Sequence[FeatureParts]) -> PartsRecord:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from cache.provenance import Provenance, WeightsOrigin
 from cache.support.errors import StoreError
@@ -49,6 +49,7 @@ class _Cut(TypedDict):
     layer: str
     preprocessing: str
     shape: list[int]
+    widths: NotRequired[list[int]]
 
 
 class _Facts(TypedDict):
@@ -71,7 +72,7 @@ class NetworkFiles:
         the precision of the Keras layers (``layers``), and what else the engine needs.
     cut : mapping of str to object
         What is known since the network was built: ``layer``, ``preprocessing``, ``shape``, the digest of the
-        ``weights``.
+        ``weights``, and, of several layers, the ``widths``.
     files : mapping of str to str
         SHA-256 of each file, as hexadecimal digits.
     """

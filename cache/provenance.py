@@ -80,7 +80,7 @@ class Provenance:
     weights : str
         SHA-256 of the values of the weights, whatever file they came from.
     layer : str
-        Name of the layer whose output is used.
+        Name of the layer whose output is used; of several, in the order of the network, with commas between them.
     pooling : str
         How the map that this layer gives is pooled to one vector, or ``none`` if it stays a map. With several
         poolings (``avg,gem``) their vectors are side by side.

@@ -30,7 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backbone", help="a Keras application, in any case (densenet121)")
     parser.add_argument("--weights", help="imagenet, random:SEED, or a .h5, .weights.h5 or .keras file (imagenet)")
     parser.add_argument("--size", type=_positive, help="side of the image that the network sees, in pixels (224)")
-    parser.add_argument("--layer", help="name or index of the layer to cut after (the last)")
+    parser.add_argument(
+        "--layer", help="name or index of the layer to cut after, several with commas between them (the last)"
+    )
     parser.add_argument("--pooling", help="avg, max or gem; avg,gem stores both; none stores maps (avg)")
     parser.add_argument("--engine", help=f"what runs the network: auto, {' or '.join(ENGINES)} (auto)")
     parser.add_argument("--precision", help="auto, float32, bfloat16 or float16 (auto)")

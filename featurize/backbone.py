@@ -35,7 +35,7 @@ class Cut:
     weights : str
         Digest of the weights, from `featurize.weights.digest_weights`.
     layer : str
-        Name of the layer whose output is pooled.
+        Name of the layer whose output is pooled; of several, in the order of the network, with commas between them.
     preprocessing : str
         Name of the Keras module whose ``preprocess_input`` comes before the network.
     shape : tuple of int
@@ -44,6 +44,8 @@ class Cut:
         Number of weights.
     moved_from : str
         Name of the requested layer, if a cut there would not separate front and tail; else empty.
+    widths : tuple of int
+        Number of features of each layer, for each pooling; empty where there is one layer.
     """
 
     weights: str
@@ -52,6 +54,12 @@ class Cut:
     shape: tuple[int, ...]
     n_weights: int
     moved_from: str = ""
+    widths: tuple[int, ...] = ()
+
+    @property
+    def layers(self) -> list[str]:
+        """Name of each layer whose output is pooled."""
+        return self.layer.split(",")
 
 
 @dataclass(frozen=True)
@@ -87,9 +95,11 @@ class Backbone:
     size : int
         Side of the input image, in pixels.
     layer : str
-        Name or index of the layer to cut after; the last layer if empty.
+        Name or index of the layer to cut after; the last layer if empty. With several, joined by commas, the pooled
+        outputs of all are side by side, in the order of the network.
     pooling : str
-        One or several of `POOLINGS`, joined by commas; ``none`` for maps, which the tail can be trained on.
+        One or several of `POOLINGS`, joined by commas; ``none`` for maps of one layer, which the tail can be trained
+        on.
 
     Examples
     --------
@@ -126,25 +136,35 @@ class Backbone:
         """
         keras = import_keras()
         poolings = [] if self.pooling == NO_POOLING else split_poolings(self.pooling)
+        names = split_layers(self.layer)
+        refuse_several_maps(self.layer, self.pooling)
         module, application = find_application(self.name)
         network = load_weights(application, self.weights, self.size)
         weights = digest_weights(network)
         if precision != "float32":
             network = _compute_in(POLICIES[precision], application, network)
         network.trainable = False
-        requested = _find_layer(network, self.layer)
-        cut = requested if poolings else _find_clean_cut(network, requested)
+        # A layer that is requested by its name and by its index is one.
+        requested = sorted({_find_layer(network, name) for name in names}, key=network.layers.index)
+        cuts = requested if poolings else [_find_clean_cut(network, requested[0])]
         images = keras.Input((self.size, self.size, 3), dtype="uint8")
         # The cast makes a new array, because preprocess_input may change a float array in place.
         pixels = module.preprocess_input(keras.ops.cast(images, "float32"))
-        maps = keras.Model(network.input, _as_map(cut))(pixels, training=False)
-        maps = keras.ops.cast(maps, "float32")
-        vectors = [_pool(maps, pooling) for pooling in poolings]
-        model = keras.Model(images, keras.ops.concatenate(vectors, axis=1) if len(vectors) > 1 else (*vectors, maps)[0])
-        preprocessing = module.__name__.rpartition(".")[2]
-        n_weights, moved_from = int(model.count_params()), requested.name if cut is not requested else ""
-        facts = Cut(weights, cut.name, preprocessing, model.output_shape[1:], n_weights, moved_from)
-        return Front(model, facts, None if poolings else _build_tail(network, cut, requested))
+        outputs = [_as_map(cut) for cut in cuts]
+        front = keras.Model(network.input, outputs if len(outputs) > 1 else outputs[0])
+        maps = [keras.ops.cast(output, "float32") for output in keras.tree.flatten(front(pixels, training=False))]
+        vectors = [_pool(each, pooling) for each in maps for pooling in poolings] or maps
+        model = keras.Model(images, keras.ops.concatenate(vectors, axis=1) if len(vectors) > 1 else vectors[0])
+        facts = Cut(
+            weights,
+            ",".join(cut.name for cut in cuts),
+            preprocessing=module.__name__.rpartition(".")[2],
+            shape=model.output_shape[1:],
+            n_weights=int(model.count_params()),
+            moved_from=requested[0].name if cuts != requested else "",
+            widths=tuple(each.shape[-1] for each in maps) if len(maps) > 1 else (),
+        )
+        return Front(model, facts, None if poolings else _build_tail(network, cuts[0], requested[0]))
 
 
 def cut_before_pooling(model: Any) -> Any:
@@ -158,10 +178,10 @@ def cut_before_pooling(model: Any) -> Any:
     Returns
     -------
     keras.Model
-        From uint8 images to float32 maps, shape (n_images, height, width, n_features).
+        From uint8 images to float32 maps, shape (n_images, height, width, n_features), one output per layer.
     """
-    casts = [each for each in model.operations if type(each).__name__ == "Cast"]
-    return import_keras().Model(model.input, casts[-1].output)  # `build` casts pixels first and maps last
+    _, *casts = (each for each in model.operations if type(each).__name__ == "Cast")
+    return import_keras().Model(model.input, [each.output for each in casts])  # `build` casts pixels first, then maps
 
 
 def spread_pooling(maps: NDArray[np.float32], pooling: str) -> NDArray[np.float32]:
@@ -223,6 +243,41 @@ def split_poolings(text: str) -> list[str]:
             f"pooling '{unknown[0]}': expected one of {', '.join(POOLINGS)}, several as in avg,gem, or none for maps"
         )
     return [name for name in POOLINGS if name in given]
+
+
+def split_layers(text: str) -> list[str]:
+    """Split ``relu, pool3_pool`` into names or indices of layers, each once, sorted.
+
+    Raises
+    ------
+    ParameterError
+        There is nothing between two commas.
+
+    Examples
+    --------
+    >>> split_layers("relu, pool3_pool,relu"), split_layers("")
+    (['pool3_pool', 'relu'], [''])
+    """
+    names = [name.strip() for name in text.split(",")]
+    if len(names) > 1 and "" in names:
+        raise ParameterError(f"layer '{text}': nothing between two commas, expected names or indices as in relu,308")
+    return sorted(set(names))
+
+
+def refuse_several_maps(layer: str, pooling: str) -> None:
+    """Refuse maps of several layers.
+
+    Raises
+    ------
+    ParameterError
+        There are several layers and no pooling.
+    """
+    n_layers = len(split_layers(layer))
+    if pooling == NO_POOLING and n_layers > 1:
+        raise ParameterError(
+            f"layer '{layer}': {n_layers} layers without pooling, expected one, because maps are for the rest of a "
+            "network after one cut; name one layer, or a pooling such as avg (POOLING=avg)"
+        )
 
 
 def find_application(name: str) -> tuple[ModuleType, Any]:

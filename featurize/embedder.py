@@ -36,7 +36,7 @@ BLOCK_BYTES = 64 * 2**20
 """Most bytes of the embeddings of a block."""
 
 MAX_PLACES = 140
-"""Most rows and columns of the places of a joined store: of four networks that is a quarter of a gigabyte."""
+"""Most rows and columns of the places of several layers or networks: of four that is a quarter of a gigabyte."""
 
 CHANGED = "changed or vanished while it was read"
 OTHER_DICOM = "a DICOM file, which this version reads in another way than the store's; make it again with REBUILD=1"
@@ -187,7 +187,7 @@ class Embedder:
             with closing(embed_units(paths, self._network, facts.size, facts.dtype, few)) as units:
                 yield from (unit.rows for unit in units)
 
-    def find_maps(self, contents: Sequence[bytes]) -> NDArray[np.float32]:
+    def find_maps(self, contents: Sequence[bytes]) -> list[NDArray[np.float32]]:
         """The maps of images before pooling.
 
         Parameters
@@ -197,7 +197,8 @@ class Embedder:
 
         Returns
         -------
-        ndarray of float32, shape (n_images, height, width, n_features)
+        list of ndarray of float32, shape (n_images, height, width, n_features)
+            One per layer of the store.
 
         Raises
         ------
@@ -226,9 +227,13 @@ class Embedder:
         ------
         Unreadable
             An image cannot be read.
+        UserError
+            The maps of several layers have no common number of places.
         """
-        maps = self.find_maps(contents)
-        return np.concatenate([spread_pooling(maps, pooling) for pooling in parts], axis=-1)
+        own = next(iter(self.store.splits.values())).parts.names
+        spreads = itertools.product(self.find_maps(contents), self.store.provenance.pooling.split(","))
+        wanted = [spread_pooling(*each) for name, each in zip(own, spreads, strict=True) if name in parts]
+        return _join_places(wanted, f"{self.store.path}: the maps of its layers", "a run on one of them (POOLING=NAME)")
 
     def _refuses(self, start: bytes) -> bool:
         """Whether a file is DICOM that the decoder of the store would have read in another way."""
@@ -299,16 +304,13 @@ class JoinedEmbedder(Embedder):
         rows = [member.embed_files(paths, workers) for member in others]
         return self._put_side_by_side([*rows, last.embed_files(paths, workers, progress)])
 
-    def find_maps(self, contents: Sequence[bytes]) -> NDArray[np.float32]:
+    def find_maps(self, contents: Sequence[bytes]) -> list[NDArray[np.float32]]:
         """Refused: each network has maps of its own; see `find_places`."""
         raise UserError(f"{self.store.path}: is joined of several stores, whose networks have maps of their own; use a "
                         "run on one of them")  # fmt: skip
 
     def find_places(self, contents: Sequence[bytes], parts: Sequence[str]) -> NDArray[np.float32]:
         """What each place of an image adds to its embedding.
-
-        The maps of the networks may differ in size. Each place is divided into equal ones until all maps have the same
-        number, which changes no mean.
 
         Raises
         ------
@@ -324,15 +326,25 @@ class JoinedEmbedder(Embedder):
             ]
             if wanted:
                 found.append(member.find_places(contents, wanted))
-        side = math.lcm(*(maps.shape[1] for maps in found), *(maps.shape[2] for maps in found))
-        if side > MAX_PLACES:
-            raise UserError(f"{self.store.path}: the maps of its networks have no common number of places below "
-                            f"{MAX_PLACES}; use a run on one of the stores that it is joined of")  # fmt: skip
-        return np.concatenate([_divide_places(maps, side) for maps in found], axis=-1)
+        remedy = "a run on one of the stores that it is joined of"
+        return _join_places(found, f"{self.store.path}: the maps of its networks", remedy)
 
     def _put_side_by_side(self, splits: Sequence[Split]) -> Split:
         rows = join_rows([split.rows for split in splits], self.store.provenance.dtype)
         return Split(splits[0].ids, rows, next(iter(self.store.splits.values())).parts)
+
+
+def _join_places(found: Sequence[NDArray[np.float32]], subject: str, remedy: str) -> NDArray[np.float32]:
+    """Put maps side by side that may differ in size.
+
+    Each place is divided into equal ones until all maps have the same number, which changes no mean.
+    """
+    if len({maps.shape[1:3] for maps in found}) == 1:
+        return np.concatenate(found, axis=-1)
+    side = math.lcm(*(maps.shape[1] for maps in found), *(maps.shape[2] for maps in found))
+    if side > MAX_PLACES:
+        raise UserError(f"{subject} have no common number of places below {MAX_PLACES}; use {remedy}")
+    return np.concatenate([_divide_places(maps, side) for maps in found], axis=-1)
 
 
 def _divide_places(maps: NDArray[np.float32], side: int) -> NDArray[np.float32]:

@@ -43,7 +43,7 @@ from featurize.decoding.packages import PIP_LINE, find_remedy, is_installed, nam
 from featurize.engines.base import Engine
 from featurize.engines.registry import Choice, choose_engine, list_distributions
 from featurize.prepared_network import Network, has_network, preparing_network
-from featurize.request import Request, check_options, refuse_other_features, refuse_other_options
+from featurize.request import Request, check_options, follow_parts, refuse_other_features, refuse_other_options
 from featurize.workers import embed_images
 
 LIBRARIES = ("h5py", "keras", "numpy", "pillow", "pydicom")
@@ -87,9 +87,10 @@ def make_features(
     size : int, optional
         Side of the square image that the network sees, in pixels; 224 by default.
     layer : str or int, optional
-        Name or index of the layer to cut after; the last by default.
+        Name or index of the layer to cut after; the last by default. Several as in ``pool4_pool,relu``: their pooled
+        outputs are side by side.
     pooling : str, optional
-        ``avg`` (the default), ``max`` or ``gem``; several as in ``avg,gem``; ``none`` stores maps.
+        ``avg`` (the default), ``max`` or ``gem``; several as in ``avg,gem``; ``none`` stores maps of one layer.
     engine : str, optional
         One of `featurize.engines.registry.ENGINES`, or ``auto``, the default.
     precision : str, optional
@@ -139,9 +140,9 @@ def make_features(
         "precision": precision,
         "dtype": dtype,
     }
-    options = {name: value for name, value in given.items() if value is not None}
-    check_options(options)
     path = Path(store)
+    options = follow_parts({name: value for name, value in given.items() if value is not None}, path)
+    check_options(options)
     with connected_cluster(scheduler, workers) if scheduler else nullcontext() as cluster:
         update = _Update(path, _Folder.read(to_path(data), path), options, workers, rebuild, cluster)
         finished = update.find_finished()
@@ -267,7 +268,8 @@ class _Update:
         """Embed what is missing and write the store."""
         if leaving:
             warn(f"{leaving}; their embeddings leave the store")
-        parts, record = Parts(self.path, work.provenance), self._record(request)
+        cut = network.cut if network else None
+        parts, record = Parts(self.path, work.provenance), self._record(request) | _find_parts(request, cut, work.store)
         if network and work.pending:
             self._embed(work, request, network, parts, record)
         sources = chain(work.store.blocks() if work.store else (), parts)
@@ -354,6 +356,12 @@ class _Work:
     def row_bytes(self) -> int:
         """Bytes of what is stored of one image."""
         return math.prod(self.shape) * np.dtype(self.provenance.dtype).itemsize
+
+
+def _find_parts(request: Request, cut: Cut | None, store: FeatureStore | None) -> dict[str, Any]:
+    """What is recorded of the parts of an embedding: by the network that is run, or as a store has it."""
+    parts = request.name_parts(cut) if cut else store.record.get("parts") if store else None
+    return {"parts": parts} if parts else {}
 
 
 def _read_digests(store: FeatureStore | None) -> Iterator[bytes]:

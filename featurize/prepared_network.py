@@ -60,10 +60,10 @@ class Network:
         """Embed batches; see `featurize.engines.base.Engine.embed_batches`."""
         return self.engine.embed_batches(batches, self.files)
 
-    def find_maps(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The maps before pooling; see `featurize.engines.base.Engine.find_maps`."""
+    def find_maps(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """The maps of each layer before pooling; see `featurize.engines.base.Engine.find_maps`."""
         has_maps = len(self.cut.shape) > 1
-        return self.embed(images) if has_maps else self.engine.find_maps(images, self.files)
+        return [self.embed(images)] if has_maps else self.engine.find_maps(images, self.files, len(self.cut.layers))
 
 
 Check = Callable[[Cut], None]
@@ -183,7 +183,8 @@ def _find(store: Path, wanted: dict[str, Any], engine: Engine) -> Network | None
 
 
 def _to_network(files: NetworkFiles, engine: Engine) -> Network:
-    cut = Cut(**{**files.cut, "shape": tuple(files.cut["shape"])})
+    tuples = {name: tuple(files.cut.get(name, ())) for name in ("shape", "widths")}
+    cut = Cut(**{**files.cut, **tuples})
     return Network(cut, engine, FrontFiles(files.folder.absolute(), files.version))
 
 

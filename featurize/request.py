@@ -1,15 +1,25 @@
 """The features that a user requests, and how they compare with those that a store holds."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cache.feature_parts import PartsRecord, name_layer_parts
 from cache.provenance import NO_POOLING, OF_FILE, Provenance, WeightsOrigin
 from cache.store import FeatureStore
 from cache.support.errors import ParameterError, StoreError
 from featurize.applications import APPLICATIONS
-from featurize.backbone import Backbone, Cut, find_application, split_poolings
+from featurize.backbone import (
+    POOLINGS,
+    Backbone,
+    Cut,
+    find_application,
+    refuse_several_maps,
+    split_layers,
+    split_poolings,
+)
 from featurize.decoding.image import DECODING, DECODING_BEFORE_DICOM, RESIZING
 from featurize.engines.base import Engine
 from featurize.engines.registry import AUTO, check_precision, find_engine
@@ -98,6 +108,9 @@ class Request:
         engine, precision, dtype = (str(values.pop(name)) for name in ("engine", "precision", "dtype"))
         name = str(values.pop("backbone")).lower()
         values["pooling"] = _follow_pooling(values["pooling"], None if rebuild and "pooling" in options else store)
+        # The order in which layers are given changes nothing.
+        values["layer"] = ",".join(split_layers(values["layer"]))
+        refuse_several_maps(values["layer"], values["pooling"])
         is_earlier = store is not None and store.provenance.decoding == DECODING_BEFORE_DICOM
         decoding = DECODING_BEFORE_DICOM if is_earlier else DECODING
         return cls(Backbone(name, **values), engine, precision, dtype, source, decoding)
@@ -113,6 +126,10 @@ class Request:
         is_file = self.weights_source.startswith(OF_FILE)
         name = str(Path(self.backbone.weights).absolute()) if is_file else self.backbone.weights
         return WeightsOrigin(name, self.weights_source)
+
+    def name_parts(self, cut: Cut) -> PartsRecord | None:
+        """Names and widths of the parts of an embedding, where there are several layers."""
+        return name_layer_parts(cut.layers, split_poolings(self.backbone.pooling), cut.widths) if cut.widths else None
 
     def to_provenance(self, cut: Cut, engine: Engine) -> Provenance:
         """The provenance of the features that a front gives."""
@@ -149,8 +166,27 @@ class Request:
         same_weights = self.weights_source == store.record["weights_source"]
         # With maps, a requested layer after the cut decides which layers of the tail are frozen.
         known = () if store.has_maps else (store.provenance.layer,)
-        same_layer = self.backbone.layer in (store.record["asked"]["layer"], *known)
+        same_layer = split_layers(self.backbone.layer) in map(split_layers, (store.record["asked"]["layer"], *known))
         return requested == store.provenance and same_weights and same_layer
+
+
+def follow_parts(options: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The given options, in which names of parts of a store stand for its pooling: heads select features by them.
+
+    Parameters
+    ----------
+    options : mapping of str to object
+        The given options, under the names in `DEFAULTS`.
+    path : Path
+        The store, which need not exist.
+    """
+    names = {name.strip() for name in options.get("pooling", NO_POOLING).split(",")}
+    if path.exists() and not names & {*POOLINGS, NO_POOLING}:
+        with suppress(StoreError):  # it is reported when the store is needed
+            store = FeatureStore(path)
+            if names <= {*next(iter(store.splits.values())).parts.names}:
+                return {**options, "pooling": store.provenance.pooling}
+    return dict(options)
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -177,6 +213,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise ParameterError(f"dtype '{options['dtype']}': expected one of {', '.join(DTYPES)}")
     if options.get("pooling", NO_POOLING) != NO_POOLING:
         split_poolings(options["pooling"])
+    refuse_several_maps(options.get("layer", DEFAULTS["layer"]), options.get("pooling", DEFAULTS["pooling"]))
 
 
 def refuse_other_options(store: FeatureStore, options: Mapping[str, Any]) -> None:

@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     choose.add_argument("--data", type=Path, required=True, help="data folder with the label files")
     choose.add_argument("--heads", nargs="+", metavar="NAME", help="the heads (all)")
     _add_decoders(choose)
-    choose.add_argument("--pooling", default="", metavar="NAME", help="one of several poolings of the store (all)")
+    choose.add_argument("--pooling", default="", metavar="NAME", help="parts of the store's features (all)")
     choose.add_argument("--json", action="store_true", help="print the table as JSON")
     _add_scheduler(choose)
     choose.set_defaults(command=_choose)
@@ -111,7 +111,7 @@ def _add_options(parser: argparse.ArgumentParser, for_check: bool = False) -> No
     parser.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE",
                         help="parameters of the head (those of an earlier run in RUN, or its defaults)")  # fmt: skip
     _add_decoding(parser)
-    parser.add_argument("--pooling", metavar="NAME", help="one of several poolings of the store (all, side by side)")
+    parser.add_argument("--pooling", metavar="NAME", help="parts of the store's features (all)")
     parser.add_argument("--concepts", nargs="+", action="extend", metavar="CUI", help="learn only these (all)")
     parser.add_argument("--train", metavar="SPLITS", help="train or train+valid: what the saved head learns from, "
                         "after everything else was chosen on train (train)")  # fmt: skip

@@ -81,6 +81,16 @@ def test_a_layer_is_named_or_numbered() -> None:
     assert named.model.output_shape == (None, 128)
 
 
+def test_several_layers_stand_side_by_side_in_the_order_of_the_network() -> None:
+    singles = [Backbone(**SMALL, layer=layer).build() for layer in ("conv_pw_1_relu", "conv_pw_3_relu")]
+    expected = np.concatenate([run(front.model, images(2)) for front in singles], axis=1)
+    for layer in ("conv_pw_1_relu,conv_pw_3_relu", " conv_pw_3_relu , conv_pw_1_relu", "22,conv_pw_3_relu,9,9"):
+        front = Backbone(**SMALL, layer=layer).build()
+        assert (front.cut.layer, front.cut.widths) == ("conv_pw_1_relu,conv_pw_3_relu", (64, 128))
+        assert front.cut.shape == (192,)
+        np.testing.assert_array_equal(run(front.model, images(2)), expected)
+
+
 def test_a_layer_that_gives_one_vector_stays_as_it_is() -> None:
     # Squeeze and excitation; whatever the pooling, of a map of one pixel it is the pixel.
     front = Backbone("efficientnetb0", "random:0", 32, "block2a_se_squeeze", "avg,max").build()
@@ -188,6 +198,10 @@ def test_weights_that_cannot_be_found_list_the_three_ways_out(monkeypatch: pytes
         ({"name": "densenet"}, "no backbone 'densenet'; Keras has convnextbase, .*xception"),
         ({"layer": "relu9"}, "no layer 'relu9' in mobilenet.*conv_pw_13_relu"),
         ({"layer": "999"}, "no layer '999'"),
+        ({"layer": "conv_pw_1_relu,relu9"}, "no layer 'relu9'"),
+        ({"layer": "conv_pw_1_relu,global_average_pooling2d"}, "no layer 'global_average_pooling2d'"),
+        ({"layer": "conv_pw_1_relu,,-1"}, "layer 'conv_pw_1_relu,,-1': nothing between two commas"),
+        ({"layer": "9,22", "pooling": "none"}, "layer '9,22': 2 layers without pooling, expected one"),
         ({"pooling": "median"}, "pooling 'median': expected one of avg, max, gem"),
         ({"size": 16}, "MobileNet takes no image of 16 pixels"),
     ],

@@ -104,6 +104,21 @@ def test_an_engine_agrees_with_keras_on_a_whole_network(engine: str, tmp_path: P
     np.testing.assert_allclose(network.embed(images(5)), expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_several_layers_at_once_give_the_numbers_of_each_alone(
+    beside: Callable[[str], Network], engine: str, tmp_path: Path
+) -> None:
+    alone, earlier = beside(engine), "conv_pw_1_relu"
+    for store, layer in (("earlier.h5", earlier), ("both.h5", f"{LAYER},{earlier}")):
+        request = replace(REQUEST, backbone=replace(REQUEST.backbone, layer=layer))
+        network = prepare_network(request, alone.engine, tmp_path / store)
+        found = network.embed(images(5))
+        if layer == earlier:
+            expected = np.concatenate([found, alone.embed(images(5))], axis=1)
+    assert network.cut.layers == [earlier, LAYER]
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_an_embedding_depends_on_its_image_alone(network: Network) -> None:
     many = images(2 * network.engine.batch + 3)
     expected = network.embed(many)

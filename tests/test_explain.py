@@ -59,19 +59,23 @@ def draw_map(values: Any, score: float = 0.0) -> HeatMap:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("pooling", [*POOLINGS, "avg,max,gem"])
-def test_an_engine_gives_the_maps_whose_pooling_is_the_embedding(engine: str, pooling: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("pooling", "layers"),
+    [*((pooling, "conv_pw_3_relu") for pooling in POOLINGS), ("avg,max,gem", "conv_pw_1_relu,conv_pw_3_relu")],
+)
+def test_an_engine_gives_the_maps_whose_pooling_is_the_embedding(
+    engine: str, pooling: str, layers: str, tmp_path: Path
+) -> None:
     kind = find_engine(engine)
     if not kind.is_installed():
         pytest.skip(f"{engine} is not installed")
-    request = Request(
-        Backbone("mobilenet", "random:0", 32, "conv_pw_3_relu", pooling), engine, "float32", "float32", "random:0"
-    )
+    request = Request(Backbone("mobilenet", "random:0", 32, layers, pooling), engine, "float32", "float32", "random:0")
     network = prepare_network(request, kind("float32"), tmp_path / "s.h5")
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     maps, embeddings = network.find_maps(images), network.embed(images)
-    assert maps.shape == (3, 8, 8, 128)
-    pooled = np.concatenate([spread_pooling(maps, each).mean(axis=(1, 2)) for each in pooling.split(",")], axis=1)
+    assert [each.shape for each in maps] == [(3, 16, 16, 64), (3, 8, 8, 128)][-len(maps) :]
+    spreads = [spread_pooling(each, name) for each in maps for name in pooling.split(",")]
+    pooled = np.concatenate([each.mean(axis=(1, 2)) for each in spreads], axis=1)
     np.testing.assert_allclose(pooled, embeddings, atol=1e-4 * np.abs(embeddings).max(), rtol=0)
 
 
@@ -88,7 +92,7 @@ def test_the_mean_of_a_map_is_the_logit_where_the_head_is_linear(masses: Path, n
     bias = head.intercept_[column] - weights @ head.mean_  # type: ignore[attr-defined]
     for path in sorted((masses / "data" / "test").iterdir())[:4]:
         heat = explainer.heat_map(path.read_bytes(), "mass")
-        maps = explainer.predictor.embedders[stored.store.path].find_maps([path.read_bytes()])[0]
+        maps = explainer.predictor.embedders[stored.store.path].find_maps([path.read_bytes()])[0][0]
         assert heat.is_exact
         np.testing.assert_allclose(heat.values, maps @ weights + bias, atol=1e-3, rtol=0)
         (score,) = stored.run.score(maps.mean(axis=(0, 1))[None])[:, column]
@@ -105,6 +109,21 @@ def test_a_map_of_several_poolings_has_the_score_as_its_mean(masses: Path, tmp_p
             fit_run("logistic", tmp_path / "s.h5", masses / "data", tmp_path / "run", pooling=pooling)
         (explained,) = explain(tmp_path / "run", masses / "data" / "test" / "0121.png", MASS)
         (heat,) = explained.maps
+        assert heat.values.mean() == pytest.approx(heat.score, abs=1e-3)
+
+
+def test_a_map_of_several_layers_is_as_fine_as_the_first_of_them(masses: Path, tmp_path: Path) -> None:
+    features = FEATURES_OF_MASSES | {"layer": "conv_pw_3_relu,conv_pw_1_relu"}
+    image = tmp_path / "new.png"
+    PIL.Image.fromarray(draw_mass(1001)[0]).save(image)
+    with reported():
+        make_features(masses / "data", tmp_path / "s.h5", **features)
+    for parts, side in ((None, 32), ("conv_pw_3_relu", 16)):
+        with reported():
+            fit_run("logistic", tmp_path / "s.h5", masses / "data", tmp_path / "run", pooling=parts)
+        (heat,) = explain(tmp_path / "run", image, MASS)[0].maps
+        assert heat.is_exact
+        assert heat.values.shape == (side, side)
         assert heat.values.mean() == pytest.approx(heat.score, abs=1e-3)
 
 

@@ -31,11 +31,11 @@ from heads.runs.keras_model import export_run
 from heads.runs.predictor import StoredRun
 
 SIZE = 32
-SMALL = {"backbone": "mobilenet", "weights": "random:0", "size": SIZE, "layer": "conv_pw_3_relu", "pooling": "avg,gem",
+SMALL = {"backbone": "mobilenet", "weights": "random:0", "size": SIZE, "layer": "conv_pw_1_relu,conv_pw_3_relu", "pooling": "avg,gem",
          "engine": "tensorflow", "precision": "float32"}  # fmt: skip
 PARAMS: dict[str, dict[str, Any]] = {"dense": {"hidden": 8}}
-POOLINGS = {"logistic": "avg", "ridge": "gem"}
-"""Heads with other parameters than the defaults, and heads that get one of the two poolings."""
+PARTS = {"logistic": "conv_pw_1_relu.gem,conv_pw_3_relu.gem", "ridge": "conv_pw_3_relu.avg"}
+"""Heads with other parameters than the defaults, and heads that get some of the parts: apart, or one."""
 
 EXPORTED_HEADS = [name for name in EMBEDDING_HEADS if resolve_name(HEADS[name]).to_keras is not Head.to_keras]
 
@@ -52,7 +52,7 @@ print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 
 @pytest.fixture(scope="module")
 def template(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of two poolings with a run of every head, each exported."""
+    """A store of two layers and two poolings with a run of every head, each exported."""
     place = tmp_path_factory.mktemp("export")
     shutil.copytree(phantoms, place / "data")
     make_features(place / "data", place / "s.h5", **SMALL)
@@ -74,7 +74,7 @@ def place(template: Path, tmp_path: Path) -> Path:
 
 def fit(place: Path, name: str, data: Path | None = None, **given: Any) -> None:
     params = quick_params(name) | PARAMS.get(name, {})
-    given = {"params": params, "pooling": POOLINGS.get(name), "decoder": "fixed:0.3"} | given
+    given = {"params": params, "pooling": PARTS.get(name), "decoder": "fixed:0.3"} | given
     with reported():
         fit_run(name, place / "s.h5", data or place / "data", place / "runs" / name, **given)
 
@@ -256,7 +256,7 @@ def test_a_head_of_another_length_is_refused(place: Path) -> None:
     saved = json.loads((place / "runs" / "prior" / "head.json").read_text())
     (place / "runs" / "prior" / "head.json").write_text(json.dumps(saved | {"n_features": 3}))
     reseal(place)
-    with pytest.raises(UserError, match=r"prior: a damaged run \(its head takes \(3,\), the store gives \(256,\)\)"):
+    with pytest.raises(UserError, match=r"prior: a damaged run \(its head takes \(3,\), the store gives \(384,\)\)"):
         export(place, out=place / "m.keras")
 
 
@@ -310,7 +310,7 @@ def put_front(place: Path, layer: Any) -> None:
 
 
 def test_a_strangers_network_executes_nothing(place: Path) -> None:
-    put_front(place, keras.layers.Lambda(lambda images: keras.ops.ones((1, 256))))
+    put_front(place, keras.layers.Lambda(lambda images: keras.ops.ones((1, 384))))
     assert "not a Keras model of Keras' own layers" in refusal(place)
     (place / "s.h5.network" / "front.keras").write_bytes(b"PK\3\4 and no more")
     change(place, lambda facts: None)

@@ -265,6 +265,68 @@ def test_a_layer_under_another_name_is_the_same_layer(place: Path, embedded: lis
     assert embedded == [40]
 
 
+TWO = SMALL | {"layer": "conv_pw_3_relu, conv_pw_1_relu"}
+
+
+def test_several_layers_are_one_store_of_one_run_whatever_their_order(place: Path, embedded: list[int]) -> None:
+    store = make_features(place / "data", place / "two.h5", **TWO)
+    parts = store.split("train").parts
+    assert (parts.names, parts.widths) == (("conv_pw_1_relu", "conv_pw_3_relu"), (64, 128))
+    alone = FeatureStore(place / "s.h5")
+    for name, split in store.splits.items():
+        np.testing.assert_array_equal(split.select("conv_pw_3_relu"), alone.split(name).embeddings)
+    before = (place / "two.h5").read_bytes()
+    for layer in ("conv_pw_1_relu,conv_pw_3_relu", "conv_pw_3_relu,conv_pw_1_relu,conv_pw_3_relu", None):
+        make_features(place / "data", place / "two.h5", **TWO | {"layer": layer})
+    assert (place / "two.h5").read_bytes() == before
+    assert make_features(place / "data", place / "two.h5", **TWO | {"layer": "22,9"}).content == store.content
+    assert embedded == [40]
+    with pytest.raises(UserError, match=r"it has layer conv_pw_1_relu,conv_pw_3_relu, not conv_pw_3_relu; name"):
+        make_features(place / "data", place / "two.h5", **SMALL)
+
+
+def test_names_of_layers_by_which_heads_select_follow_the_store(place: Path, embedded: list[int]) -> None:
+    make_features(place / "data", place / "two.h5", **TWO)
+    make_features(place / "data", place / "two.h5", **TWO, pooling="conv_pw_3_relu")
+    assert embedded == [40]
+    with pytest.raises(UserError, match="pooling 'conv_pw_9_relu': expected one of avg"):
+        make_features(place / "data", place / "two.h5", **TWO, pooling="conv_pw_9_relu")
+
+
+def test_a_store_of_several_layers_keeps_its_parts_when_images_come_and_go(place: Path, embedded: list[int]) -> None:
+    parts = make_features(place / "data", place / "two.h5", **TWO).split("train").parts
+    image = first(place)
+    image.rename(place / "data" / "valid" / "moved.jpg")  # for this no network is needed
+    assert make_features(place / "data", place / "two.h5").split("train").parts == parts
+    (place / "data" / "train" / "new.jpg").write_bytes((place / "data" / "valid" / "moved.jpg").read_bytes() + b"new")
+    assert make_features(place / "data", place / "two.h5").split("train").parts == parts
+    assert embedded == [40, 1]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"layer": "a,b", "pooling": "none"}, "layer 'a,b': 2 layers without pooling, expected one"),
+        ({"layer": "a,,b"}, "layer 'a,,b': nothing between two commas"),
+        ({"layer": ","}, "layer ',': nothing between two commas"),
+    ],
+)
+def test_layers_that_make_no_store_are_refused_before_an_image_is_read(
+    place: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr(features, "find_images", lambda *args: pytest.fail("images were looked for"))
+    with pytest.raises(UserError, match=message):
+        make_features(place / "data", place / "new.h5", **SMALL | given)
+
+
+def test_maps_of_several_layers_are_refused_where_the_store_says_that_it_holds_maps(place: Path) -> None:
+    make_features(place / "data", place / "maps.h5", **SMALL | {"pooling": "none"})
+    before = snapshot(place)
+    with pytest.raises(UserError, match="2 layers without pooling"):
+        make_features(place / "data", place / "maps.h5", layer="9,22")
+    assert snapshot(place) == before
+
+
 def test_rebuild_replaces_other_features(place: Path, embedded: list[int]) -> None:
     given = {**SMALL, "pooling": "max"}
     store = make_features(place / "data", place / "s.h5", **given, rebuild=True)

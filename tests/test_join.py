@@ -93,6 +93,12 @@ def test_parts_are_named_after_the_files_and_can_be_selected(place: Path) -> Non
         split.select("one,three")
 
 
+def test_the_poolings_of_a_store_select_all_its_parts() -> None:
+    parts = FeatureParts.read("avg", {"parts": {"names": ["pool3", "relu"], "widths": [2, 3]}}, 5)
+    assert parts.split("avg") == ["pool3", "relu"]
+    assert parts.find_columns("avg") == slice(0, 5)
+
+
 def test_the_same_stores_are_joined_once_and_changed_ones_again(place: Path) -> None:
     before = join(place).content
     with reported() as lines:

@@ -46,7 +46,7 @@ FACTS_OF = {"wanted": WANTED, "cut": CUT, "files": {}}
     ["{", "[]", "{}", '{"files": 3}', '{"files": {}, "wanted": {}, "cut": {}}', "[" * 100_000, '{"files":' * 100_000,
      *[json.dumps(FACTS_OF | change) for change in [
          {"files": {"a": 1}}, {"files": [["a", "b"]]}, {"wanted": WANTED | {"weights": 5}}, {"wanted": WANTED | {"size": "224"}},
-         {"wanted": "ab"}, {"cut": CUT | {"shape": 7}}, {"cut": CUT | {"shape": ["a"]}}, {"cut": CUT | {"layer": None}},
+         {"wanted": "ab"}, {"cut": CUT | {"shape": 7}}, {"cut": CUT | {"widths": "ab"}}, {"cut": CUT | {"shape": ["a"]}}, {"cut": CUT | {"layer": None}},
      ]]],
 )  # fmt: skip
 def test_damaged_facts_are_refused(store: Path, text: str) -> None:

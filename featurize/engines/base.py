@@ -186,22 +186,26 @@ class Engine(ABC):
         batches = (images[start : start + self.batch] for start in range(0, len(images), self.batch))
         return np.concatenate(list(self.embed_batches(batches, files)))
 
-    def find_maps(self, images: NDArray[np.uint8], files: FrontFiles) -> NDArray[np.float32]:
+    def find_maps(self, images: NDArray[np.uint8], files: FrontFiles, n_layers: int) -> list[NDArray[np.float32]]:
         """The maps that the front pools; by default Keras computes them.
 
         Parameters
         ----------
         images : ndarray of uint8, shape (n_images, size, size, 3)
         files : FrontFiles
+        n_layers : int
+            Of how many layers the front pools the maps.
 
         Returns
         -------
-        ndarray of float32, shape (n_images, height, width, n_features)
-            The mean over height and width is the embedding, where pooling is ``avg``.
+        list of ndarray of float32, shape (n_images, height, width, n_features)
+            One per layer, in the order of the network. The means over height and width, side by side, are the
+            embedding, where pooling is ``avg``.
         """
-        model = _open_before_pooling(files)
+        model, flatten = _open_before_pooling(files), import_keras().tree.flatten
         batches = (images[start : start + MAP_BATCH] for start in range(0, len(images), MAP_BATCH))
-        return np.concatenate([np.asarray(model(batch, training=False), np.float32) for batch in batches])
+        maps = zip(*(flatten(model(batch, training=False)) for batch in batches), strict=True)
+        return [np.concatenate([np.asarray(each, np.float32) for each in of_layer]) for of_layer in maps]
 
     def embed_batches(self, batches: Iterable[NDArray[np.uint8]], files: FrontFiles) -> Iterator[NDArray[np.float32]]:
         """Embed batches. While a device computes one, the next ones are read and sent to it.

@@ -23,8 +23,8 @@ matters less, and AMX needs larger batches."""
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 """OpenVINO's names of its precisions."""
 
-REDUCTIONS, POWER = ("ReduceMean", "ReduceMax"), "Power"
-"""OpenVINO's names of the operations that poolings are made of."""
+REDUCTIONS, POWER, JOINING = ("ReduceMean", "ReduceMax"), "Power", "Concat"
+"""OpenVINO's names of the operations that poolings are made of, and of the one that puts them side by side."""
 
 CONVERTED = "front.xml"
 """The converted front; its weights are in ``front.bin``."""
@@ -95,10 +95,13 @@ class OpenVINOEngine(Engine):
         request = _open(files, self.precision)
         return np.array(request.infer({0: images})[0], dtype=np.float32)
 
-    def find_maps(self, images: NDArray[np.uint8], files: FrontFiles) -> NDArray[np.float32]:
+    def find_maps(self, images: NDArray[np.uint8], files: FrontFiles, n_layers: int) -> list[NDArray[np.float32]]:
         """The maps that the front pools, without Keras: the converted network ends where pooling begins."""
-        request = _open(files, self.precision, pooled=False)
-        return np.concatenate([np.array(request.infer({0: image[None]})[0], np.float32) for image in images])
+        request = _open(files, self.precision, n_layers)
+        found = [request.infer({0: image[None]}).to_tuple() for image in images]
+        return [
+            np.concatenate([np.array(each, np.float32) for each in of_layer]) for of_layer in zip(*found, strict=True)
+        ]
 
 
 @contextmanager
@@ -124,27 +127,27 @@ def _stating_version(version: str) -> Iterator[None]:
 class _Opened(threading.local):
     """The network that a thread opened last: a request serves one thread at a time, and Dask runs several threads."""
 
-    key: tuple[FrontFiles, str, bool] | None = None
+    key: tuple[FrontFiles, str, int] | None = None
     request: Any = None
 
 
 _opened = _Opened()
 
 
-def _open(files: FrontFiles, precision: str, pooled: bool = True) -> Any:
-    """This thread's network, to its end or to the maps before pooling."""
-    key = (files, precision, pooled)
+def _open(files: FrontFiles, precision: str, n_maps: int = 0) -> Any:
+    """This thread's network, to its end or to the maps of so many layers before pooling."""
+    key = (files, precision, n_maps)
     if _opened.key != key:
-        _opened.key, _opened.request = key, _compile(files.folder / CONVERTED, precision, pooled)
+        _opened.key, _opened.request = key, _compile(files.folder / CONVERTED, precision, n_maps)
     return _opened.request
 
 
-def _compile(path: Path, precision: str, pooled: bool) -> Any:
+def _compile(path: Path, precision: str, n_maps: int) -> Any:
     openvino = import_openvino()
     core = openvino.Core()
     model = core.read_model(path)
-    if not pooled:
-        model = openvino.Model([_find_maps(model)], model.get_parameters(), "maps")
+    if n_maps:
+        model = openvino.Model(_find_maps(model, n_maps), model.get_parameters(), "maps")
         model.reshape([1, *model.inputs[0].shape[1:]])  # few images are explained, and those one by one
     options = {
         "INFERENCE_PRECISION_HINT": HINTS[precision],
@@ -156,13 +159,21 @@ def _compile(path: Path, precision: str, pooled: bool) -> Any:
     return core.compile_model(model, "CPU", options).create_infer_request()
 
 
-def _find_maps(model: Any) -> Any:
-    """The output of a converted network that it pools, with features last.
+def _find_maps(model: Any, n_layers: int) -> list[Any]:
+    """The outputs of a converted network that it pools, one per layer, with features last."""
+    last = model.outputs[0].node.input_value(0)
+    pooled = last.get_node().input_values() if last.get_node().get_type_name() == JOINING else [last]
+    # The poolings of a layer are neighbours, and of several any will do.
+    return [_find_map(each) for each in pooled[:: len(pooled) // n_layers]]
 
-    From the end, the first operation that reduces axes is a pooling. Of several poolings any will do. Before the mean
-    of ``gem`` come a lower bound and a power.
+
+def _find_map(pooled: Any) -> Any:
+    """What is pooled, with features last.
+
+    From the end, the first operation that reduces axes is the pooling. Before the mean of ``gem`` come a lower bound
+    and a power.
     """
-    node = model.outputs[0].node
+    node = pooled.get_node()
     while node.get_type_name() not in REDUCTIONS:
         node = node.input_value(0).get_node()
     axes = sorted(int(axis) for axis in node.input_value(1).get_node().get_vector())

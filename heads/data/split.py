@@ -194,7 +194,7 @@ def load_split(store: FeatureStore, data: Path, name: str, pooling: str = "") ->
         The data folder, with a label file under any edition's name.
     name : str
     pooling : str
-        One of the store's poolings; all of them, side by side, if empty.
+        Names of parts of the store's features, with commas between them; all parts if empty.
 
     Raises
     ------
@@ -240,7 +240,7 @@ def find_features(store: FeatureStore, split: str, pooling: str = "") -> Any:
     store : FeatureStore
     split : str
     pooling : str
-        One of the store's poolings; all of them, side by side, if empty.
+        Names of parts of the store's features, with commas between them; all parts if empty.
 
     Returns
     -------

@@ -47,7 +47,7 @@ class LabelledStore:
         data : path
             The data folder with ``train_concepts.csv`` and ``valid_concepts.csv``, or any edition's names for them.
         pooling : str
-            One of the store's poolings; all of them, side by side, if empty.
+            Names of parts of the store's features, with commas between them; all parts if empty.
         concepts : sequence of str
             The concepts to learn; those of the readable training images if empty.
 

@@ -104,7 +104,7 @@ def fit_run(
     nested : bool, optional
         Whether to estimate by nested cross-validation, too, what head and decoder reach on new images.
     pooling : str, optional
-        One of the store's poolings; all of them, side by side, if empty.
+        Names of parts of the store's features, with commas between them; all parts if empty.
     concepts : sequence of str, optional
         The concepts to learn; those of train if empty.
     train : str, optional

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.feature_parts import FeatureParts
 from cache.lock import locked
 from cache.support.errors import ParameterError, RunError, StoreError
 from cache.support.files import digest_file, making, name_temporary, sync, write_text
@@ -159,7 +160,8 @@ def _describe(stored: StoredRun, front: StoredNetwork) -> dict[str, Any]:
 def _join(front: StoredNetwork, stored: StoredRun) -> Any:
     """Join front and head to one Keras model."""
     frozen, head = front.load(), stored.run.head.to_keras()
-    features = _select_pooling(frozen.output, stored.store.provenance.pooling.split(","), stored.run.pooling)
+    parts = next(iter(stored.store.splits.values())).parts
+    features = _select_parts(frozen.output, parts, stored.run.pooling)
     if features.shape != head.input_shape:
         found = f"its head takes {head.input_shape[1:]}, the store gives {features.shape[1:]}"
         raise damaged(stored.folder, found)
@@ -173,13 +175,12 @@ def _save(model: Any, path: Path, stored: StoredRun) -> NDArray[np.float32]:
     return _compare(load_model(path).get_layer(HEAD), stored)
 
 
-def _select_pooling(features: Any, poolings: list[str], pooling: str) -> Any:
-    """Features of one of several poolings, which are side by side and of equal width."""
-    if len(poolings) == 1 or pooling not in poolings:
+def _select_parts(features: Any, parts: FeatureParts, wanted: str) -> Any:
+    """Features of some parts; of all if none is named."""
+    if not wanted or parts.split(wanted) == [*parts.names]:
         return features
-    width = features.shape[-1] // len(poolings)
-    start = poolings.index(pooling) * width
-    return features[:, start : start + width]
+    columns = parts.find_columns(wanted)
+    return features[:, columns] if isinstance(columns, slice) else import_keras().ops.take(features, columns, axis=1)
 
 
 def _compare(head: Any, stored: StoredRun) -> NDArray[np.float32]:

@@ -51,7 +51,7 @@ class RunRequest:
     decoder : str
         Such as ``fixed:0.3``.
     pooling : str
-        One of the store's poolings; all of them, side by side, if empty.
+        Names of parts of the store's features, with commas between them; all parts if empty.
     train : str
         ``train``, or ``train+valid`` if the saved head learns from both, after everything else was chosen on train.
     tune : str

@@ -60,7 +60,7 @@ class Run:
     decoder_text : str
         The decoder as it was requested, such as ``fixed:0.3``.
     pooling : str
-        The pooling of the store that the head uses; all of them, side by side, if empty.
+        Names of the parts of the store's features that the head uses; all parts if empty.
     vocabulary : list of str, length n_concepts
         The concept of each column of the scores.
     fallback : list of str

@@ -66,7 +66,7 @@ def choose(
     decoders : sequence of str, optional
         Such as ``fixed:0.3``; `TRIED` if not given.
     pooling : str
-        One of the store's poolings; all of them, side by side, if empty.
+        Names of parts of the store's features, with commas between them; all parts if empty.
     scheduler : str, optional
         Fit the heads on a cluster of Dask: the address of its scheduler, or ``local``. Its workers must see store and
         labels under the same paths.

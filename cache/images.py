@@ -245,7 +245,7 @@ def _find_remote(data: RemotePath) -> dict[str, list[_Found]]:
         raise DataError(f"{data}: no image found; expected <split>/<ID>.jpg, with splits {', '.join(SPLITS)}, and "
                         f"endings {', '.join(sorted(IMAGE_ENDINGS))}{found_instead}")  # fmt: skip
     if others:
-        warn(f"{data}: left out {count(len(others), 'file')} that are no image of a split: {some(others)}")
+        warn(f"{data}: left out {count(len(others), 'file')} outside the images of the splits: {some(others)}")
     for split, found_in in folders.items():
         if len(found_in) > 1:
             _refuse_two_folders(data, split, list(found_in))

@@ -5,17 +5,38 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
 from cache.support.errors import DataError
 from cache.support.messages import some
 
-MAX_BYTES = 32 * 2**20
-"""Larger files are refused unread. A submission of the largest edition, with 100 concepts per image, has 19 MB."""
 
-MAX_LINES = 1_000_000
-"""Files with more lines are refused before they are parsed. The largest edition has 116,635 images."""
+@dataclass(frozen=True)
+class Limit:
+    """What a file may have.
+
+    Parameters
+    ----------
+    n_bytes : int
+        Larger files are refused unread.
+    n_lines : int
+        Files with more lines are refused before they are parsed.
+    of : str
+        What has never more, for the message.
+    """
+
+    n_bytes: int
+    n_lines: int
+    of: str
+
+
+TASK = Limit(32 * 2**20, 1_000_000, "any file of the task")
+"""For submissions and official files. The largest edition has 116,635 images: with 100 concepts each, 19 MB."""
+
+TABLE = Limit(2**30, 20_000_000, "a table of images")
+"""For one's own label files and groups: a million images with 10 concepts each have 100 MB."""
 
 MEMBER = "submission.csv"
 """The one file in a zipped submission."""
@@ -24,16 +45,23 @@ _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 _MIB = 2**20
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, limit: Limit | None = None) -> bytes:
     """Read a file.
+
+    Parameters
+    ----------
+    path : Path
+    limit : Limit, optional
+        That of the task if not given.
 
     Raises
     ------
     DataError
-        The file does not exist, or is larger than any file of the task.
+        The file does not exist, or is over the limit.
     """
-    with _opened(path) as file:
-        return _read_limited(file, path)
+    limit = limit or TASK
+    with _opened(path, limit) as file:
+        return _read_limited(file, path, limit)
 
 
 def read_submission_bytes(path: Path) -> bytes:
@@ -44,9 +72,9 @@ def read_submission_bytes(path: Path) -> bytes:
     DataError
         As `read_file`; or the zip is damaged, or contains something else than one ``submission.csv``.
     """
-    with _opened(path) as file:
+    with _opened(path, TASK) as file:
         if not _starts_as_zip(file):
-            return _read_limited(file, path)
+            return _read_limited(file, path, TASK)
         try:
             with zipfile.ZipFile(file) as archive:
                 names = archive.namelist()
@@ -56,7 +84,7 @@ def read_submission_bytes(path: Path) -> bytes:
                 if archive.getinfo(MEMBER).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise DataError(f"{path}: an unusual compression, expected deflate; make the zip again")
                 with archive.open(MEMBER) as member:
-                    return _read_limited(member, path)
+                    return _read_limited(member, path, TASK)
         # What the modules raise for damaged bytes. A wrong size in the directory ends in one of these too.
         except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError, OSError) as error:
             raise DataError(f"{path}: a damaged zip ({error}); make it again") from None
@@ -70,20 +98,20 @@ def is_zip(path: Path) -> bool:
     DataError
         As `read_file`.
     """
-    with _opened(path) as file:
+    with _opened(path, TASK) as file:
         return _starts_as_zip(file)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path, limit: Limit) -> Iterator[IO[bytes]]:
     # Reading a pipe or a device could block, or never end.
     if not path.exists():
         raise DataError(f"{path}: no such file")
     if not path.is_file():
         raise DataError(f"{path}: not a file; expected a .csv")
     with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size > MAX_BYTES:
-            _refuse_large(path, f"{MAX_BYTES // _MIB} MiB")
+        if os.fstat(file.fileno()).st_size > limit.n_bytes:
+            _refuse_bytes(path, limit)
         yield file
 
 
@@ -93,14 +121,18 @@ def _starts_as_zip(file: IO[bytes]) -> bool:
     return start in _ZIP_STARTS
 
 
-def _read_limited(file: IO[bytes], path: Path) -> bytes:
-    data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        _refuse_large(path, f"{MAX_BYTES // _MIB} MiB")
-    if data.count(b"\n") + data.count(b"\r") > MAX_LINES:
-        _refuse_large(path, f"{MAX_LINES:,} lines")
+def _read_limited(file: IO[bytes], path: Path, limit: Limit) -> bytes:
+    data = file.read(limit.n_bytes + 1)
+    if len(data) > limit.n_bytes:
+        _refuse_bytes(path, limit)
+    if data.count(b"\n") + data.count(b"\r") > limit.n_lines:
+        _refuse(path, limit, f"{limit.n_lines:,} lines")
     return data
 
 
-def _refuse_large(path: Path, limit: str) -> NoReturn:
-    raise DataError(f"{path}: over {limit}, more than any file of the task has; give the right file")
+def _refuse_bytes(path: Path, limit: Limit) -> NoReturn:
+    _refuse(path, limit, f"{limit.n_bytes // _MIB:,} MiB")
+
+
+def _refuse(path: Path, limit: Limit, most: str) -> NoReturn:
+    raise DataError(f"{path}: over {most}, more than {limit.of} has; give the right file")

@@ -13,7 +13,7 @@ from cache.support.errors import DataError
 from cache.support.messages import quote
 from eval.concept_cells import has_cui
 from eval.csv_rows import is_header
-from eval.files import read_file
+from eval.files import TABLE, read_file
 
 DELIMITERS = ",\t|;"
 """What may be between columns. The first of them in the first line is."""
@@ -110,7 +110,7 @@ def open_table(path: Path) -> tuple[io.TextIOWrapper, str]:
     DataError
         The file cannot be read, or it is no text.
     """
-    lines = _decode(read_file(path), path)
+    lines = _decode(read_file(path, TABLE), path)
     return lines, _find_delimiter(lines)
 
 

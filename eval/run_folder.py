@@ -5,7 +5,7 @@ from typing import TypedDict
 
 from cache.support.errors import DataError
 from cache.support.json_file import read_json
-from eval.files import MAX_BYTES
+from eval.files import TASK
 
 VALID = "valid.csv"
 """The run's predictions on the validation images, as a submission."""
@@ -45,7 +45,7 @@ def read_vocabulary(submission: Path) -> frozenset[str] | None:
         Upper-case concepts. None if there is no vocabulary beside the submission, or it cannot be read.
     """
     try:
-        found = read_json(submission.parent / VOCABULARY, _Vocabulary, MAX_BYTES)
+        found = read_json(submission.parent / VOCABULARY, _Vocabulary, TASK.n_bytes)
     except (OSError, ValueError):
         return None
     return frozenset(concept.upper() for concept in found["vocabulary"])

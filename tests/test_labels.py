@@ -7,6 +7,7 @@ import pytest
 from conftest import warned
 
 from cache.support.errors import DataError
+from eval.files import Limit
 from eval.labels import find_label_file, read_concepts, read_ids
 
 EXPECTED = {"img_1": ("C0040405", "C0817096"), "img_2": ("C1306645",)}
@@ -254,3 +255,13 @@ def test_two_files_for_one_purpose_are_an_error(tmp_path: Path) -> None:
     write(tmp_path / "train" / "concepts.csv")
     with pytest.raises(DataError, match=r"train_concepts\.csv, concepts\.csv are all concepts of train"):
         find_label_file(tmp_path, "train")
+
+
+def test_label_files_may_be_larger_than_any_file_of_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "train_concepts.csv"
+    path.write_text("ID,CUIs\n" + "".join(f"a{number},C0000001\n" for number in range(200)))
+    monkeypatch.setattr("eval.files.TASK", Limit(1000, 100, "any file of the task"))
+    assert len(read_concepts(path)) == 200
+    monkeypatch.setattr("eval.label_rows.TABLE", Limit(10_000, 200, "a table of images"))
+    with pytest.raises(DataError, match="over 200 lines, more than a table of images has; give the right file"):
+        read_concepts(path)

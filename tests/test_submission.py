@@ -15,7 +15,7 @@ from cache.support.errors import DataError, ParameterError
 from eval.csv_rows import read_rows
 from eval.editions import find_edition
 from eval.faults import find_faults
-from eval.files import read_submission_bytes
+from eval.files import Limit, read_submission_bytes
 from eval.submission import render_submission, write_submission
 
 IDS = ["b", "a"]
@@ -233,8 +233,7 @@ def test_a_zip_of_something_else_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eval.files.MAX_BYTES", 1000)
-    monkeypatch.setattr("eval.files.MAX_LINES", 100)
+    monkeypatch.setattr("eval.files.TASK", Limit(1000, 100, "any file of the task"))
     (tmp_path / "s.csv").write_bytes(b"x" * 1001)
     with zipfile.ZipFile(tmp_path / "s.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("submission.csv", b"x" * 100_000)

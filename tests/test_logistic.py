@@ -206,6 +206,21 @@ def test_concepts_that_do_not_converge_in_float32_converge_in_float64(monkeypatc
     assert np.abs(slope).max() < 0.02
 
 
+def test_a_problem_in_float64_has_no_copy_of_the_rows() -> None:
+    X, Y = draw(3000, 16, "correlated")
+    Z = np.column_stack([X, np.ones(len(X), np.float32)])
+    W = np.random.default_rng(0).standard_normal((Y.shape[1], Z.shape[1]))
+    with ThreadPoolExecutor(1) as pool:
+        single = objective.Problem.from_arrays(Z, np.square(Z).sum(axis=0), Y, np.ones(Y.shape[1]), None, pool)
+        double = single.to_float64()
+        assert double.Z is Z
+        copied = replace(double, Z=Z.astype(np.float64))
+        found, expected = double.evaluate(W), copied.evaluate(W)
+    assert found.gradient.dtype == np.float64
+    np.testing.assert_array_equal(found.gradient, expected.gradient)
+    np.testing.assert_array_equal(found.objective, expected.objective)
+
+
 def test_steps_within_rounding_error_end_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solver, "FLOAT64_SIZE", 0)
     evaluate, random, calls = objective.Problem.evaluate, np.random.default_rng(0), []

@@ -62,7 +62,7 @@ class Preconditioner:
     @classmethod
     def from_curvature(cls, problem: Problem, curvature: Curvature) -> "Preconditioner":
         """Build it from the curvature that an evaluation of the problem recorded."""
-        n_concepts, dtype = len(problem.C), problem.Z.dtype
+        n_concepts, dtype = len(problem.C), problem.dtype
         total, row, column, value = curvature.collect()
         order = np.lexsort((-value, column))
         row, column, value = row[order], column[order], value[order]
@@ -76,7 +76,9 @@ class Preconditioner:
         others = np.maximum(total - strength.sum(axis=1), total / 16)
         diagonal = problem.penalised + problem.C[:, None] * others[:, None] * problem.mean_squares
         inverse = (1 / np.maximum(diagonal, 1e-12)).astype(dtype)
-        scaled = problem.Z[rows] * np.sqrt(problem.C[:, None] * strength)[:, :, None].astype(dtype)
+        scaled = problem.Z[rows].astype(dtype, copy=False) * np.sqrt(problem.C[:, None] * strength)[:, :, None].astype(
+            dtype
+        )
         core = np.matmul(scaled * inverse[:, None, :], scaled.transpose(0, 2, 1)).astype(np.float64) + np.eye(HEAVY)
         return cls(inverse, scaled, np.linalg.inv(core).astype(dtype))
 

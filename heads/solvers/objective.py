@@ -33,10 +33,11 @@ class Problem:
     Parameters
     ----------
     Z : ndarray, shape (n_rows, n_features + 1)
-        Embeddings, and a column of ones for the intercept.
+        Embeddings, and a column of ones for the intercept. They may be float32 in a problem that is float64: then each
+        tile is converted as it is used, because a copy of all rows would be twice as large as they are.
     Y : sparse matrix, shape (n_rows, n_concepts)
     weight : ndarray, shape (n_rows,)
-        How many rows each row stands for.
+        How many rows each row stands for. Its dtype is that of the problem.
     C, negative, positive : ndarray of float64, shape (n_concepts,)
         Inverse of the penalty, and the weights of the losses of negative and of positive rows.
     mean_squares : ndarray of float64, shape (n_features + 1,)
@@ -78,7 +79,12 @@ class Problem:
     @property
     def penalised(self) -> Floats:
         """1 for each coefficient, 0 for the intercept, shape (n_features + 1,)."""
-        return np.append(np.ones(self.Z.shape[1] - 1, self.Z.dtype), self.Z.dtype.type(0))
+        return np.append(np.ones(self.Z.shape[1] - 1, self.dtype), self.dtype.type(0))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The precision in which the problem is evaluated."""
+        return self.weight.dtype
 
     def select(self, concepts: Any) -> "Problem":
         """The problem of some of the concepts."""
@@ -92,7 +98,8 @@ class Problem:
 
     def to_float64(self) -> "Problem":
         """The problem in float64, for concepts for which float32 is too coarse."""
-        return self._on_rows(self.Z.astype(np.float64), self.weight.astype(np.float64))
+        weight = self.weight.astype(np.float64)
+        return replace(self, weight=weight, gpu=self.gpu and self.gpu.with_rows(self.Z.astype(np.float64), weight))
 
     def sample(self) -> "Problem":
         """The problem on a random sample of rows, with weights that make it an estimate of the whole.
@@ -106,7 +113,7 @@ class Problem:
         are_few = np.count_nonzero(rarity) < n_rows / 4
         share = np.clip(rarity, SAMPLE / n_rows if are_few else 0.25, 1)
         rows = np.flatnonzero(np.random.default_rng(0).random(n_rows) < share)
-        sampled = self._on_rows(self.Z[rows], (1 / share[rows]).astype(self.Z.dtype))
+        sampled = self._on_rows(self.Z[rows], (1 / share[rows]).astype(self.dtype))
         return replace(sampled, Y=self.Y[rows])
 
     def _on_rows(self, Z: Floats, weight: Floats) -> "Problem":
@@ -166,7 +173,8 @@ class Problem:
         buffers = np.empty((3, min(TILE, strip.stop - strip.start), len(W)), W.dtype)
         for start in range(strip.start, strip.stop, TILE):
             tile = slice(start, min(start + TILE, strip.stop))
-            Z, weight, (rows, columns) = self.Z[tile], self.weight[tile], self._list_positives(tile)
+            Z, weight = self.Z[tile].astype(self.dtype, copy=False), self.weight[tile]
+            rows, columns = self._list_positives(tile)
             p, *spare = buffers[:, : len(Z)]
             np.matmul(Z, W.T, out=p)
             # log(1 + exp(m)) of all margins m, as if all rows were negative; then the difference for the positive rows.

@@ -1,13 +1,13 @@
 """The whole way at full size: every image of ROCOv2 as a phantom, from drawing to a checked submission; a million rows.
 
 The commands are the real ones, each in a process of its own, and the peak memory of each is that of the largest of its
-processes. Embedding is killed once in the middle, and must end with the bytes of a run that was not disturbed: that of
+processes: all of it, and in brackets without the pages of files, which the system takes back when it needs them. Embedding is killed once in the middle, and must end with the bytes of a run that was not disturbed: that of
 a cluster of two workers on this machine, so that both ways are run.
 
 A million rows are drawn, not embedded: `status`, `verify`, `duplicates` of a part of them (all pairs are compared, so
 time grows with the square), the default run, and scores of all of test.
 
-At full size this takes hours. ``--images`` and ``--rows`` make it smaller.
+At full size this takes hours. ``--images`` and ``--rows`` make it smaller; 0 leaves that half out.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def run(name: str, *words: object, kill_at: float | None = None, store: Path | N
     kill_at : float, optional
         Kill the command once so many images are finished in the parts of `store`.
     """
-    begun, peak = time.perf_counter(), [0]
+    begun, peak = time.perf_counter(), [0, 0]
     with subprocess.Popen(
         [sys.executable, "-m", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -74,18 +74,20 @@ def run(name: str, *words: object, kill_at: float | None = None, store: Path | N
         watcher.join()
     expected = -signal.SIGKILL if kill_at is not None else 0
     assert process.returncode == expected, f"{name}: {out}"
-    print(f"{name:<34} {time.perf_counter() - begun:9.1f} s {peak[0] / 2**20:9,.0f} MiB", flush=True)
+    seconds, (whole, own) = time.perf_counter() - begun, (each / 2**20 for each in peak)
+    print(f"{name:<34} {seconds:9.1f} s {whole:9,.0f} MiB ({own:,.0f})", flush=True)
     return out
 
 
 def _watch(pid: int, peak: list[int], done: threading.Event) -> None:
-    """Note the most memory, in bytes, that one of the processes of a command ever had."""
+    """Note the most memory, in bytes, that one of the processes of a command ever had: all, and without files."""
     import psutil
 
     while not done.wait(0.2):
         try:
             processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-            peak[0] = max(peak[0], *(each.memory_info().rss for each in processes))
+            for memory in (each.memory_info() for each in processes):
+                peak[:] = max(peak[0], memory.rss), max(peak[1], memory.rss - memory.shared)
         except psutil.Error:
             continue  # one of them has ended
 
@@ -205,8 +207,10 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.setdefault("PYTHONPATH", str(Path(__file__).parents[1]))
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
-        go_the_whole_way(Path(name) / "whole", args.images)
-        go_through_rows(Path(name) / "rows", args.rows)
+        if args.images:
+            go_the_whole_way(Path(name) / "whole", args.images)
+        if args.rows:
+            go_through_rows(Path(name) / "rows", args.rows)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The whole way at full size: every image of ROCOv2 as a phantom, from drawing to a checked submission; a million rows.
 
 The commands are the real ones, each in a process of its own, and the peak memory of each is that of the largest of its
-processes: all of it, and in brackets without the pages of files, which the system takes back when it needs them. Embedding is killed once in the middle, and must end with the bytes of a run that was not disturbed: that of
-a cluster of two workers on this machine, so that both ways are run.
+processes: all of it, and in brackets without the pages of files, which the system takes back when it needs them.
+Embedding is killed once in the middle, and must end with the bytes of a run that was not disturbed: that of a cluster
+of two workers on this machine, so that both ways are run.
 
 A million rows are drawn, not embedded: `status`, `verify`, `duplicates` of a part of them (all pairs are compared, so
 time grows with the square), the default run, and scores of all of test.

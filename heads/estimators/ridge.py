@@ -115,6 +115,10 @@ class RidgeHead(Head):
             return
         whole = self.with_params({})
         embeddings, targets = whole._check(X, Y)
+        if len(embeddings) <= embeddings.shape[1]:
+            # Sums over images would be larger than the images; each fit alone is cheaper.
+            yield from super().fit_folds(X, Y, folds, progress, checkpoint)
+            return
         mean, scale = standardisation(embeddings)
         parts = [
             (
@@ -231,7 +235,29 @@ class _Problem:
     def from_arrays(cls, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix) -> "_Problem":
         """Sum products over blocks of images, and decompose."""
         mean, scale = standardisation(X)
+        if len(X) < X.shape[1]:
+            return cls.from_few_images(X, Y, mean, scale)
         return cls.from_sums(_Sums.from_arrays(X, Y, mean, scale, np.arange(len(X))), mean, scale)
+
+    @classmethod
+    def from_few_images(
+        cls, X: NDArray[np.float32], Y: scipy.sparse.csr_matrix, mean: NDArray[np.float32], scale: NDArray[np.float32]
+    ) -> "_Problem":
+        """Decompose ``ZZ'``, which is smaller than ``Z'Z`` where there are fewer images than features.
+
+        With ``ZZ' = U diag(l) U'``, the axes are ``V = Z'U diag(1 / sqrt(l))``, and ``V'Z'Y = diag(sqrt(l)) U'Y``.
+        """
+        Z = standardise(X, mean, scale).astype(np.float64)
+        centre = Z.mean(axis=0)
+        Z -= centre
+        eigenvalues, left = np.linalg.eigh(Z @ Z.T)
+        kept = eigenvalues > max(NOISE * eigenvalues[-1], 0)
+        eigenvalues, left = eigenvalues[kept], left[:, kept]
+        root = np.sqrt(eigenvalues)
+        # The columns of U are orthogonal to a constant, so Y need not be centred.
+        projected = root[:, None] * (Y.T @ left).T
+        rate = np.asarray(Y.mean(axis=0, dtype=np.float64)).ravel()
+        return cls(len(X), mean, scale, centre, rate, eigenvalues, Z.T @ (left / root), projected)
 
     @classmethod
     def from_sums(cls, sums: "_Sums", mean: NDArray[np.float32], scale: NDArray[np.float32]) -> "_Problem":

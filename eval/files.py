@@ -1,4 +1,8 @@
-"""Read files up to a limit, so that a wrong file is refused at once and in little memory."""
+"""Read files up to a limit, so that a wrong file is refused at once and in little memory.
+
+Submissions come from strangers and have a narrow limit. Label files are one's own, of any number of images; their limit
+only keeps a wrong file, such as an archive, from filling the memory.
+"""
 
 import os
 import zipfile
@@ -12,10 +16,16 @@ from cache.support.errors import DataError
 from cache.support.messages import some
 
 MAX_BYTES = 32 * 2**20
-"""Larger files are refused unread. A submission of the largest edition, with 100 concepts per image, has 19 MB."""
+"""Larger submissions are refused unread. One of the largest edition, with 100 concepts per image, has 19 MB."""
 
 MAX_LINES = 1_000_000
-"""Files with more lines are refused before they are parsed. The largest edition has 116,635 images."""
+"""Submissions with more lines are refused before they are parsed. The largest edition has 116,635 images."""
+
+MAX_LABEL_BYTES = 2**30
+"""Larger label files are refused unread. Labels of 1,000,000 images, with 4 concepts each, have 62 MB."""
+
+MAX_LABEL_LINES = 10_000_000
+"""Label files with more lines are refused before they are parsed."""
 
 MEMBER = "submission.csv"
 """The one file in a zipped submission."""
@@ -25,15 +35,17 @@ _MIB = 2**20
 
 
 def read_file(path: Path) -> bytes:
-    """Read a file.
+    """Read a file of one's own: labels, ids, groups, names of concepts.
 
     Raises
     ------
     DataError
-        The file does not exist, or is larger than any file of the task.
+        The file does not exist, or is larger than labels are.
     """
-    with _opened(path) as file:
-        return _read_limited(file, path)
+    with _opened(path, MAX_LABEL_BYTES) as file:
+        data = file.read()
+    _check_lines(data, path, MAX_LABEL_LINES)
+    return data
 
 
 def read_submission_bytes(path: Path) -> bytes:
@@ -42,9 +54,10 @@ def read_submission_bytes(path: Path) -> bytes:
     Raises
     ------
     DataError
-        As `read_file`; or the zip is damaged, or contains something else than one ``submission.csv``.
+        The file does not exist, or is larger than any submission; or the zip is damaged, or contains something else
+        than one ``submission.csv``.
     """
-    with _opened(path) as file:
+    with _opened(path, MAX_BYTES) as file:
         if not _starts_as_zip(file):
             return _read_limited(file, path)
         try:
@@ -68,22 +81,22 @@ def is_zip(path: Path) -> bool:
     Raises
     ------
     DataError
-        As `read_file`.
+        The file does not exist, or is larger than any submission.
     """
-    with _opened(path) as file:
+    with _opened(path, MAX_BYTES) as file:
         return _starts_as_zip(file)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path, max_bytes: int) -> Iterator[IO[bytes]]:
     # Reading a pipe or a device could block, or never end.
     if not path.exists():
         raise DataError(f"{path}: no such file")
     if not path.is_file():
         raise DataError(f"{path}: not a file; expected a .csv")
     with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size > MAX_BYTES:
-            _refuse_large(path, f"{MAX_BYTES // _MIB} MiB")
+        if os.fstat(file.fileno()).st_size > max_bytes:
+            _refuse_large(path, f"{max_bytes // _MIB:,} MiB")
         yield file
 
 
@@ -97,9 +110,13 @@ def _read_limited(file: IO[bytes], path: Path) -> bytes:
     data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         _refuse_large(path, f"{MAX_BYTES // _MIB} MiB")
-    if data.count(b"\n") + data.count(b"\r") > MAX_LINES:
-        _refuse_large(path, f"{MAX_LINES:,} lines")
+    _check_lines(data, path, MAX_LINES)
     return data
+
+
+def _check_lines(data: bytes, path: Path, max_lines: int) -> None:
+    if data.count(b"\n") + data.count(b"\r") > max_lines:
+        _refuse_large(path, f"{max_lines:,} lines")
 
 
 def _refuse_large(path: Path, limit: str) -> NoReturn:

@@ -140,6 +140,19 @@ def test_a_table_of_sources_that_cannot_be_read_is_one_line(tmp_path: Path, cont
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize("name", ["groups.csv", "sources.csv"])
+def test_groups_may_be_of_more_images_than_any_submission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("eval.files.MAX_BYTES", 100)
+    monkeypatch.setattr("eval.files.MAX_LINES", 10)
+    ids = [f"img_{row}" for row in range(1000)]
+    (tmp_path / name).write_text("ID,group\n" + "".join(f"{id},p{row // 2}\n" for row, id in enumerate(ids)))
+    groups, _ = find_groups(tmp_path, ids, [])
+    assert groups is not None
+    assert len(set(groups)) == 500
+
+
 def test_a_table_of_sources_without_groups_gives_none(tmp_path: Path) -> None:
     for content in ("", "\n", "ID,licence\na,CC\n", "ID;group\na;p1\n", "\ufeff"):
         (tmp_path / "sources.csv").write_text(content, encoding="utf-8")

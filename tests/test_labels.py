@@ -7,6 +7,8 @@ import pytest
 from conftest import warned
 
 from cache.support.errors import DataError
+from eval.editions import find_edition
+from eval.evaluator_files import read_truth
 from eval.labels import find_label_file, read_concepts, read_ids
 
 EXPECTED = {"img_1": ("C0040405", "C0817096"), "img_2": ("C1306645",)}
@@ -72,6 +74,28 @@ def test_every_dialect_reads_the_same(tmp_path: Path, dialect: str) -> None:
     path = tmp_path / "labels.csv"
     joined = [f"{path}: 1 image with one row per concept; their rows are joined"]
     assert lines == (joined if dialect.startswith("one row") else [])
+
+
+def test_labels_may_be_larger_than_any_submission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eval.files.MAX_BYTES", 100)
+    monkeypatch.setattr("eval.files.MAX_LINES", 10)
+    path = write(tmp_path / "labels.csv", b"ID,CUIs\n" + b"".join(b"img_%d,C1\n" % row for row in range(1000)))
+    assert len(read_concepts(path)) == len(read_ids(path)) == len(read_truth(path, find_edition(2026)).sets) == 1000
+
+
+@pytest.mark.parametrize(("limit", "message"), [("BYTES", "over 0 MiB"), ("LINES", "over 100 lines")])
+def test_labels_above_their_own_limit_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, message: str
+) -> None:
+    monkeypatch.setattr(f"eval.files.MAX_LABEL_{limit}", 100)
+    path = write(tmp_path / "labels.csv", b"ID,CUIs\n" + b"a,C1\n" * 100)
+    with pytest.raises(DataError, match=f"{message}, more than any file of the task has; give the right file$"):
+        read_concepts(path)
+
+
+def test_images_share_their_concepts_in_memory(tmp_path: Path) -> None:
+    first, second = read_concepts(write(tmp_path / "labels.csv", b"ID,CUIs\na,C1234567\nb,C7654321;C1234567\n"))
+    assert first[0] is second[1]
 
 
 @pytest.mark.parametrize("dialect", [each for each in DIALECTS if "spaces" not in each])

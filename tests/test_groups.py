@@ -20,6 +20,7 @@ from sklearn.model_selection import GroupKFold
 
 from cache.support.errors import DataError
 from eval.f1 import image_f1
+from eval.files import Limit
 from heads.data.groups import find_groups
 from heads.data.store import LabelledStore
 from heads.decoders.thresholds import GlobalThreshold
@@ -138,6 +139,18 @@ def test_a_table_of_sources_that_cannot_be_read_is_one_line(tmp_path: Path, cont
         find_groups(tmp_path, ["a", "b"], [])
     assert str(caught.value).startswith(f"{path}: ")
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["groups.csv", "sources.csv"])
+def test_groups_may_be_of_more_images_than_any_submission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("eval.files.TASK", Limit(100, 10, "any file of the task"))
+    ids = [f"img_{row}" for row in range(1000)]
+    (tmp_path / name).write_text("ID,group\n" + "".join(f"{id},p{row // 2}\n" for row, id in enumerate(ids)))
+    groups, _ = find_groups(tmp_path, ids, [])
+    assert groups is not None
+    assert len(set(groups)) == 500
 
 
 def test_a_table_of_sources_without_groups_gives_none(tmp_path: Path) -> None:

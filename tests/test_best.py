@@ -195,9 +195,9 @@ def test_the_best_trial_on_each_part_alone_goes_on_however_many_are_better() -> 
         return Trial(Candidate("ridge", {}, parts, len(parts.split(",")), 4), np.full(2, f1), 1.0, np.zeros((2, 1)))
 
     alone = [make(0.4, "b"), make(0.3, "a"), make(0.2, "b")]
-    trials = [*(make(0.9 - number / 100, "a,b") for number in range(7)), *alone]
+    trials = [*(make(0.9 - number / 100, "a,b") for number in range(14)), *alone]
     survivors = list_survivors(trials)
-    assert survivors == [each.candidate for each in [*trials[:6], alone[0], alone[1]]]
+    assert survivors == [each.candidate for each in [*trials[:6], alone[0], alone[1], *trials[6:8]]]
 
 
 def test_members_of_an_ensemble_are_runs_beside_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -241,6 +241,14 @@ def test_the_table_of_concepts_is_scikit_learns(made: Path, content: Content) ->
         assert row.name == NAMES.get(concept, "")
 
 
+def test_the_bands_of_concepts_are_those_of_the_run(made: Path, content: Content) -> None:
+    metrics = Outcome.open(made / "kernel").metrics
+    assert content.bands
+    assert content.bands == metrics["bands"]
+    page = render(content)
+    assert all(f'<tr><th scope="row">{band["name"]}' in page for band in content.bands)
+
+
 def test_scores_come_from_the_store_block_by_block(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("show.report.outcome.BLOCK_ROWS", 7)
     blocks = list(Outcome.open(made / "kernel").blocks())

@@ -353,10 +353,18 @@ def list_survivors(trials: Sequence[Trial]) -> list[Candidate]:
     ----------
     trials : sequence of Trial
         The best first.
+
+    Returns
+    -------
+    list of Candidate
+        In the order in which they are to be tried.
     """
     half = max(MIN_TRIALS, len(trials) // 2)
     alone: dict[str, int] = {}
     for number, each in enumerate(trials):
         if each.candidate.n_parts == 1:
             alone.setdefault(each.candidate.parts, number)
-    return [each.candidate for number, each in enumerate(trials) if number < half or number in alone.values()]
+    survivors = [number for number in range(len(trials)) if number < half or number in alone.values()]
+    # If time is short, it is for these.
+    survivors.sort(key=lambda number: number >= MIN_TRIALS and number not in alone.values())
+    return [trials[number].candidate for number in survivors]

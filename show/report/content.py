@@ -24,6 +24,7 @@ from eval.labels import find_label_file
 from heads.data.official_score import OfficialF1, score_images
 from heads.data.split import LabelledSplit
 from heads.data.vocabulary import indicator
+from heads.runs.concept_table import BandMetrics, ConceptTable
 from heads.runs.files import MEMBERS
 from heads.runs.folder import read_metrics
 from heads.runs.request import FOLDS, TRAIN, RunRequest
@@ -170,6 +171,8 @@ class Content:
     plots : dict of str to list of Plot
         By section.
     concepts : list of ConceptRow
+    bands : list of dict
+        How well frequent, medium and rare concepts are predicted, as in ``metrics.json``.
     confusions : list of ConfusionTable
     data : DataFacts
     gallery : Gallery or None
@@ -189,6 +192,7 @@ class Content:
     scores: list[ScoredRun]
     plots: dict[str, list[Plot]]
     concepts: list[ConceptRow]
+    bands: list[BandMetrics]
     confusions: list[ConfusionTable]
     data: DataFacts
     gallery: Gallery | None
@@ -256,6 +260,7 @@ def collect(
         scores=scores,
         plots=plots,
         concepts=concepts,
+        bands=_count_bands(concepts),
         confusions=confusions,
         data=_describe_data(outcome, gallery),
         gallery=gallery,
@@ -376,6 +381,13 @@ def _list_concepts(outcome: Outcome, split: LabelledSplit, names: Mapping[str, s
     known = {tally.name for tally in tallies}
     tallies += [Tally("concept", each, "", 0, 0, 0) for each in split.vocabulary if each not in known]
     return [ConceptRow(tally, names.get(tally.name, ""), n_train.get(tally.name, 0)) for tally in tallies]
+
+
+def _count_bands(concepts: Sequence[ConceptRow]) -> list[BandMetrics]:
+    """How well the concepts that are true or predicted do, by how many images of train have them."""
+    judged = [row for row in concepts if row.tally.n_true + row.tally.n_predicted]
+    n_train = {row.tally.name: row.n_train for row in judged}
+    return ConceptTable([row.tally for row in judged], {}, n_train, "").count_bands()
 
 
 def _plot_outcome(

@@ -155,18 +155,18 @@ def test_the_mean_of_runs_with_errors_of_their_own_is_better_than_each() -> None
     choice = choose(trials, np.arange(400), csr(Y), None)
     assert len(choice.members) == 3
     assert str(choice).startswith("mean of 3 runs: ")
-    assert "more than chance" in choice.reason
+    assert "more than its standard error" in choice.reason
 
 
 def test_the_simplest_of_equals_is_chosen() -> None:
     Y = np.random.default_rng(0).integers(0, 2, (400, 4))
     scores = make_scores(Y, 1, 1.0)
     scores_of_more = scores.copy()
-    scores_of_more[:2] = make_scores(Y, 2, 0.1)[:2]
+    scores_of_more[:1] = make_scores(Y, 2, 0.1)[:1]  # one image alone is no more than its standard error
     trials = [make_trial("large", scores_of_more, Y, n_parts=4), make_trial("small", scores, Y)]
     choice = choose(trials, np.arange(400), csr(Y), None)
     assert [each.candidate.head for each in choice.members] == ["small"]
-    assert choice.reason == "the simplest of those that do not differ beyond chance"
+    assert choice.reason == "the simplest within one standard error of the best"
 
 
 def test_the_estimate_sees_nothing_of_the_fold_that_it_is_scored_on(

@@ -85,7 +85,7 @@ def find_best(
 
     Trials are dropped by successive halving (Jamieson and Talwalkar, 2016): each round has twice the training images of
     the one before, and the better half of its trials. From the trials of the last round, an ensemble is selected
-    greedily (Caruana et al., 2004). The simplest choice is preferred among those that do not differ beyond chance.
+    greedily (Caruana et al., 2004). The simplest choice within one standard error of the best is preferred.
 
     Parameters
     ----------

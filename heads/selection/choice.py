@@ -8,14 +8,13 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from eval.bootstrap import compare_scores
 from eval.f1 import ImageF1, mean_f1
 from heads.data.types import Groups, Scores
 from heads.evaluation.cross_validation import decoder_f1
 from heads.registry import DEFAULT_DECODER, make_decoder
 
 DECODERS = (DEFAULT_DECODER, "expected-f1", "temperature+expected-f1", "platt+per-concept", "platt+global")
-"""The decoders that are tried on the best trial; the first one unless another is better beyond chance."""
+"""The decoders that are tried on the best trial; the first one unless another is better by more than a standard error."""
 
 MAX_MEMBERS = 5
 MIN_GAIN = 0.0005
@@ -115,7 +114,7 @@ def choose(trials: Sequence[Trial], rows: NDArray[np.int64], Y: scipy.sparse.csr
     Returns
     -------
     Choice
-        The simplest of those that do not differ beyond chance from the best.
+        The simplest of those that are within one standard error of the best (Breiman et al., 1984).
     """
     default = make_decoder(DEFAULT_DECODER)
     scored = [(each, decoder_f1(default, each.scores[rows], Y, None, groups)) for each in trials]
@@ -125,9 +124,9 @@ def choose(trials: Sequence[Trial], rows: NDArray[np.int64], Y: scipy.sparse.csr
     simple, simple_f1 = min(equal, key=lambda pair: pair[0].candidate.simplicity)
     members, f1 = _add_members(scored, rows, Y, groups)
     if len(members) > 1 and _is_better(f1, simple_f1):
-        reason = f"{mean_f1(f1) - mean_f1(simple_f1):+.4f} to {simple.candidate} alone, more than chance"
+        reason = f"{mean_f1(f1) - mean_f1(simple_f1):+.4f} to {simple.candidate} alone, more than its standard error"
     else:
-        reason = "the simplest of those that do not differ beyond chance"
+        reason = "the simplest within one standard error of the best"
         members, f1 = [simple], simple_f1
     decoder, scores = DEFAULT_DECODER, mean_scores(members, rows)
     for text in DECODERS[1:]:
@@ -162,5 +161,6 @@ def mean_scores(trials: Sequence[Trial], rows: NDArray[np.int64]) -> Scores:
 
 
 def _is_better(f1: ImageF1, other: ImageF1) -> bool:
-    """Whether one F1 per image is greater than another on average, beyond chance: the 95% interval is above 0."""
-    return compare_scores(f1, other).low > 0
+    """Whether one F1 per image is greater than another on average, by more than the difference's standard error."""
+    difference = f1 - other
+    return bool(difference.mean() > difference.std(ddof=1) / np.sqrt(len(difference)))

@@ -107,7 +107,8 @@ def _lay_out(file: h5py.File, name: str, listing: Listing, shape: tuple[int, ...
     group = file["splits"].create_group(name)
     group.create_dataset("ids", data=np.char.encode(np.array(listing.ids), "utf-8"))
     group.create_dataset("digests", data=listing.digest_array())
-    group.create_dataset("embeddings", (len(listing.ids), *shape), dtype, fillvalue=np.nan)
+    # Filled by HDF5, every byte would be written twice; `_fill` writes the rows of unreadable images.
+    group.create_dataset("embeddings", (len(listing.ids), *shape), dtype, fillvalue=np.nan, fill_time="never")
     group["embeddings"][0] = np.nan  # so that HDF5 allocates it even if no image can be read
     return group
 
@@ -140,6 +141,9 @@ def _fill(
             f"{count(len(missing), 'image')} changed or vanished while being embedded ({some(missing)}); "
             "run the same command again: it continues from what is finished"
         )
+    for name, dataset in stored.items():
+        for row in np.flatnonzero(status[name] != OK):
+            dataset[row] = np.nan
     return status, reasons
 
 

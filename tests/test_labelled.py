@@ -1,6 +1,7 @@
 """A store joined with labels: what a notebook uses, without any run."""
 
 import os
+from mmap import mmap
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from heads import (
     RidgeHead,
     fit_run,
     make_decoder,
+    make_ensemble,
     nested_f1,
     out_of_fold_scores,
     predict_run,
@@ -129,6 +131,49 @@ def test_nothing_is_copied_where_every_image_can_be_read(place: Path) -> None:
     with warned():
         train = load().train
     assert train.X is train.features
+
+
+def test_the_readable_rows_are_copied_once_and_when_they_are_needed(place: Path) -> None:
+    path = place / "my_images" / "train_concepts.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))  # an image has no labels
+    with warned():
+        data = load()
+    stored = data.store.split("train").embeddings
+    assert np.shares_memory(data.train.features, stored)
+    X = data.train.X
+    np.testing.assert_array_equal(X, stored[[row for row in range(89) if row != 1]])
+    assert data.train.X is X
+    assert data.train.ids == [f"train_{number:03d}" for number in range(89)]
+
+
+def test_embeddings_stay_on_the_disk_where_every_image_can_be_read(place: Path) -> None:
+    path = place / "data" / "my_images.densenet121.h5"
+    make_store(path, {name: {f"{name}_{n:03d}": np.arange(6) + n for n in range(40)} for name in ("train", "valid")})
+    with warned():
+        data = load()
+    assert np.shares_memory(data.train.X, data.store.split("train").embeddings)
+
+
+def test_a_run_copies_the_readable_rows_of_a_split_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[int] = []
+    select = np.memmap.__getitem__
+
+    def count(stored: np.memmap, rows: object) -> object:
+        found = select(stored, rows)
+        is_embeddings = isinstance(stored.base, mmap) and stored.shape[1:] == (6,)  # saved scores are mapped, too
+        if is_embeddings and not np.shares_memory(found, stored):
+            copied.append(len(found))
+        return found
+
+    monkeypatch.setattr(np.memmap, "__getitem__", count)
+    with reported():
+        for run in ("one", "two"):
+            fit_run("ridge", "data/my_images.densenet121.h5", "my_images", run)
+    assert copied == [89, 39] * 2
+    copied.clear()
+    with reported():
+        make_ensemble(["one", "two"], "both")
+    assert copied == [39]
 
 
 def test_groups_go_with_the_splits(place: Path) -> None:

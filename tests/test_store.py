@@ -19,7 +19,7 @@ from cache.parts import Parts
 from cache.provenance import Provenance
 from cache.store import FeatureStore
 from cache.support.errors import DataError, ParameterError, StoreError
-from cache.support.files import replacing
+from cache.support.files import SteadyFile, replacing
 from cache.writer import write_store
 
 
@@ -60,6 +60,21 @@ def test_one_image_under_two_ids_is_stored_under_both(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path / "s.h5")
     assert store.split("train").embeddings.tolist() == [[1, 1], [1, 1]]
     assert store.split("test").embeddings.tolist() == [[1, 1]]
+
+
+def test_embeddings_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    write = SteadyFile.write
+
+    def count(file: SteadyFile, data: object) -> int:
+        written.append(write(file, data))
+        return written[-1]
+
+    monkeypatch.setattr(SteadyFile, "write", count)
+    make_store(tmp_path / "s.h5", {"train": {f"i{row}": np.full(1000, row) for row in range(500)}}, {"i7": "damaged"})
+    embeddings = FeatureStore(tmp_path / "s.h5").split("train").embeddings
+    assert embeddings.nbytes < sum(written) < 1.1 * embeddings.nbytes
+    assert np.isnan(embeddings[7]).all()
 
 
 def test_unreadable_images_keep_their_row_and_reason(tmp_path: Path) -> None:
@@ -294,8 +309,6 @@ def test_rows_of_a_store_that_was_replaced_are_not_read_from_the_new_file(tmp_pa
 def test_a_write_in_several_pieces_loses_nothing(tmp_path: Path) -> None:
     import io
 
-    from cache.support.files import SteadyFile
-
     class Stingy(io.FileIO):
         def write(self, data: object) -> int:
             return super().write(memoryview(data)[:3])  # type: ignore[arg-type]
@@ -309,8 +322,6 @@ def test_a_write_in_several_pieces_loses_nothing(tmp_path: Path) -> None:
 
 def test_a_full_disk_raises_in_check(tmp_path: Path) -> None:
     import io
-
-    from cache.support.files import SteadyFile
 
     class Full(io.FileIO):
         def write(self, data: object) -> int:

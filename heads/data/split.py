@@ -11,7 +11,7 @@ import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
 from cache.provenance import NO_POOLING
-from cache.rows import Embeddings, row_blocks
+from cache.rows import row_blocks
 from cache.store import FeatureStore, Split
 from cache.support.errors import DataError, ParameterError, StoreError
 from eval.editions import MAX_CONCEPTS
@@ -26,16 +26,18 @@ from heads.data.vocabulary import Concepts, columns_to_concepts, fallback_set, f
 class LabelledSplit:
     """The labelled images of one split, in the store's order.
 
-    `X`, `Y`, `groups` and `n_true` have one row per image that can be read. `ids`, `readable`, `concepts` and
-    `features` have one per image.
+    `X`, `Y`, `groups` and `n_true` have one row per image that can be read. `ids`, `rows`, `readable` and `concepts`
+    have one per image. `features` has one per image of the store, also of those without labels.
 
     Parameters
     ----------
     name : str
         ``train`` or ``valid``.
     ids : list of str, length n_images
-    features : ndarray of float32 or float16, shape (n_images, n_features), or Maps
-        Embeddings, NaN where `readable` is False. Of a store of maps, the maps, which stay on the disk.
+    features : ndarray of float32 or float16, shape (n_stored, n_features), or Maps
+        Embeddings, NaN where an image cannot be read; the maps of a store of maps. Both stay on the disk.
+    rows : ndarray of int, shape (n_images,)
+        The row of each image in `features`.
     readable : ndarray of bool, shape (n_images,)
     concepts : list of tuple of str, length n_images
         The concepts of each image, also those outside the vocabulary.
@@ -54,6 +56,7 @@ class LabelledSplit:
     name: str
     ids: list[str]
     features: Any
+    rows: NDArray[np.int64]
     readable: NDArray[np.bool_]
     concepts: list[Concepts]
     manual: dict[str, Concepts] | None
@@ -76,7 +79,7 @@ class LabelledSplit:
             The labels of these images.
         readable : ndarray of bool, shape (n_images,)
         features : ndarray or Maps
-            Of the images with labels; None if they are not embedded yet.
+            Of all images, also those without labels; None if they are not embedded yet.
         """
         known = labels.known
         readable = readable[known]
@@ -84,6 +87,7 @@ class LabelledSplit:
             name=name,
             ids=[id for id, is_known in zip(ids, known, strict=True) if is_known],
             features=features,
+            rows=np.flatnonzero(known),
             readable=readable,
             concepts=labels.concepts,
             manual=labels.manual,
@@ -104,9 +108,10 @@ class LabelledSplit:
     def X(self) -> Any:
         """Features of the images that can be read, shape (n_readable, n_features), or Maps.
 
-        They are copied once if an image cannot be read, and not at all otherwise.
+        They are copied once if an image has no labels or cannot be read, and not at all otherwise.
         """
-        return select_readable(self.features, self.readable)
+        rows = self.rows[self.readable]
+        return self.features if len(rows) == len(self.features) else self.features[rows]
 
     @cached_property
     def Y(self) -> scipy.sparse.csr_matrix:
@@ -206,10 +211,9 @@ def load_split(store: FeatureStore, data: Path, name: str, pooling: str = "") ->
     rows = store.split(name)
     labels = SplitLabels.read(data, name, rows.ids)
     features = find_features(store, name, pooling)
-    features = features if labels.known.all() else features[labels.known]
     split = LabelledSplit.join(name, rows.ids, labels, rows.readable, features)
     if not store.has_maps:  # maps are checked when they are read
-        _refuse_unfinite(store, name, split.ids, features, split.readable)
+        _refuse_unfinite(store, split)
     return split
 
 
@@ -269,14 +273,14 @@ def join_features(parts: Sequence[Any]) -> Any:
     return np.concatenate([np.asarray(part, np.float32) for part in parts])
 
 
-def _refuse_unfinite(
-    store: FeatureStore, split: str, ids: list[str], X: Embeddings, readable: NDArray[np.bool_]
-) -> None:
+def _refuse_unfinite(store: FeatureStore, split: LabelledSplit) -> None:
     """Refuse NaN and infinity in a row whose status is fine: they would spoil every score."""
+    X, is_used = split.features, np.zeros(len(split.features), dtype=bool)
+    is_used[split.rows[split.readable]] = True
     for part in row_blocks(X):
-        bad = part.start + np.flatnonzero(readable[part] & ~np.isfinite(X[part]).all(axis=1))
+        bad = part.start + np.flatnonzero(is_used[part] & ~np.isfinite(X[part]).all(axis=1))
         if len(bad):
             raise StoreError(
-                f"{store.path}: the embedding of image '{ids[bad[0]]}' of {split} is not finite, though its "
-                "status says fine; the store is damaged: move it away and run `make features` again"
+                f"{store.path}: the embedding of image '{store.split(split.name).ids[bad[0]]}' of {split.name} is not "
+                "finite, though its status says fine; the store is damaged: move it away and run `make features` again"
             )

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,6 +73,26 @@ class LabelledStore:
         """Digest of the groups of train and valid; empty if there are none."""
         groups = [split.groups.tobytes() for split in (self.train, self.valid) if split and split.groups is not None]
         return hashlib.sha256(b"".join(groups)).hexdigest() if groups else ""
+
+
+def load_each(sources: Iterable[tuple[Path | str, Path | str, str, Sequence[str]]]) -> list[LabelledStore]:
+    """Open the stores of several runs with their labels.
+
+    Runs on the same features share one `LabelledStore`, so that there is one copy of its readable rows in memory.
+
+    Parameters
+    ----------
+    sources : iterable of tuple
+        The arguments of `LabelledStore.load` for each run.
+    """
+    opened: dict[tuple[str, str, str, tuple[str, ...]], LabelledStore] = {}
+    found = []
+    for store, data, pooling, concepts in sources:
+        key = str(store), str(data), pooling, tuple(concepts)
+        if key not in opened:
+            opened[key] = LabelledStore.load(store, data, pooling, concepts)
+        found.append(opened[key])
+    return found
 
 
 def join_splits(

@@ -19,7 +19,7 @@ from eval.concept_names import find_names
 from eval.f1 import ImageF1, image_f1
 from heads.data.folds import split_folds
 from heads.data.official_score import ScoreMetrics
-from heads.data.store import LabelledStore
+from heads.data.store import LabelledStore, load_each
 from heads.data.vocabulary import columns_to_concepts
 from heads.decoders.base import Decoder
 from heads.ensembles.blend import fit_stack, fit_weights
@@ -111,14 +111,16 @@ def make_ensemble(
 
 def _open_members(folders: Sequence[Path]) -> tuple[list[StoredRun], list[LabelledStore]]:
     """The runs, and what each was made from."""
-    members, data = [], []
+    members, requests = [], []
     for folder in folders:
         if "members" in read_metrics(folder):
             raise RunError(f"{folder}: is an ensemble itself; name the runs that it is made of")
         request = RunRequest.read(folder)
         members.append(StoredRun(folder, request.store))
-        data.append(LabelledStore.load(request.store, request.data, request.pooling, request.concepts))
-        if data[-1].train.files != data[0].train.files:
+        requests.append(request)
+    data = load_each((each.store, each.data, each.pooling, each.concepts) for each in requests)
+    for folder, labelled in zip(folders, data, strict=True):
+        if labelled.train.files != data[0].train.files:
             raise DataError(f"{folder} was trained on other labels than {folders[0]}; expected runs on the same data")
     return members, data
 

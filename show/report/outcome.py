@@ -14,7 +14,7 @@ from eval.labels import read_concept_sets
 from eval.run_folder import VALID
 from heads.data.blocks import split_rows
 from heads.data.split import LabelledSplit
-from heads.data.store import LabelledStore
+from heads.data.store import LabelledStore, load_each
 from heads.data.types import Scores
 from heads.data.vocabulary import columns_to_concepts
 from heads.decoders.base import Decoder
@@ -161,10 +161,10 @@ def _open_ensemble(folder: Path, metrics: RunMetrics, data: Path | None) -> Outc
             raise StoreError(f"{member['store']}: no such store; make it again: {repeat_store(own, request)}")
     ensemble = Ensemble.load(folder)
     requests = [RunRequest.read(member.folder) for member in ensemble.members]
-    labelled = [
-        LabelledStore.load(member.store.path, data or Path(request.data), request.pooling, request.concepts)
+    labelled = load_each(
+        (member.store.path, data or Path(request.data), request.pooling, request.concepts)
         for member, request in zip(ensemble.members, requests, strict=True)
-    ]
+    )
     commands = [repeat_ensemble(read_request(folder) or {}, folder)]
     decoder = ensemble.decoder if ensemble.method in MIXING else None
     place, valid = data or Path(requests[0].data), labelled[0].valid

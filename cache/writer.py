@@ -142,8 +142,8 @@ def _fill(
             "run the same command again: it continues from what is finished"
         )
     for name, dataset in stored.items():
-        for row in np.flatnonzero(status[name] != OK):
-            dataset[row] = np.nan
+        for unreadable in np.flatnonzero(status[name] != OK):
+            dataset[unreadable] = np.nan
     return status, reasons
 
 

@@ -14,7 +14,7 @@ from heads.evaluation.cross_validation import decoder_f1
 from heads.registry import DEFAULT_DECODER, make_decoder
 
 DECODERS = (DEFAULT_DECODER, "expected-f1", "temperature+expected-f1", "platt+per-concept", "platt+global")
-"""The decoders that are tried on the best trial; the first one unless another is better by more than a standard error."""
+"""The decoders that are tried: the first one, unless another is better by more than a standard error."""
 
 MAX_MEMBERS = 5
 MIN_GAIN = 0.0005

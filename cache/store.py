@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.block_digests import BlockDigests
 from cache.feature_parts import FeatureParts
 from cache.provenance import NO_POOLING, SCHEMA, Provenance, WeightsOrigin
 from cache.rows import DIGEST_BYTES, OK, Embeddings, Rows, row_blocks, unpack_reasons
@@ -271,7 +272,8 @@ class FeatureStore:
     def blocks(self) -> Iterator[Rows]:
         """Iterate over all rows, some at a time, read from the file instead of the map.
 
-        Pages of the map that were read would count as memory of this process.
+        Pages of the map that were read would count as memory of this process. Every byte is checked against its digest
+        as it is read, so that a copy reads the embeddings once.
 
         Yields
         ------
@@ -280,23 +282,35 @@ class FeatureStore:
         Raises
         ------
         StoreError
-            The file was changed or replaced since it was opened.
+            The file was changed or replaced since it was opened, or embeddings are damaged.
         """
         with open(self.path, "rb") as file:
             if not os.path.samestat(os.fstat(file.fileno()), self._opened):
                 raise StoreError(f"{self.path}: was replaced while it was in use; run the same command again")
-            for split in self.splits.values():
+            self.check_unchanged()
+            digests = BlockDigests.read(file, self.path)
+            for name, split in self.splits.items():
                 rows = split.rows
                 stored = rows.embeddings
                 assert isinstance(stored, np.memmap)
                 row_bytes = math.prod(stored.shape[1:]) * stored.itemsize
                 for part in row_blocks(stored):
-                    shape = stored[part].shape
-                    file.seek(stored.offset + part.start * row_bytes)
-                    numbers: Any = np.fromfile(file, stored.dtype, math.prod(shape))
+                    start, end = (stored.offset + row * row_bytes for row in (part.start, part.stop))
+                    numbers, damage = digests.read_checked(file, start, end)
                     self.check_unchanged()
-                    block = numbers.reshape(shape)
+                    if damage:
+                        raise self.name_damage(f"bytes {damage.start:,} to {damage.end:,}")
+                    block: Any = np.frombuffer(numbers, stored.dtype).reshape(-1, *stored.shape[1:])
+                    if not np.isfinite(block[rows.status[part] == OK]).all():
+                        raise self.name_damage(f"rows {part.start:,} to {part.stop:,} of {name}: not finite")
                     yield Rows(rows.digests[part], rows.status[part], rows.reasons[part], block)
+
+    def name_damage(self, where: str) -> StoreError:
+        """The error that a damaged store is no source of another one."""
+        return StoreError(
+            f"{self.path}: damaged ({where}; `python -m cache verify` lists all); "
+            "run with --rebuild (make REBUILD=1) to embed it anew, or copy a whole one here"
+        )
 
 
 def require_store(path: str | os.PathLike[str]) -> Path:

@@ -5,17 +5,17 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.block_digests import append_digests
+from cache.block_digests import append_digests, digest_stretch
 from cache.images import Listing
 from cache.parts import find_root
 from cache.provenance import SCHEMA, Provenance
-from cache.rows import OK, UNREADABLE, Rows, pack_reasons, row_blocks
+from cache.rows import OK, UNREADABLE, Rows, pack_reasons
 from cache.support.errors import DataError, StoreError
 from cache.support.files import SteadyFile, replacing, writing
 from cache.support.messages import count, describe_shape, some
@@ -55,11 +55,16 @@ def write_store(
     """
     with writing(path), replacing(path) as temporary:
         with open(temporary, "w+b", buffering=0) as raw:
-            steady = SteadyFile(raw)
+            steady, known = SteadyFile(raw), dict[int, bytes]()
             with h5py.File(steady, "w") as file:
-                _write(file, provenance, record, listings, _checked(sources, steady, path, shape), shape)
+                splits = _write(file, provenance.dtype, listings, _checked(sources, steady, path, shape), shape)
+                file.flush()
+                steady.check()
+                with open(temporary, "rb") as written:
+                    content = _digest_content(provenance, splits, written, known)
+                _write_texts(file, provenance, record, content)
             steady.check()
-        append_digests(temporary)
+        append_digests(temporary, known)
 
 
 def _checked(sources: Iterable[Rows], steady: SteadyFile, path: Path, shape: tuple[int, ...]) -> Iterator[Rows]:
@@ -76,28 +81,25 @@ def _checked(sources: Iterable[Rows], steady: SteadyFile, path: Path, shape: tup
 
 
 def _write(
-    file: h5py.File,
-    provenance: Provenance,
-    record: Mapping[str, Any],
-    listings: Mapping[str, Listing],
-    sources: Iterable[Rows],
-    shape: tuple[int, ...],
-) -> None:
+    file: h5py.File, dtype: str, listings: Mapping[str, Listing], sources: Iterable[Rows], shape: tuple[int, ...]
+) -> dict[str, h5py.Group]:
+    """Write everything but the texts; returns the group of each split."""
     file.create_group("splits", track_order=True)
-    kind = (shape, np.dtype(provenance.dtype))
-    groups = {name: _lay_out(file, name, listing, *kind) for name, listing in listings.items()}
+    groups = {name: _lay_out(file, name, listing, shape, np.dtype(dtype)) for name, listing in listings.items()}
     status, reasons = _fill(groups, listings, sources)
-    content = hashlib.sha256(provenance.fingerprint.encode())
     for name, group in groups.items():
         rows, why = pack_reasons(reasons[name])
         for key, array in (("status", status[name]), ("reason_rows", rows), ("reasons", why)):
             group.create_dataset(key, data=array)
-        content.update(name.encode() + _digest_group(group))
+    return groups
+
+
+def _write_texts(file: h5py.File, provenance: Provenance, record: Mapping[str, Any], content: str) -> None:
     texts = {
         "schema": str(SCHEMA),
         "provenance": provenance.to_json(),
         "record": json.dumps(dict(record), sort_keys=True),
-        "content": content.hexdigest(),
+        "content": content,
     }
     for name, text in texts.items():
         file.create_dataset(name, data=np.frombuffer(text.encode(), np.uint8))
@@ -154,11 +156,24 @@ def _write_rows(stored: h5py.Dataset, moves: NDArray[np.int64], rows: Rows) -> N
         stored[stretch[0, 0] : stretch[-1, 0] + 1] = rows.embeddings[stretch[:, 1]]
 
 
-def _digest_group(group: h5py.Group) -> bytes:
-    """SHA-256 over the data sets of a split."""
-    digest = hashlib.sha256()
-    for key in sorted(group):
-        digest.update(key.encode())
-        for part in row_blocks(group[key]):
-            digest.update(group[key][part].tobytes())
-    return digest.digest()
+def _digest_content(
+    provenance: Provenance, groups: Mapping[str, h5py.Group], written: BinaryIO, known: dict[int, bytes]
+) -> str:
+    """SHA-256 over the provenance and the data sets of all splits.
+
+    Embeddings are read back for it, in the order of their rows, whatever the order in which they came. `known` gets the
+    digests of their blocks, so that they are read back once.
+    """
+    content = hashlib.sha256(provenance.fingerprint.encode())
+    for name, group in groups.items():
+        digest = hashlib.sha256()
+        for key in sorted(group):
+            digest.update(key.encode())
+            if key == "embeddings":
+                start = group[key].id.get_offset()
+                for data in digest_stretch(written, start, start + group[key].nbytes, known):
+                    digest.update(data)
+            else:
+                digest.update(group[key][...].tobytes())
+        content.update(name.encode() + digest.digest())
+    return content.hexdigest()

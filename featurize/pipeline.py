@@ -316,13 +316,14 @@ class _Update:
             raise
 
     def _is_damaged(self, store: FeatureStore | None) -> bool:
-        """Whether any byte is wrong: damage must not be copied under a fresh digest."""
-        findings = verify_store(self.path) if store else []
-        if findings and not self.rebuild:
-            raise StoreError(
-                f"{self.path}: damaged in {len(findings):,} places (`python -m cache verify` lists them); "
-                "run with --rebuild (make REBUILD=1) to embed it anew, or copy a whole one here"
-            )
+        """Whether any byte is wrong: damage must not be copied under a fresh digest.
+
+        Embeddings are checked as they are copied, so that they are read once. Where a damaged store is to be embedded
+        anew, they are checked before.
+        """
+        findings = verify_store(self.path, embeddings=self.rebuild) if store else []
+        if store and findings and not self.rebuild:
+            raise store.name_damage(f"bytes {findings[0].start:,} to {findings[0].end:,}")
         return bool(findings)
 
     def _find_leaving(self, store: FeatureStore) -> str:

@@ -50,6 +50,7 @@ class CheapEngine(Engine):
     threads = 1
     decoders = 0
     layer_precision = "float32"
+    repeat: int = 1  # how often each feature stands in an embedding
 
     @classmethod
     def find_native_precision(cls) -> str:
@@ -63,13 +64,14 @@ class CheapEngine(Engine):
             shutil.rmtree(self.remove, ignore_errors=True)
         elif self.remove:
             Path(self.remove + ".called").touch()
-        return images[:, :2].reshape(len(images), -1).astype(np.float32) / 255
+        return np.tile(images[:, :2].reshape(len(images), -1).astype(np.float32) / 255, (1, self.repeat))
 
 
 def install(patch: Any, engine: CheapEngine | None = None, weights: str = "0" * 64) -> None:
     """Put the cheap network in the place of the real one; `patch` sets an attribute."""
-    cut = Cut(weights, "relu", "densenet", shape=(2 * SIZE * 3,), n_weights=0)
-    network = Network(cut, engine or CheapEngine(), FrontFiles(Path("nowhere"), "cheap"))
+    engine = engine or CheapEngine()
+    cut = Cut(weights, "relu", "densenet", shape=(2 * SIZE * 3 * engine.repeat,), n_weights=0)
+    network = Network(cut, engine, FrontFiles(Path("nowhere"), "cheap"))
 
     @contextmanager
     def prepare(request: Any, engine: Any, store: Path, check: Callable[[Cut], None]) -> Iterator[Network]:

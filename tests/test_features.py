@@ -124,22 +124,6 @@ def test_a_changed_image_is_embedded_again_and_a_removed_one_leaves(place: Path,
     assert "1 of the store's images are not in" in lines[0]
 
 
-def test_finding_what_is_missing_reads_no_embedding_of_the_store(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    n_read, read = [0], np.fromfile
-
-    def count(*args: Any, **kwargs: Any) -> np.ndarray:
-        array = read(*args, **kwargs)
-        n_read[0] += array.nbytes
-        return array
-
-    before = FeatureStore(place / "s.h5")
-    monkeypatch.setattr(np, "fromfile", count)
-    (place / "data" / "train" / "zz_new.jpg").write_bytes(first(place).read_bytes() + b"new")
-    make(place)
-    # Once, to write the new store.
-    assert n_read[0] == sum(split.embeddings.nbytes for split in before.splits.values())
-
-
 def test_finding_what_is_missing_reads_no_embedding_of_a_part(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads, read = Counter[str](), cache.parts._read_rows
 
@@ -600,10 +584,27 @@ def test_damage_is_not_copied_under_a_fresh_digest(place: Path, embedded: list[i
     data[at] ^= 1
     (place / "s.h5").write_bytes(data)
     (place / "data" / "train" / "zz_new.jpg").write_bytes(first(place).read_bytes() + b"new")
-    with pytest.raises(UserError, match=r"damaged in 1 places .* run with --rebuild"):
+    before = (place / "s.h5").read_bytes()
+    with pytest.raises(UserError, match=r"damaged \(bytes .* lists all\); run with --rebuild"):
         make(place)
+    assert (place / "s.h5").read_bytes() == before
     make_features(place / "data", place / "s.h5", rebuild=True)
     assert embedded == [41]
+    assert verify_store(place / "s.h5") == []
+
+
+def test_damage_beside_embeddings_is_found_before_an_image_is_read(place: Path, embedded: list[int]) -> None:
+    import h5py
+
+    with h5py.File(place / "s.h5", "r") as file:
+        at = file["splits/valid/digests"].id.get_offset() + 5
+    data = bytearray((place / "s.h5").read_bytes())
+    data[at] ^= 1
+    (place / "s.h5").write_bytes(data)
+    (place / "data" / "train" / "zz_new.jpg").write_bytes(first(place).read_bytes() + b"new")
+    with pytest.raises(UserError, match=r"damaged \(bytes .* run with --rebuild"):
+        make(place)
+    assert embedded == []
 
 
 def test_rebuild_brings_back_a_network_that_is_gone_and_embeds_nothing(place: Path, embedded: list[int]) -> None:

@@ -335,6 +335,11 @@ def all_of_valid_are_dicom() -> None:
         path.rename(path.with_suffix(".dcm"))
 
 
+def damaged_byte_and_lost_image() -> None:
+    damaged_byte()
+    next(Path("data/train").iterdir()).unlink()
+
+
 MAKE = "featurize data --store s.h5"
 NEW = "featurize data --store new/t.h5 --size 8 --engine tensorflow --precision float32"
 FEATURES: dict[str, tuple[str, Change, str]] = {
@@ -358,7 +363,7 @@ FEATURES: dict[str, tuple[str, Change, str]] = {
         f"{MAKE} --weights none.h5 --rebuild", no_change, "weights 'none.h5': no such file"),
     "images that are gone": (MAKE, lose_train, "of the store's images are not in data"),
     "split that is gone": (MAKE, lambda: shutil.rmtree("data/valid"), "split 'valid' has vanished"),
-    "damaged store": (MAKE, lambda: [damaged_byte(), lose_train()], "damaged in 1 place"),
+    "damaged store": (MAKE, damaged_byte_and_lost_image, "s.h5: damaged (bytes"),
     "store that is something else": (MAKE.replace("s.h5", "mine.weights.h5"), no_change, "not a finished feature store"),
     "store that is a folder": (MAKE.replace("s.h5", "data"), no_change, "data: no such store"),
     "DICOM without pydicom": (MAKE, all_of_valid_are_dicom, "which pydicom reads: pip install"),

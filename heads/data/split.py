@@ -1,7 +1,8 @@
 """One split of a store joined with its labels, by image id."""
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from heads.data.maps import Maps
 from heads.data.official_score import OfficialScore, score_concepts
 from heads.data.types import Groups
 from heads.data.vocabulary import Concepts, columns_to_concepts, fallback_set, find_vocabulary, indicator
+
+TUNING_IMAGES = 100_000
+"""About as many training images have scores at most, on which decoders are tuned: one per concept takes 0.8 GB. What a
+concept's threshold could gain from more images is less than what it would differ by with others."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -125,6 +130,44 @@ class LabelledSplit:
         Concepts without a column are counted, so this may be more than a row sum of `Y`.
         """
         return np.array([len(each) for each in self.readable_concepts], dtype=np.int64)
+
+    @property
+    def tuning(self) -> "LabelledSplit":
+        """The images that decoders are tuned on: all, or about `TUNING_IMAGES` if there are more."""
+        return self if len(self.ids) <= TUNING_IMAGES else self._sample
+
+    @property
+    def tuning_rows(self) -> NDArray[np.int64]:
+        """Which rows of `X` are those of `tuning`."""
+        rows, chosen = (each.rows[each.readable] for each in (self, self.tuning))
+        return np.searchsorted(rows, chosen)
+
+    @cached_property
+    def _sample(self) -> "LabelledSplit":
+        # Chosen by their ids, so that runs on several stores of the same images can be combined.
+        share = 2**64 * TUNING_IMAGES // len(self.ids)
+        return self.select(np.array([row for row, id in enumerate(self.ids) if _draw(id) < share], np.int64))
+
+    def select(self, images: NDArray[np.int64]) -> "LabelledSplit":
+        """Some of the images, readable or not.
+
+        Parameters
+        ----------
+        images : ndarray of int
+            Places in `ids`, in ascending order.
+        """
+        groups = self.groups
+        if groups is not None:
+            groups = groups[(np.cumsum(self.readable) - 1)[images[self.readable[images]]]]
+        return replace(
+            self,
+            ids=[self.ids[image] for image in images],
+            rows=self.rows[images],
+            readable=self.readable[images],
+            concepts=[self.concepts[image] for image in images],
+            groups=groups,
+            train=self.train or self,
+        )
 
     def count_concepts(self) -> dict[str, int]:
         """How many images that can be read have each concept of the vocabulary."""
@@ -271,6 +314,11 @@ def join_features(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], Maps):
         return Maps.join(parts)
     return np.concatenate([np.asarray(part, np.float32) for part in parts])
+
+
+def _draw(id: str) -> int:
+    """A number of 64 bits that depends on an image's id alone."""
+    return int.from_bytes(hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 def _refuse_unfinite(store: FeatureStore, split: LabelledSplit) -> None:

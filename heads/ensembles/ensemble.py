@@ -201,9 +201,9 @@ class Ensemble:
     def _member_scores(self, split: str) -> list[Scores]:
         """Each member's scores of the images that any member can read; NaN for those that it cannot read."""
         ids, readable = self.images(split)
-        wanted = [id for id, can_read in zip(ids, readable, strict=True) if can_read]
+        wanted = _list_readable(ids, readable)
         return [
-            self.widen(member, align_rows(wanted, *member.images(split), member.scores(split)))
+            self.widen(member, align_rows(wanted, _list_readable(*member.images(split)), member.scores(split)))
             for member in self.members
         ]
 
@@ -265,14 +265,15 @@ def reopen_predictor(folder: Path) -> Predictor:
     return Ensemble.load(folder) if "members" in read_metrics(folder) else StoredRun.reopen(folder)
 
 
-def align_rows(wanted: Sequence[str], ids: Sequence[str], readable: NDArray[np.bool_], scores: Scores) -> Scores:
-    """Scores of the wanted images, NaN for those that are missing or cannot be read.
+def align_rows(wanted: Sequence[str], ids: Sequence[str], scores: Scores) -> Scores:
+    """Scores of the wanted images, NaN for those that have none.
 
     Parameters
     ----------
-    wanted, ids : sequence of str
-    readable : ndarray of bool, shape (n_ids,)
-    scores : ndarray of float32, shape (n_readable, n_concepts)
+    wanted : sequence of str, length n_wanted
+    ids : sequence of str, length n_images
+        Whose scores there are.
+    scores : ndarray of float32, shape (n_images, n_concepts)
 
     Returns
     -------
@@ -281,16 +282,20 @@ def align_rows(wanted: Sequence[str], ids: Sequence[str], readable: NDArray[np.b
     Examples
     --------
     >>> scores = np.array([[0.1], [0.3]], np.float32)
-    >>> align_rows(["c", "b"], ["a", "b", "c"], np.array([True, False, True]), scores).tolist()
+    >>> align_rows(["c", "b"], ["a", "c"], scores).tolist()
     [[0.30000001192092896], [nan]]
     """
-    places = {id: row for row, id in enumerate(id for id, can_read in zip(ids, readable, strict=True) if can_read)}
+    places = {id: row for row, id in enumerate(ids)}
     rows = np.array([places.get(id, -1) for id in wanted], dtype=np.int64)
     if np.array_equal(rows, np.arange(len(scores))):
         return scores
     aligned = np.full((len(rows), scores.shape[1]), np.nan, np.float32)
     aligned[rows >= 0] = scores[rows[rows >= 0]]
     return aligned
+
+
+def _list_readable(ids: Sequence[str], readable: NDArray[np.bool_]) -> list[str]:
+    return [id for id, can_read in zip(ids, readable, strict=True) if can_read]
 
 
 def _fill(parts: Sequence[Scores]) -> list[Scores]:

@@ -72,8 +72,9 @@ class HeldOut:
             The network of a member that is to be fitted is missing.
         """
         splits = [_find_split(each, tune) for each in data]
-        readable = [set(split.readable_ids) for split in splits]
-        rows = [row for row, id in enumerate(splits[0].ids) if all(id in each for each in readable)]
+        known = [split.readable_ids for split in splits]
+        in_all = set(known[0]).intersection(*known[1:])
+        rows = [row for row, id in enumerate(splits[0].ids) if id in in_all]
         if not rows:
             raise DataError(f"no image of {tune} can be read in every store; expected some to tune on")
         ids, concepts = [splits[0].ids[row] for row in rows], [splits[0].concepts[row] for row in rows]
@@ -82,9 +83,9 @@ class HeldOut:
             check_folds(len(ids), groups)
         parts = []
         with _preparing_fits(ensemble.members, data) if tune == FOLDS else nullcontext():
-            for member, labelled, split in zip(ensemble.members, data, splits, strict=True):
+            for member, labelled, split, own in zip(ensemble.members, data, splits, known, strict=True):
                 scores = _score_folds(member, labelled) if tune == FOLDS else score_unseen(member, split)
-                parts.append(ensemble.widen(member, align_rows(ids, split.ids, split.readable, scores)))
+                parts.append(ensemble.widen(member, align_rows(ids, own, scores)))
         n_true = np.array([len(each) for each in concepts], dtype=np.int64)
         return cls(parts, indicator(concepts, ensemble.vocabulary), n_true, groups)
 
@@ -132,7 +133,7 @@ def score_valid(ensemble: Ensemble, data: Sequence[LabelledStore], ids: Sequence
         if valid is None:
             parts.append(np.full((len(ids), len(ensemble.vocabulary)), np.nan, np.float32))
             continue
-        scores = align_rows(ids, valid.ids, valid.readable, score_unseen(member, valid))
+        scores = align_rows(ids, valid.readable_ids, score_unseen(member, valid))
         parts.append(ensemble.widen(member, scores))
     return parts
 
@@ -179,7 +180,7 @@ def _is_of(member: StoredRun, data: LabelledStore) -> bool:
 
 def _load_folds(member: StoredRun, data: LabelledStore) -> Scores | None:
     """The saved out-of-fold scores of train, if images were divided into folds then as they would be now."""
-    shape = int(data.train.readable.sum()), len(member.run.vocabulary)
+    shape = int(data.train.tuning.readable.sum()), len(member.run.vocabulary)
     scores = load_scores(member.folder, shape)
     return scores if scores is not None and _is_of(member, data) else None
 
@@ -192,7 +193,7 @@ def _score_folds(member: StoredRun, data: LabelledStore) -> Scores:
         # The labels may have concepts that the member does not know.
         Y = indicator(train.readable_concepts, member.run.vocabulary)
         with watching(member.run.head) as progress:
-            scores = score_out_of_fold(member.run.head, train.X, Y, train.groups, progress)
+            scores = score_out_of_fold(member.run.head, train.X, Y, train.groups, progress, train.tuning_rows)
         # Those of other labels or groups are not the member's: its decoder would be tuned on them again.
         if _is_of(member, data):
             save_scores(scores, member.folder)
@@ -200,7 +201,7 @@ def _score_folds(member: StoredRun, data: LabelledStore) -> Scores:
 
 
 def _find_split(data: LabelledStore, tune: str) -> LabelledSplit:
-    split = data.train if tune == FOLDS else data.valid
+    split = data.train.tuning if tune == FOLDS else data.valid
     if split is None:
         raise DataError(f"{data.store.path}: has no split 'valid' to tune on; use TUNE=folds")
     return split

@@ -48,7 +48,7 @@ def nested_f1(
     Returns
     -------
     ndarray of float64, shape (n_readable,)
-        Concepts without a column are not counted.
+        Of the images of `LabelledSplit.tuning`. Concepts without a column are not counted.
 
     Raises
     ------
@@ -57,19 +57,21 @@ def nested_f1(
     """
     from sklearn.base import clone
 
-    X, Y, groups = split.X, split.Y, split.groups
-    f1 = np.empty(len(X))
+    X, Y, groups, scored = split.X, split.Y, split.groups, split.tuning_rows
+    f1 = np.full(len(X), np.nan)
     for rest, held_out in split_folds(len(X), groups):
         rest_groups = None if groups is None else groups[rest]
+        tuning = np.flatnonzero(np.isin(rest, scored))
         inner = np.empty((0, Y.shape[1]), np.float32)
         if decoder.tuned:
             crossed = CrossFit(head, X[rest], Y[rest], rest_groups, progress)
-            fitted, inner = crossed.head, crossed.score_folds()
+            fitted, inner = crossed.head, crossed.score_folds(tuning)
         else:
             fitted = head.with_params({}).fit(X[rest], Y[rest], progress=progress)
-        tuned = clone(decoder).fit(inner, Y[rest], None, rest_groups)
-        f1[held_out] = image_f1(Y[held_out], tuned.predict(fitted.predict_proba(X[held_out])))
-    return f1
+        tuned = clone(decoder).fit(inner, Y[rest][tuning], None, None if rest_groups is None else rest_groups[tuning])
+        unseen = np.intersect1d(held_out, scored)
+        f1[unseen] = image_f1(Y[unseen], tuned.predict(fitted.predict_proba(X[unseen])))
+    return f1[scored]
 
 
 def decoder_f1(

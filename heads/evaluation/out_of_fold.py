@@ -43,12 +43,26 @@ def out_of_fold_scores(
     return score_out_of_fold(head, split.X, split.Y, split.groups, progress)
 
 
+def tuning_scores(
+    head: "Head", split: LabelledSplit, progress: "ProgressCallback | None" = None
+) -> NDArray[np.float32]:
+    """Score the images of a split that decoders are tuned on, as `out_of_fold_scores` does.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_tuning, n_concepts)
+        Of the readable images of `LabelledSplit.tuning`.
+    """
+    return score_out_of_fold(head, split.X, split.Y, split.groups, progress, split.tuning_rows)
+
+
 def score_out_of_fold(
     head: "Head",
     X: Any,
     Y: scipy.sparse.csr_matrix,
     groups: NDArray[Any] | None = None,
     progress: "ProgressCallback | None" = None,
+    rows: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
     """Score each image by a head that learnt neither from it nor from another image of its group.
 
@@ -61,18 +75,20 @@ def score_out_of_fold(
     groups : ndarray, shape (n_images,), optional
     progress : callable, optional
         As in `Head.fit`, for the fit on each fold.
+    rows : ndarray of int, shape (n_scored,), optional
+        The images to score, all if None. Heads learn from all others, too.
 
     Returns
     -------
-    ndarray of float32, shape (n_images, n_concepts)
+    ndarray of float32, shape (n_scored, n_concepts)
 
     Raises
     ------
     DataError
         There are fewer than two images, or groups.
     """
-    held_out = [rows for _, rows in split_folds(len(X), groups)]
-    return _score_folds(head.fit_folds(X, Y, held_out, progress), X, Y.shape, held_out)
+    held_out = [fold for _, fold in split_folds(len(X), groups)]
+    return _score_folds(head.fit_folds(X, Y, held_out, progress), X, Y.shape, held_out, rows)
 
 
 class CrossFit:
@@ -111,20 +127,30 @@ class CrossFit:
         checkpoint: Path | None = None,
     ) -> None:
         self._X, self._shape = X, Y.shape
-        self._held_out = [rows for _, rows in split_folds(len(X), groups)]
+        self._held_out = [fold for _, fold in split_folds(len(X), groups)]
         folds = [np.empty(0, np.int64), *self._held_out]
         self._heads = head.fit_folds(X, Y, folds, progress, checkpoint)
         self.head = next(self._heads)
 
-    def score_folds(self) -> NDArray[np.float32]:
-        """Score each image by the head without its fold, as `score_out_of_fold` does; can be called once."""
-        return _score_folds(self._heads, self._X, self._shape, self._held_out)
+    def score_folds(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Score some images by the heads without their folds, as `score_out_of_fold` does; can be called once."""
+        return _score_folds(self._heads, self._X, self._shape, self._held_out, rows)
 
 
 def _score_folds(
-    heads: "Iterable[Head]", X: Any, shape: tuple[int, int], held_out: Sequence[NDArray[np.int64]]
+    heads: "Iterable[Head]",
+    X: Any,
+    shape: tuple[int, int],
+    held_out: Sequence[NDArray[np.int64]],
+    rows: NDArray[np.int64] | None,
 ) -> NDArray[np.float32]:
-    scores = np.empty(shape, np.float32)
-    for rows, head in zip(held_out, heads, strict=True):
-        scores[rows] = head.predict_proba(X[rows])
+    n_images, n_concepts = shape
+    rows = np.arange(n_images) if rows is None else rows
+    places = np.full(n_images, -1)
+    places[rows] = np.arange(len(rows))
+    scores = np.empty((len(rows), n_concepts), np.float32)
+    for fold, head in zip(held_out, heads, strict=True):
+        scored = fold[places[fold] >= 0]
+        if len(scored):
+            scores[places[scored]] = head.predict_proba(X[scored])
     return scores

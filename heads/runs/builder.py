@@ -31,7 +31,7 @@ from heads.data.types import Counts, Groups, Scores
 from heads.data.vocabulary import columns_to_concepts
 from heads.estimators.storage import check_restores, load_head
 from heads.evaluation.cross_validation import EstimateMetrics, decode_held_out, decoder_f1, nested_f1, summarise
-from heads.evaluation.out_of_fold import CrossFit, out_of_fold_scores
+from heads.evaluation.out_of_fold import CrossFit, tuning_scores
 from heads.networks.stored import StoredNetwork
 from heads.runs.card import ModelCard
 from heads.runs.checks import check_decoder_restores, check_kind, check_labels
@@ -159,7 +159,7 @@ def build_run(request: RunRequest, data: LabelledStore, out: Path, clock: Clock)
     if earlier:
         same = earlier["requests"]["head"] == digests["head"]
         report(f"{out}: {'decodes again' if same else 'replaces'} an earlier run ({describe(earlier)})")
-        scores = load_scores(out, data.train.Y.shape) if same else None
+        scores = load_scores(out, data.train.tuning.Y.shape) if same else None
         if same and earlier["train"]["splits"] != BOTH:
             head = load_head(out)
             prepare_head(head, data.store)
@@ -213,7 +213,7 @@ class BuiltRun:
         The concepts of each image of valid.
     concepts : ConceptTable
     scores : ndarray of float32, or None
-        Out-of-fold scores of train, if a decoder was tuned on them.
+        Out-of-fold scores of train (`LabelledSplit.tuning`), if a decoder was tuned on them.
     valid_scores : ndarray of float32, or None
         Scores of valid by the head that had not learnt from it, if the saved head has.
     """
@@ -323,7 +323,7 @@ class RunBuilder:
         digests : dict
             Those of `RunRequest.digest`.
         scores : ndarray of float32, shape (n_readable, n_concepts), optional
-            Out-of-fold scores of train, if they are known.
+            Out-of-fold scores of train (`LabelledSplit.tuning`), if they are known.
         crossed : CrossFit, optional
             What else gives them: of this head on train.
         """
@@ -339,8 +339,8 @@ class RunBuilder:
         if by_folds:
             if scores is None:
                 with self.clock("folds"), watching(head) as progress:
-                    scores = crossed.score_folds() if crossed else out_of_fold_scores(head, train, progress)
-            tuning = scores, train.Y, None, train.groups
+                    scores = crossed.score_folds(train.tuning_rows) if crossed else tuning_scores(head, train, progress)
+            tuning = scores, train.tuning.Y, None, train.tuning.groups
         predicted: list[list[str]] = []
         official: ScoreMetrics | None = None
         with self.clock("decode"):
@@ -394,7 +394,7 @@ class RunBuilder:
         truth, on = (valid.concepts, VALID_SPLIT) if valid else ([], VALID_SPLIT)
         if not valid and held_out is not None:
             rows, indicator = held_out
-            concepts, on = train.readable_concepts, "folds of train"
+            concepts, on = train.tuning.readable_concepts, "folds of train"
             truth = [concepts[row] for row in rows]
             predicted = columns_to_concepts(indicator, train.vocabulary, np.ones(len(rows), dtype=bool), [])
         return ConceptTable.from_predictions(

@@ -203,7 +203,8 @@ class StoredRun:
 
     def predict(self, split: str) -> list[list[str]]:
         """The sorted concepts of each image of a split."""
-        return self.run.decode(self.scores(split), self.split(split).readable)
+        rows = self.split(split)
+        return self.run.predict(pick_features(rows, self.run.pooling), rows.readable)
 
     def predict_rows(self, rows: Mapping[Path, Split]) -> Scored:
         """Predict images from their features, in the store or not."""

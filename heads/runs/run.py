@@ -17,6 +17,8 @@ from cache.support.files import write_text
 from cache.support.json_file import DamagedFileError
 from cache.support.messages import describe_error
 from eval.run_folder import VOCABULARY
+from heads.data.blocks import split_rows
+from heads.data.split import select_readable
 from heads.data.vocabulary import columns_to_concepts
 from heads.estimators.storage import ARRAYS, PARAMETERS, load_head, save_head
 from heads.registry import make_decoder
@@ -27,6 +29,10 @@ from heads.runs.metrics import RunMetrics
 if TYPE_CHECKING:
     from heads.decoders.base import Decoder
     from heads.estimators.base import Head
+
+
+BLOCK_IMAGES = 16_384
+"""Images whose scores are in memory at a time: 0.1 GB for 2,000 concepts."""
 
 
 class SavedDecoder(TypedDict):
@@ -105,6 +111,20 @@ class Run:
         readable : ndarray of bool, shape (n_images,)
         """
         return columns_to_concepts(self.decoder.predict(scores), self.vocabulary, readable, self.fallback)
+
+    def predict(self, features: Any, readable: NDArray[np.bool_]) -> list[list[str]]:
+        """The sorted concepts of each image; the fallback set if it cannot be read.
+
+        Parameters
+        ----------
+        features : ndarray of float, shape (n_images, n_features), or Maps
+        readable : ndarray of bool, shape (n_images,)
+        """
+        concepts: list[list[str]] = []
+        for block in split_rows(len(readable), BLOCK_IMAGES):
+            scores = self.score(select_readable(features[block], readable[block]))
+            concepts += self.decode(scores, readable[block])
+        return concepts
 
     def save(self, folder: Path) -> None:
         """Write head, decoder and vocabulary into a folder from `heads.runs.folder.replacing_results`."""

@@ -191,7 +191,7 @@ class _ScoredHead:
         with clock("fit"):
             crossed = CrossFit(head, train.X, train.Y, train.groups, progress)
         with clock("folds"):
-            train_scores = crossed.score_folds()
+            train_scores = crossed.score_folds(train.tuning_rows)
         valid_scores = np.empty((0, len(train.vocabulary)), np.float32)
         if valid and valid.readable.any():
             valid_scores = crossed.head.predict_proba(valid.X)
@@ -199,11 +199,11 @@ class _ScoredHead:
 
     def decode(self, decoder: Decoder) -> tuple[Row, ImageF1]:
         """The scores of a decoder, and the F1 of each image of valid that can be read."""
-        train, valid = self.train, self.valid
+        tuning, valid = self.train.tuning, self.valid
         with self.clock("decode"):
-            decoder.fit(self.train_scores, train.Y, None, train.groups)
+            decoder.fit(self.train_scores, tuning.Y, None, tuning.groups)
             predicted = decoder.predict(self.valid_scores)
-        folds = decoder_f1(decoder, self.train_scores, train.Y, None, train.groups)
+        folds = decoder_f1(decoder, self.train_scores, tuning.Y, None, tuning.groups)
         row: Row = {"folds": mean_f1(folds), "folds_interval": list(find_interval(folds))}
         row |= {"report": decoder.report(), "seconds": dict(self.clock.seconds)}
         row |= dict.fromkeys(OFFICIAL)

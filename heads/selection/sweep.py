@@ -23,7 +23,7 @@ from heads.data.split import LabelledSplit
 from heads.data.store import LabelledStore
 from heads.estimators.base import Head, Trial
 from heads.evaluation.cross_validation import decoder_f1
-from heads.evaluation.out_of_fold import out_of_fold_scores
+from heads.evaluation.out_of_fold import tuning_scores
 from heads.runs.builder import BuiltRun, RunBuilder, build_run, prepare_head
 from heads.runs.checks import check_labels
 from heads.runs.files import FORMAT, REQUEST, find_version, read_sealed, write_sealed, writing
@@ -298,10 +298,10 @@ class Sweep:
         scores, row = None, {"params": dict(trial), "seconds": clock.seconds["fit"]}
         if self.by == FOLDS:
             with clock("folds"), watching(head) as progress:
-                scores = out_of_fold_scores(head, train, progress)
+                scores = tuning_scores(head, train, progress)
         built = RunBuilder(request, self.data, clock).build(head, decoder, digests, scores)
         if scores is not None:
-            f1 = decoder_f1(decoder, scores, train.Y, groups=train.groups)
+            f1 = decoder_f1(decoder, scores, train.tuning.Y, groups=train.tuning.groups)
             row |= {FOLDS: mean_f1(f1), f"{FOLDS}_interval": list(find_interval(f1))}
         valid = built.metrics["valid"]
         if valid:

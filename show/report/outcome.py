@@ -144,7 +144,7 @@ def _open_run(folder: Path, metrics: RunMetrics, store: Path | None, data: Path 
 
         predicted = _read_predicted(folder, valid.ids)
         return Outcome(folder, metrics, data, commands, labelled, valid, predicted, score, decoder)
-    train = replace(labelled.train, vocabulary=run.vocabulary)
+    train = replace(labelled.train.tuning, vocabulary=run.vocabulary)
     saved = load_scores(folder, (int(train.readable.sum()), len(run.vocabulary)))
     if saved is None:
         return Outcome(folder, metrics, data, commands, labelled, None, [], _score_nothing, decoder)

@@ -27,7 +27,7 @@
 # PORT HOST for serve: PORT=8000; HOST is this machine alone if it is not given on the command line
 # EDITION   2022 to 2026: the year whose rules the submission follows
 # WEIGHTS_densenet121 (or another backbone): its weights, if WEIGHTS is not given
-# SCHEDULER  for features, sweep and choose: tcp://host:port of a Dask cluster, or local    DATA may then be s3://...
+# SCHEDULER  for features, sweep, choose and best: tcp://host:port of a Dask cluster, or local    DATA may then be s3://...
 # BACKBONE WEIGHTS SIZE LAYER POOLING ENGINE PRECISION DTYPE WORKERS: options of `python -m featurize --help`
 # PHANTOMS PHANTOM_IMAGES: folder and number of the phantoms
 # VENV PYTHON EXTRA: the environment, its Python (3.11 to 3.13), and what it is for: cpu, gpu, jax or jax-cuda
@@ -223,7 +223,7 @@ SEARCH   = --store $(call text,STORE) --data $(call text,DATA) --out $(call text
 best: export ASKED = --edition $(call text,EDITION)
 best: CHECKED = $(SEARCH) $(ASKED)
 best: checked features  ## search heads, parameters, features and ensembles for BUDGET; save the best as RUN with its submission
-	@$(PY) -m heads best $(SEARCH)
+	@$(PY) -m heads best $(SEARCH) $(call option,SCHEDULER,scheduler)
 	@$(PY) -m heads predict $(call text,RUN) --store $(call text,STORE) $(TASK)
 	$(call next,$(LOOK))
 

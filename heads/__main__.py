@@ -51,6 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     best.add_argument("--train", default="train", metavar="SPLITS", help="train or train+valid: what the saved heads "
                       "learn from, after everything else was chosen on train (train)")  # fmt: skip
+    _add_scheduler(best)
     best.add_argument("--json", action="store_true", help="print what was tried as JSON")
     best.set_defaults(command=_best, kept="finished trials are kept, and the same command does the others")
     ensemble = commands.add_parser("ensemble", help="join runs, of one store or several, into one run")
@@ -196,7 +197,8 @@ def _best(args: argparse.Namespace) -> None:
     if args.json:
         logger.setLevel(logging.WARNING)  # nothing but the JSON is printed
     with parallel_config(n_jobs=-1):
-        found = find_best(args.store, args.data, args.out, budget=args.budget, train=args.train)
+        options = {key: getattr(args, key) for key in ("budget", "train", "scheduler")}
+        found = find_best(args.store, args.data, args.out, **options)
     if args.json:
         print_json(found)
 

@@ -13,7 +13,7 @@ from cache.support.errors import UserError
 from eval.f1 import mean_f1
 from heads.__main__ import main
 from heads.runs.folder import read_metrics, read_request
-from heads.selection import best, budget, choice
+from heads.selection import best, budget, choice, trials
 from heads.selection.best import Search, find_best, list_survivors
 from heads.selection.budget import Budget, Pace
 from heads.selection.choice import Candidate, Choice, Trial, choose, mean_scores
@@ -45,9 +45,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with reported():
         join_stores([tmp_path / "s.one.h5", tmp_path / "s.two.h5"], tmp_path / "s.h5")
     settings: dict[str, list[dict[str, Any]]] = {"ridge": [{}], "kernel": [{}, {"gamma": 1.0}]}
-    monkeypatch.setattr(best, "SETTINGS", settings)
+    monkeypatch.setattr(trials, "SETTINGS", settings)
     monkeypatch.setattr(choice, "DECODERS", ("platt+expected-f1", "platt+global"))
-    monkeypatch.setattr(best, "MIN_IMAGES", 50)
+    monkeypatch.setattr(trials, "MIN_IMAGES", 50)
     return tmp_path
 
 
@@ -73,7 +73,7 @@ def test_the_winner_is_an_ordinary_run_with_what_was_tried(place: Path, capsys: 
 
 
 def test_rounds_keep_groups_together_and_the_last_has_all_images(place: Path) -> None:
-    rounds = Search(place / "s.h5", place / "data", place / "run", "train", Budget(60)).list_rounds()
+    rounds = Search(place / "s.h5", place / "data", place / "run", "train", Budget(60)).trials.rounds
     assert [len(rows) for rows in rounds] == [60, 120]
     for rows in rounds:
         assert set(np.unique(rows // GROUP, return_counts=True)[1]) == {GROUP}
@@ -93,7 +93,7 @@ def test_valid_decides_nothing(place: Path) -> None:
 
 def test_an_interrupted_search_goes_on_from_what_is_finished(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fitted: list[int] = []
-    real = best.score_out_of_fold
+    real = trials.score_out_of_fold
 
     def count(head: Any, X: Any, *rest: Any) -> Any:
         if len(fitted) == 4:
@@ -101,10 +101,12 @@ def test_an_interrupted_search_goes_on_from_what_is_finished(place: Path, monkey
         fitted.append(len(X))
         return real(head, X, *rest)
 
-    monkeypatch.setattr(best, "score_out_of_fold", count)
+    monkeypatch.setattr(trials, "score_out_of_fold", count)
     with pytest.raises(KeyboardInterrupt):
         search(place)
-    monkeypatch.setattr(best, "score_out_of_fold", lambda head, X, *rest: fitted.append(len(X)) or real(head, X, *rest))
+    monkeypatch.setattr(
+        trials, "score_out_of_fold", lambda head, X, *rest: fitted.append(len(X)) or real(head, X, *rest)
+    )
     resumed, _ = search(place)
     n_fitted = len(fitted)
     undisturbed, _ = search(place, "other")
@@ -115,7 +117,7 @@ def test_an_interrupted_search_goes_on_from_what_is_finished(place: Path, monkey
 
 def test_when_the_time_is_over_no_trial_is_begun(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10**6, 20))
-    for module in (best, budget):
+    for module in (trials, budget):
         monkeypatch.setattr(module, "read_clock", lambda: next(clock))
     found, lines = search(place, budget="15m")
     assert any(line.startswith("  no time for ") for line in lines)
@@ -127,7 +129,7 @@ def test_a_budget_too_short_for_one_trial_is_refused_with_one_that_would_do(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(0, 10**6, 20))
-    for module in (best, budget):
+    for module in (trials, budget):
         monkeypatch.setattr(module, "read_clock", lambda: next(clock))
     with pytest.raises(UserError, match=r"budget of 1:00, too short for one trial .*; expected at least 2:13"):
         search(place, budget="1m")

@@ -28,6 +28,9 @@ from featurize import cluster, cluster_worker
 from featurize.cluster_worker import Description, describe_worker, take_network
 from featurize.engines.registry import Choice
 from featurize.pipeline import make_features
+from heads.selection import trials
+from heads.selection.best import find_best
+from heads.selection.budget import Budget
 from heads.selection.leaderboard import choose
 from heads.selection.sweep import sweep_runs
 
@@ -379,6 +382,50 @@ def test_heads_are_compared_on_a_cluster_as_they_are_here(labelled: tuple[Path, 
         return {(row["head"], row["decoder"]): (row["folds"], row["primary"], row["chosen"]) for row in table}
 
     assert scores(there) == scores(here)
+
+
+def test_a_search_on_a_cluster_finds_what_one_here_finds(
+    labelled: tuple[Path, Path], threads: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "SETTINGS", {"ridge": [{}, {"alpha": 1.0}], "prior": [{}]})
+    monkeypatch.setattr(trials, "MIN_IMAGES", 20)
+    with reported():
+        here = find_best(*labelled, tmp_path / "here", budget="10m")
+        there = find_best(*labelled, tmp_path / "there", budget="10m", scheduler=threads.scheduler_address)
+    assert [(row["trial"], row["f1"]) for row in there["trials"]] == [
+        (row["trial"], row["f1"]) for row in here["trials"]
+    ]
+    assert (there["chosen"], there["folds"], there["nested"]) == (here["chosen"], here["folds"], here["nested"])
+    assert (tmp_path / "there" / "valid.csv").read_bytes() == (tmp_path / "here" / "valid.csv").read_bytes()
+
+
+def test_a_search_on_a_cluster_goes_on_from_what_is_finished_and_ends_with_its_time(
+    labelled: tuple[Path, Path], threads: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "SETTINGS", {"ridge": [{}, {"alpha": 1.0}, {"alpha": 2.0}]})
+    with reported():
+        find_best(*labelled, tmp_path / "run", budget="10m")
+    numbers: list[int] = []
+    real = trials.call_on_cluster
+    monkeypatch.setattr(trials, "call_on_cluster", lambda *args: numbers.append(len(args[2])) or real(*args))
+    given = {"budget": "10m", "scheduler": threads.scheduler_address}
+    with reported():
+        find_best(*labelled, tmp_path / "run", **given)
+        monkeypatch.setattr(Budget, "allows", lambda self, seconds, share: seconds > 0)
+        with reported() as lines:
+            find_best(*labelled, tmp_path / "other", **given)
+    # The scores of a finished search are removed, so its trials are done again.
+    assert numbers == [3, 1]
+    assert sum(line.startswith("  no time for ridge") for line in lines) == 2
+
+
+def test_workers_that_see_another_folder_of_the_search_are_told_apart(
+    labelled: tuple[Path, Path], threads: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "SETTINGS", {"ridge": [{}]})
+    monkeypatch.setattr(trials, "save_scores", lambda *args: None)
+    with pytest.raises(ClusterError, match=r"run\.search is not there; give a RUN \(--out\) whose path is the same"):
+        find_best(*labelled, tmp_path / "run", budget="10m", scheduler=threads.scheduler_address)
 
 
 def test_fits_on_workers_with_other_versions_are_refused(

@@ -22,6 +22,7 @@ from cache.support.errors import DataError
 from eval.f1 import image_f1
 from eval.files import Limit
 from heads.data.groups import find_groups
+from heads.data.rounding import unpack_scores
 from heads.data.store import LabelledStore
 from heads.decoders.thresholds import GlobalThreshold
 from heads.ensembles.builder import make_ensemble
@@ -85,8 +86,8 @@ def join(place: Path, runs: tuple[str, ...], method: str = "mean", **options: An
 def out_of_fold_f1(place: Path, head: str) -> float:
     """F1 of the out-of-fold scores that a run saves, at the best threshold for them."""
     fit(place, head)
-    scores = np.load(place / "run" / SCORES)
     Y = LabelledStore.load(place / "s.h5", place / "data").train.Y
+    scores = unpack_scores(np.load(place / "run" / SCORES))
     return float(image_f1(Y, GlobalThreshold().fit(scores, Y).predict(scores)).mean())
 
 

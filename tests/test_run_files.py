@@ -15,6 +15,7 @@ from conftest import make_store, reported, reseal
 from cache.support.errors import RunError, UserError
 from cache.support.messages import one_line
 from heads import fit_run, make_ensemble, predict_run, sweep_runs
+from heads.data.rounding import round_scores, unpack_scores
 from heads.runs.files import DIGESTS, SCORES, RunFiles
 from heads.runs.folder import find_metrics
 from heads.runs.run import Run
@@ -147,13 +148,22 @@ def test_scores_that_are_damaged_are_made_again(place: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(3, 5), (0, 5), (1, 1)])
 def test_scores_are_an_array_that_numpy_reads(tmp_path: Path, shape: tuple[int, int]) -> None:
-    scores = np.random.default_rng(0).random(shape, np.float32)
+    scores = round_scores(np.random.default_rng(0).random(shape, np.float32))
     save_scores(scores[:, ::-1], tmp_path)
-    np.testing.assert_array_equal(np.load(tmp_path / SCORES), scores[:, ::-1])
+    np.testing.assert_array_equal(unpack_scores(np.load(tmp_path / SCORES)), scores[:, ::-1])
     loaded = load_scores(tmp_path, shape)
     assert loaded is not None
     np.testing.assert_array_equal(loaded, scores[:, ::-1])
     assert load_scores(tmp_path, (shape[0] + 1, 5)) is None
+
+
+def test_only_scores_of_exactly_0_and_1_are_saved_as_such() -> None:
+    scores = np.array([[0, 1e-12, 1e-5, 0.3, 0.99999, 1 - 2**-24, 1]], np.float32)
+    rounded = round_scores(scores)
+    assert ((rounded == 0) == (scores == 0)).all()
+    assert ((rounded == 1) == (scores == 1)).all()
+    assert np.abs(rounded - scores).max() < 2 / 65_535
+    np.testing.assert_array_equal(round_scores(rounded), rounded)
 
 
 def test_a_trial_with_a_damaged_score_is_done_again(place: Path) -> None:

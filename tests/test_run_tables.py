@@ -141,6 +141,9 @@ def test_runs_are_listed_the_best_first_those_of_the_same_data_together(place: P
     assert {row["head"] for row in table} == {"ridge", "prior", "ensemble by mean"}
     assert all(row["folds"] for row in table if row["decoder"] != "fixed:0.5")
     assert len(lines) == 1 + len(table) + 2
+    ridge = next(row for row in table if row["run"] == str(place / "runs" / "ridge"))
+    assert ridge["bytes"] == sum(path.stat().st_size for path in (place / "runs" / "ridge").iterdir())
+    assert all(line.endswith(" MB") for line in lines if "/runs/" in line)
 
 
 def test_a_score_on_the_images_that_tuned_it_is_marked(place: Path) -> None:

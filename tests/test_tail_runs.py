@@ -13,6 +13,7 @@ from cache.store import FeatureStore
 from cache.support.errors import UserError
 from featurize.decoding.image import decode
 from featurize.pipeline import make_features
+from heads.data.rounding import unpack_scores
 from heads.data.store import LabelledStore
 from heads.ensembles.builder import make_ensemble
 from heads.ensembles.prediction import predict_run
@@ -194,7 +195,7 @@ def test_an_ensemble_tunes_with_a_tail_trained_on_folds(place: Path, ridge: Path
     data = LabelledStore.load(place / "s.h5", place / "data")
     head = make_head("tail", QUICK)
     prepare_head(head, data.store)
-    scores = np.load(place / "run" / SCORES)
+    scores = unpack_scores(np.load(place / "run" / SCORES))
     np.testing.assert_allclose(scores, out_of_fold_scores(head, data.train), atol=1e-5)
     assert np.abs(scores - StoredRun(place / "run", place / "s.h5").scores("train")).max() > 0.01
 

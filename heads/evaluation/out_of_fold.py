@@ -9,6 +9,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from heads.data.folds import split_folds
+from heads.data.rounding import round_scores
 from heads.data.split import LabelledSplit
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ def out_of_fold_scores(
 ) -> NDArray[np.float32]:
     """Score each image of a split by a head that learnt neither from it nor from another image of its group.
 
-    A decoder is fitted to these scores: those of a head for the images that it learnt from are too good.
+    A decoder is fitted to these scores: those of a head for the images that it learnt from are too good. They are
+    rounded as runs save them, to 16 bits.
 
     Parameters
     ----------
@@ -152,5 +154,5 @@ def _score_folds(
     for fold, head in zip(held_out, heads, strict=True):
         scored = fold[places[fold] >= 0]
         if len(scored):
-            scores[places[scored]] = head.predict_proba(X[scored])
+            scores[places[scored]] = round_scores(head.predict_proba(X[scored]))
     return scores

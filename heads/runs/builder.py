@@ -25,6 +25,7 @@ from eval.f1 import image_f1
 from eval.run_folder import VALID
 from eval.submission import render_submission, write_submission
 from heads.data.official_score import ScoreMetrics
+from heads.data.rounding import round_scores
 from heads.data.split import join_features
 from heads.data.store import LabelledStore
 from heads.data.types import Counts, Groups, Scores
@@ -334,6 +335,8 @@ class RunBuilder:
         check_restores(head, self.request.name, train.X[:FEW])
         with self.clock("score"):
             valid_scores = run.score(valid.X) if valid else np.empty((0, len(train.vocabulary)), np.float32)
+            if self.request.train == BOTH:
+                valid_scores = round_scores(valid_scores)  # as they are saved
         by_folds = self.needs_folds(decoder)
         tuning = self._label_valid(valid_scores)
         if by_folds:

@@ -23,7 +23,7 @@ from cache.support.files import write_text
 from cache.support.json_file import DamagedFileError, check_type, read_json
 from cache.support.messages import describe_error
 
-FORMAT = 5
+FORMAT = 6
 """Version of a run's files and of what a head computes from its parameters. Raise it when results change."""
 
 REQUEST, DIGESTS = "run.json", "digests.json"

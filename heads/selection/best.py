@@ -6,10 +6,10 @@ fold, and scored on that fold.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -17,40 +17,20 @@ from numpy.typing import NDArray
 
 from cache.lock import locked
 from cache.support.errors import ParameterError, RunError
-from cache.support.json_file import DamagedFileError
 from cache.support.reporting import report
 from eval.bootstrap import find_interval
 from eval.f1 import ImageF1, image_f1, mean_f1
 from heads.data.folds import split_folds
-from heads.data.store import LabelledStore
 from heads.data.types import Groups
 from heads.ensembles.builder import make_ensemble
-from heads.evaluation.cross_validation import decoder_f1
-from heads.evaluation.out_of_fold import score_out_of_fold
-from heads.registry import DEFAULT_DECODER, make_decoder, make_head
-from heads.runs.builder import fit_run, prepare_head
-from heads.runs.checks import check_labels
-from heads.runs.files import FORMAT, read_sealed, write_sealed, writing
+from heads.registry import make_decoder
+from heads.runs.builder import fit_run
 from heads.runs.folder import check_folder
 from heads.runs.metrics import RunMetrics
-from heads.runs.request import TRAIN, RunRequest
-from heads.runs.saved_scores import load_scores, save_scores
-from heads.selection.budget import Budget, Pace, format_clock, read_clock
+from heads.runs.request import TRAIN
+from heads.selection.budget import Budget, Pace, format_clock
 from heads.selection.choice import Candidate, Choice, Trial, choose, mean_scores
-
-SETTINGS: dict[str, list[dict[str, Any]]] = {
-    "kernel": [{}, {"gamma": 1.0, "alpha": 0.3}, {"gamma": 0.25, "alpha": 0.1}, {"gamma": 0.5, "alpha": 0.5}],
-    "knn": [{}],
-    "ridge": [{}],
-    "logistic": [{}],
-}
-"""The heads that are tried, with their parameters: the defaults first. Those that won most often come first."""
-
-MIN_IMAGES = 1000
-"""Fewest training images of a round, unless train has fewer."""
-
-N_ROUNDS = 3
-"""Each round has twice the images of the one before and half of its trials."""
+from heads.selection.trials import Trials
 
 MIN_TRIALS = 6
 """Fewest trials of the last round, from which an ensemble is made."""
@@ -62,16 +42,6 @@ SEARCH_SHARE, SELECTION_SHARE = 0.6, 0.8
 """Shares of the budget after which no trial, and no selection, is begun; rounds have equal parts of the first. The rest
 is for the winner."""
 
-TRIALS = "trials.json"
-
-
-class SavedTrials(TypedDict):
-    """What ``trials.json`` holds."""
-
-    format: int
-    trials: dict[str, dict[str, Any]]
-    """By digest."""
-
 
 def find_best(
     store: str | os.PathLike[str],
@@ -80,6 +50,7 @@ def find_best(
     *,
     budget: str = "30m",
     train: str = TRAIN,
+    scheduler: str | None = None,
 ) -> dict[str, Any]:
     """Try heads, parameters, parts of the features and decoders, and save the best run or ensemble.
 
@@ -98,6 +69,9 @@ def find_best(
         Such as ``30m``: the time that all may take.
     train : str
         What the saved heads learn from, as in `heads.fit_run`.
+    scheduler : str, optional
+        Score the trials of a round on a cluster of Dask: the address of its scheduler, or ``local``. Its workers must
+        see `store`, `data` and the folder of `out` under the same paths.
 
     Returns
     -------
@@ -111,10 +85,12 @@ def find_best(
         The budget is not a time, or it is too short for one trial.
     UserError
         The store or the labels are at fault, or another process is writing the run.
+    ClusterError
+        The cluster cannot be used.
     """
     time_left, out = Budget.parse(budget), Path(out)
     check_folder(out)
-    search = Search(Path(store), Path(data), out, train, time_left)
+    search = Search(Path(store), Path(data), out, train, time_left, scheduler)
     with locked(out.with_name(f"{out.name}.search"), RunError):
         return search.run()
 
@@ -128,6 +104,8 @@ class Search:
     store, data, out : Path
     train : str
     budget : Budget
+    scheduler : str or None
+        That of a cluster on which trials are scored.
     """
 
     store: Path
@@ -135,15 +113,10 @@ class Search:
     out: Path
     train: str
     budget: Budget
+    scheduler: str | None = None
 
     def __post_init__(self) -> None:
-        self.whole = LabelledStore.load(self.store, self.data)
-        self.split = self.whole.train
-        self.folder = self.out.with_name(f"{self.out.name}.search")
-        request = RunRequest.resolve(next(iter(SETTINGS)), self.store, self.data, self.folder, {"train": self.train})
-        prepare_head(request.make_head(), self.whole.store)
-        check_labels(request, request.make_decoder(), self.split, self.whole.valid)
-        self._saved = self._read()
+        self.trials = Trials(self.store, self.data, self.out.with_name(f"{self.out.name}.search"), self.train)
 
     def run(self) -> dict[str, Any]:
         """Search, save the winner, and return what was tried."""
@@ -152,86 +125,60 @@ class Search:
         nested = self.estimate(trials)
         table = self.report(trials, choice, nested)
         metrics = self.save(choice)
-        for path in self.folder.glob("*.npy"):  # large, and needed no more
-            path.unlink()
+        self.trials.forget_scores()
         return table | {"metrics": metrics}
-
-    def list_candidates(self) -> list[Candidate]:
-        """Every head and setting on all features, and each head with its defaults on parts of them."""
-        parts = self.whole.store.split(TRAIN).parts
-        names, views = parts.names, [""]
-        if len(names) > 1:
-            views += names
-        if len(names) > 2:
-            views += [",".join(each for each in names if each != name) for name in names]
-        widths = [parts.measure(view) if view else sum(parts.widths) for view in views]
-        found = [
-            Candidate(head, settings, view, len(parts.split(view)) if view else len(names), width)
-            for head, all_settings in SETTINGS.items()
-            for settings in all_settings
-            for view, width in zip(views, widths, strict=True)
-            if not (settings and view)
-        ]
-        heads = list(SETTINGS)
-        # The time that a head takes is learnt on few features.
-        return sorted(found, key=lambda each: (heads.index(each.head), each.n_features))
-
-    def list_rounds(self) -> list[NDArray[np.int64]]:
-        """The training images of each round. Those of a group are together, and the last round has all."""
-        n_images, groups = self.split.Y.shape[0], self.split.groups
-        labels = np.arange(n_images) if groups is None else groups
-        order = np.random.default_rng(0).permutation(np.unique(labels))
-        place = np.empty(int(labels.max()) + 1, np.int64)
-        place[order] = np.arange(len(order))
-        sizes = [n_images // 2**halving for halving in reversed(range(N_ROUNDS))]
-        shares = [size / n_images for size in sizes if size >= MIN_IMAGES or size == n_images]
-        return [np.flatnonzero(place[labels] < round(share * len(order))) for share in shares]
 
     def try_all(self) -> list[Trial]:
         """Score all candidates by successive halving; returns the trials of the last round, the best first."""
-        candidates, rounds = self.list_candidates(), self.list_rounds()
+        candidates, rounds = self.trials.list_candidates(), self.trials.rounds
         report(f"{self.out}: {len(candidates)} trials, in {len(rounds)} rounds on "
                f"{', '.join(f'{len(rows):,}' for rows in rounds)} training images; {self.budget}")  # fmt: skip
         pace = Pace()
         trials: list[Trial] = []
         for number, rows in enumerate(rounds):
             trials, share = [], SEARCH_SHARE * (number + 1) / len(rounds)
-            for candidate in candidates:
-                if trials and not self.budget.allows(pace.expect(candidate, len(rows)), share):
-                    report(f"  no time for {candidate}")
-                    continue
-                trial = self.score(candidate, rows)
+            score = self._score_on_cluster if self.scheduler else self._score_here
+            for trial in score(candidates, number, pace, share):
                 if not number and not trials:
                     self._check_budget(trial, len(rows))
                 trials.append(trial)
                 pace.add(trial, len(rows))
                 place = f"round {number + 1} of {len(rounds)}, {len(trials)} of {len(candidates)}"
-                report(f"  {place}: {candidate}: F1 {trial.mean:.4f} by folds, {trial.seconds:.0f} s; {self.budget}")
-            trials.sort(key=lambda each: -each.mean)
+                report(f"  {place}: {trial.candidate}: F1 {trial.mean:.4f} by folds, {trial.seconds:.0f} s; "
+                       f"{self.budget}")  # fmt: skip
+            # On a cluster they are finished in any order.
+            trials.sort(key=lambda each: (-each.mean, candidates.index(each.candidate)))
             candidates = list_survivors(trials)
         return trials
 
-    def score(self, candidate: Candidate, rows: NDArray[np.int64]) -> Trial:
-        """Score a candidate by folds of some training images, or take what an earlier search has found."""
-        split, key = self.split, self._digest(candidate, len(rows))
-        Y, groups = split.Y[rows], None if split.groups is None else split.groups[rows]
-        known, path = self._saved.get(key), self.folder / f"{key[:32]}.npy"
-        scores = load_scores(self.folder, Y.shape, path.name) if known else None
-        seconds = float(known["seconds"]) if known else 0.0
-        if scores is None:
-            start = read_clock()
-            head = make_head(candidate.head, dict(candidate.params))
-            scores = score_out_of_fold(head, self._find_features(candidate.parts)[rows], Y, groups)
-            seconds = read_clock() - start
-            with writing(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                save_scores(scores, self.folder, path.name)
-        f1 = decoder_f1(make_decoder(DEFAULT_DECODER), scores, Y, None, groups)
-        if known is None:
-            self._saved[key] = {"trial": str(candidate), "n_images": len(rows), "f1": mean_f1(f1), "seconds": seconds}
-            with writing(self.folder):
-                write_sealed(self.folder / TRIALS, {"format": FORMAT, "trials": self._saved})
-        return Trial(candidate, f1, seconds, scores)
+    def _score_here(self, candidates: Sequence[Candidate], number: int, pace: Pace, share: float) -> Iterator[Trial]:
+        """Score candidates one after another, the first one in any case, others while a share of the budget lasts."""
+        rows = self.trials.rounds[number]
+        for place, candidate in enumerate(candidates):
+            if place and not self.budget.allows(pace.expect(candidate, len(rows)), share):
+                report(f"  no time for {candidate}")
+            else:
+                yield self.trials.score(candidate, rows)
+
+    def _score_on_cluster(
+        self, candidates: Sequence[Candidate], number: int, pace: Pace, share: float
+    ) -> Iterator[Trial]:
+        """Do the same with as many at a time as there are workers."""
+        assert self.scheduler is not None
+        n_images = len(self.trials.rounds[number])
+        tried = [
+            each
+            for place, each in enumerate(candidates)
+            if not place or self.budget.allows(pace.expect(each, n_images), share)
+        ]
+        left = list(candidates)
+        for trial in self.trials.score_on_cluster(self.scheduler, tried, number):
+            left.remove(trial.candidate)
+            yield trial
+            if not self.budget.allows(0, share):
+                break
+        for each in left:
+            report(f"  no time for {each}")
 
     def choose(self, trials: Sequence[Trial]) -> Choice:
         """Choose a trial or an ensemble of them, and its decoder, by folds of train."""
@@ -301,31 +248,12 @@ class Search:
 
     def _limit(self) -> tuple[NDArray[np.int64], scipy.sparse.csr_matrix, Groups]:
         """The images on which a selection is made, with their labels and groups."""
-        n_images, groups = self.split.Y.shape[0], self.split.groups
+        train = self.trials.whole.train
+        n_images, groups = train.Y.shape[0], train.groups
         rows = np.arange(n_images)
         if n_images > SELECTION_IMAGES:
             rows = np.sort(np.random.default_rng(0).choice(n_images, SELECTION_IMAGES, replace=False))
-        return rows, self.split.Y[rows], None if groups is None else groups[rows]
-
-    def _find_features(self, parts: str) -> Any:
-        """Features of the training images, of some parts or all, without a copy where the parts are neighbours."""
-        X = self.split.X
-        return X[:, self.whole.store.split(TRAIN).parts.find_columns(parts)] if parts else X
-
-    def _digest(self, candidate: Candidate, n_images: int) -> str:
-        """Key of a trial: it decides its scores."""
-        options = {"params": candidate.params, "pooling": candidate.parts}
-        request = RunRequest.resolve(candidate.head, self.store, self.data, self.folder, options)
-        params = make_head(candidate.head, dict(candidate.params)).get_params()
-        return f"{request.digest(params, self.whole)['head']}-{n_images}"
-
-    def _read(self) -> dict[str, dict[str, Any]]:
-        """The trials of an earlier search, by their digests."""
-        try:
-            saved = read_sealed(self.folder / TRIALS, SavedTrials)
-        except (DamagedFileError, OSError):
-            return {}
-        return saved["trials"] if saved["format"] == FORMAT else {}
+        return rows, train.Y[rows], None if groups is None else groups[rows]
 
     def _check_budget(self, trial: Trial, n_images: int) -> None:
         """Refuse a budget in which not even one trial could be fitted to all images.
@@ -335,7 +263,7 @@ class Search:
         ParameterError
             With a budget that would do.
         """
-        needed = trial.seconds * self.split.Y.shape[0] / n_images / SEARCH_SHARE * 2
+        needed = trial.seconds * self.trials.whole.train.Y.shape[0] / n_images / SEARCH_SHARE * 2
         if needed > self.budget.seconds:
             given, least = format_clock(self.budget.seconds), format_clock(needed)
             raise ParameterError(

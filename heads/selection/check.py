@@ -150,7 +150,7 @@ def check_best(
     UserError
         What `heads.find_best` would raise, but for a budget that is too short for one trial.
     """
-    from heads.selection.best import SETTINGS
+    from heads.selection.trials import SETTINGS
 
     Budget.parse(budget)
     store, data, out = Path(store), Path(data), Path(out)

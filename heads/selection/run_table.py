@@ -18,7 +18,7 @@ MAX_DEPTH = 4
 """How many folders deep runs are looked for: ``runs/NAME/HEAD`` is two below ``runs``."""
 
 HEADER: tuple[str, ...] = (
-    "run", "store", "head", "decoder", "F1 by folds of train", "primary F1 on valid", "secondary F1"
+    "run", "store", "head", "decoder", "F1 by folds of train", "primary F1 on valid", "secondary F1", "size"
 )  # fmt: skip
 
 
@@ -56,6 +56,11 @@ class ListedRun:
         return cls(folder, source.get("data", ""), source.get("store", ""), metrics)
 
     @property
+    def n_bytes(self) -> int:
+        """Size of its files, those of an ensemble's members included."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+    @property
     def order(self) -> tuple[str, float, float]:
         """Runs of the same data stand together, the best on valid first, or else the best on folds."""
         valid, folds = self.metrics["valid"], self.metrics["folds"]
@@ -72,6 +77,7 @@ class ListedRun:
             "head": metrics["head"],
             "decoder": metrics["decoder"]["name"],
             "params": metrics["params"],
+            "bytes": self.n_bytes,
             "folds": metrics["folds"],
             "valid": valid,
             "optimistic": bool(valid and valid["note"]),
@@ -143,4 +149,5 @@ def _describe(run: ListedRun) -> tuple[str, ...]:
     secondary = with_interval(valid, "secondary") if valid and valid["secondary_interval"] else "-"
     store = Path(run.store).name or "-"
     by_folds = with_interval(folds, "primary") if folds else "-"
-    return str(run.folder), store, metrics["head"], metrics["decoder"]["name"], by_folds, primary, secondary
+    size = f"{run.n_bytes / 1e6:,.0f} MB"
+    return str(run.folder), store, metrics["head"], metrics["decoder"]["name"], by_folds, primary, secondary, size

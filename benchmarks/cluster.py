@@ -22,7 +22,7 @@ from cache.parts import Parts
 from cache.provenance import Provenance
 from cache.rows import Rows
 from cache.support.cluster import connected, find_workers
-from featurize import cluster
+from featurize.cluster import dispatcher
 from featurize.phantoms.dataset import make_phantoms
 from featurize.units import Unit
 
@@ -88,7 +88,7 @@ def measure_costs(folder: Path, n_units: int) -> None:
     """Print seconds and memory per unit of coordinator and scheduler."""
     import psutil
 
-    cluster.embed_if_taken = make_unit  # type: ignore[assignment]
+    dispatcher.embed_if_taken = make_unit  # type: ignore[assignment]
     parts = Parts(folder / "s.h5", Provenance(*FACTS))
     parts.start({})
     with started(folder, 2) as (address, pids), connected(address) as client:
@@ -97,7 +97,7 @@ def measure_costs(folder: Path, n_units: int) -> None:
 
         def measure(first: int, n: int) -> None:
             units: Any = [[number] * UNIT_IMAGES for number in range(first, first + n)]
-            dispatcher = cluster._Dispatcher(client, workers, units, ("", 0, "float32"))
+            dispatch = dispatcher.Dispatcher(client, workers, units, ("", 0, "float32"))
             before = (
                 time.perf_counter(),
                 time.process_time(),
@@ -105,7 +105,7 @@ def measure_costs(folder: Path, n_units: int) -> None:
                 scheduler.memory_info().rss,
             )
             writing = 0.0
-            for unit in dispatcher.run():
+            for unit in dispatch.run():
                 begun = time.perf_counter()
                 parts.add(unit.rows)
                 writing += time.perf_counter() - begun

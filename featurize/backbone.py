@@ -21,6 +21,10 @@ from featurize.weights import copy_weights, digest_weights, load_weights
 POOLINGS = ("avg", "max", "gem")
 """Ways in which an output map becomes one vector. With several, as in ``avg,gem``, their vectors are joined."""
 
+LAST, EARLIER = "last", "earlier"
+"""Names of layers that every network has. `EARLIER` is the widest layer with larger maps than the last one; of several
+the last. What it tells of an image is finer and less specific: ``pool4_relu`` of DenseNet-121."""
+
 GEM_POWER, GEM_EPSILON = 3.0, 1e-6
 """Exponent of the generalised mean (GeM), and its lower bound of values: Radenović et al., Fine-tuning CNN Image
 Retrieval with No Human Annotation, 2019."""
@@ -379,12 +383,30 @@ def _build_tail(network: Any, cut: Any, requested: Any) -> Any:
 
 
 def _find_layer(network: Any, layer: str) -> Any:
-    """A layer by its name or index; the last if empty."""
+    """A layer by its name or index, `LAST` or `EARLIER`; the last if empty."""
     names = [each.name for each in network.layers]
-    if not layer:
+    if layer in ("", LAST):
         return network.layers[-1]
+    if layer == EARLIER:
+        return _find_earlier(network)
     if layer in names:
         return network.get_layer(layer)
     if layer.lstrip("-").isdecimal() and -len(names) <= int(layer) < len(names):
         return network.layers[int(layer)]
     raise ParameterError(f"no layer '{layer}' in {network.name}; it has 0 to {len(names) - 1}: {', '.join(names)}")
+
+
+def _find_earlier(network: Any) -> Any:
+    """The layer that `EARLIER` stands for.
+
+    Raises
+    ------
+    ParameterError
+        All maps are of one size.
+    """
+    maps = [each for each in network.layers if len(getattr(each.output, "shape", ())) == 4]
+    _, *size, _ = network.layers[-1].output.shape
+    larger = [each for each in maps[1:] if each.output.shape[1] * each.output.shape[2] > np.prod(size)]
+    if not larger:
+        raise ParameterError(f"layer '{EARLIER}': no maps of {network.name} are larger than its last; name a layer")
+    return max(reversed(larger), key=lambda each: each.output.shape[-1])

@@ -35,7 +35,7 @@ from cache.support.versions import installed_versions
 from cache.verify import verify_store
 from cache.writer import write_store
 from featurize.backbone import Cut
-from featurize.cluster import Cluster, connected_cluster
+from featurize.cluster.coordinator import Cluster, connected_cluster
 from featurize.decoding.dicom_file import is_dicom as is_dicom_content
 from featurize.decoding.dicom_file import read_header, read_transfer_syntax
 from featurize.decoding.image import DECODING

@@ -19,7 +19,7 @@ from featurize.request import Request
 from featurize.units import STAGES, Unit, divide, embed_unit, unit_images
 
 if TYPE_CHECKING:
-    from featurize.cluster import Cluster
+    from featurize.cluster.coordinator import Cluster
 
 
 def embed_images(

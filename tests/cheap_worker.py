@@ -12,7 +12,8 @@ from typing import Any
 import cheap
 
 from cache.support import versions
-from featurize import cluster_worker, units
+from featurize import units
+from featurize.cluster import worker
 from featurize.engines.registry import Choice
 
 
@@ -27,8 +28,8 @@ def embed_unit(network: Any, images: list[Any], *args: Any) -> Any:
     return units.embed_unit(network, images, *args)
 
 
-cluster_worker.choose_engine = lambda *args: Choice(cheap.CheapEngine(n_gpus=0), "cheap")  # type: ignore[attr-defined]
+worker.choose_engine = lambda *args: Choice(cheap.CheapEngine(n_gpus=0), "cheap")  # type: ignore[attr-defined]
 if "CHEAP_VERSION" in os.environ:
-    cluster_worker.installed_versions = installed_versions  # type: ignore[attr-defined]
+    worker.installed_versions = installed_versions  # type: ignore[attr-defined]
 if "CHEAP_KILLER" in os.environ:
-    cluster_worker.embed_unit = embed_unit  # type: ignore[attr-defined]
+    worker.embed_unit = embed_unit  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ import pytest
 
 from cache.support.errors import ParameterError
 from featurize.applications import APPLICATIONS
-from featurize.backbone import Backbone, find_application
+from featurize.backbone import Backbone, _find_layer, find_application
 from featurize.weights import describe_weights, load_weights
 
 SMALL = {"name": "mobilenet", "weights": "random:0", "size": 32}
@@ -125,6 +125,29 @@ def test_a_cut_at_the_end_leaves_a_tail_that_changes_nothing() -> None:
     front = Backbone(**SMALL, pooling="none").build()
     maps = run(front.model, images(2))
     np.testing.assert_array_equal(run(front.tail, maps), maps)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "layer"),
+    [("mobilenet", 64, "conv_pw_11_relu"), ("densenet121", 64, "pool4_relu"), ("vgg16", 64, "block5_conv3")],
+)
+def test_earlier_is_the_widest_layer_before_the_maps_become_small(name: str, size: int, layer: str) -> None:
+    assert Backbone(name, "random:0", size, "earlier").build().cut.layer == layer
+
+
+def test_earlier_and_last_are_layers_like_others() -> None:
+    small = {**SMALL, "size": 64}
+    front = Backbone(**small, layer="last,earlier").build()
+    assert front.cut.layer == "conv_pw_11_relu,conv_pw_13_relu"
+    named = Backbone(**small, layer=front.cut.layer).build()
+    np.testing.assert_array_equal(run(front.model, images(2, 64)), run(named.model, images(2, 64)))
+
+
+def test_a_network_whose_maps_stay_as_large_has_no_earlier_layer() -> None:
+    inputs = keras.Input((8, 8, 3))
+    network = keras.Model(inputs, keras.layers.Conv2D(4, 1)(inputs), name="flat")
+    with pytest.raises(ParameterError, match="layer 'earlier': no maps of flat are larger than its last; name a layer"):
+        _find_layer(network, "earlier")
 
 
 def test_max_pooling_is_the_maximum_of_the_map() -> None:

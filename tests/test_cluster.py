@@ -24,8 +24,8 @@ from cache.store import FeatureStore
 from cache.support import cluster as connection
 from cache.support.cluster import ClusterError, describe_difference
 from cache.support.errors import DataError, NotInstalledError
-from featurize import cluster, cluster_worker
-from featurize.cluster_worker import Description, describe_worker, take_network
+from featurize.cluster import checked_workers, dispatcher, worker
+from featurize.cluster.worker import Description, describe_worker, take_network
 from featurize.engines.registry import Choice
 from featurize.pipeline import make_features
 from heads.selection import trials
@@ -45,9 +45,10 @@ ENV = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"
 def cheap_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """The coordinator of a test is this process; its network costs nothing, nor does that of workers in it."""
     cheap.install(monkeypatch.setattr, cheap.CheapEngine(n_gpus=0))
-    monkeypatch.setattr(cluster_worker, "choose_engine", lambda *args: Choice(cheap.CheapEngine(n_gpus=0), "cheap"))
-    monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(cluster, "CHECK_SECONDS", 20)
+    monkeypatch.setattr(worker, "choose_engine", lambda *args: Choice(cheap.CheapEngine(n_gpus=0), "cheap"))
+    for module in (checked_workers, dispatcher):
+        monkeypatch.setattr(module, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(checked_workers, "CHECK_SECONDS", 20)
 
 
 @pytest.fixture(scope="module")
@@ -252,13 +253,13 @@ def test_neither_results_nor_the_network_pass_through_the_scheduler_and_few_unit
 ) -> None:
     for name in ("gather", "scatter"):
         monkeypatch.setitem(threads.scheduler.handlers, name, lambda **kwargs: pytest.fail("through the scheduler"))
-    most, submit = [0], cluster._Dispatcher._submit
+    most, submit = [0], dispatcher.Dispatcher._submit
 
     def count(self: Any, *args: Any, **kwargs: Any) -> None:
         submit(self, *args, **kwargs)
         most[0] = max(most[0], len(self._under_way))
 
-    monkeypatch.setattr(cluster._Dispatcher, "_submit", count)
+    monkeypatch.setattr(dispatcher.Dispatcher, "_submit", count)
     make_features(phantoms, tmp_path / "s.h5", **cheap.GIVEN, scheduler=threads.scheduler_address)
     assert most[0] == 4
 
@@ -282,7 +283,7 @@ def test_two_workers_on_one_gpu_are_not_both_used(
     phantoms: Path, threads: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cheap.install(monkeypatch.setattr, cheap.CheapEngine(n_gpus=1))
-    monkeypatch.setattr(cluster_worker, "choose_engine", lambda *args: Choice(cheap.CheapEngine(n_gpus=1), "cheap"))
+    monkeypatch.setattr(worker, "choose_engine", lambda *args: Choice(cheap.CheapEngine(n_gpus=1), "cheap"))
     with warned() as lines:
         make_features(phantoms, tmp_path / "s.h5", **cheap.GIVEN, scheduler=threads.scheduler_address)
     assert len(lines) == 1
@@ -293,11 +294,11 @@ def test_two_workers_on_one_gpu_are_not_both_used(
 
 def test_a_worker_uses_the_first_gpu_of_its_list_and_refuses_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,0,1,2")
-    monkeypatch.setattr(cluster_worker, "choose_engine", lambda *args: Choice(cheap.CheapEngine(n_gpus=1), "cheap"))
+    monkeypatch.setattr(worker, "choose_engine", lambda *args: Choice(cheap.CheapEngine(n_gpus=1), "cheap"))
     assert describe_worker("jax", "auto").gpu.startswith("GPU 3 of ")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setattr(cluster_worker, "choose_engine", lambda *args: Choice(cheap.CheapEngine(n_gpus=4), "cheap"))
+    monkeypatch.setattr(worker, "choose_engine", lambda *args: Choice(cheap.CheapEngine(n_gpus=4), "cheap"))
     assert describe_worker("jax", "auto").fault.startswith("sees 4 GPUs, expected one")
 
 
@@ -335,7 +336,7 @@ def test_a_network_that_arrives_damaged_is_not_taken(
 def test_a_cluster_that_has_lost_its_workers_is_waited_for_and_left_with_the_images_under_way(
     phantoms: Path, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "WORKER_SECONDS", 1)
+    monkeypatch.setattr(dispatcher, "WORKER_SECONDS", 1)
     killer = next((phantoms / "train").glob("*.jpg")).name
     network.add("a", CHEAP_KILLER=killer)
     message = r"for 1 s there has been no worker that may embed \(\S+, .* were under way\); finished units are saved"

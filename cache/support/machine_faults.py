@@ -27,8 +27,8 @@ def is_fault_of_machine(error: BaseException) -> bool:
 def describe_fault(path: object, error: OSError) -> str:
     """Describe on one line why an image could not be read, and what to do."""
     return (
-        f"{path}: cannot be read ({error.strerror}), which is no damage of the image; finished units are saved: run "
-        "the same command again, and if it fails again, copy the image anew or move it out of the folder"
+        f"{path}: cannot be read ({error.strerror}), which is no damage of the image; run the same command "
+        "again, and if it fails again, copy the image anew or move it out of the folder"
     )
 
 

@@ -103,18 +103,23 @@ endif
 # The name of the folder, which names stores and runs. A list of RUNS has spaces between them, so a name has none.
 NAME  := $(shell basename "$$(realpath -m -- $(call text,DATA))" | tr ' $$' __)
 NET   := $(shell echo $(call quote,$(or $(BACKBONE),densenet121)) | tr A-Z a-z)
-# `make best` takes every network whose weights are given, at more than one size.
+# `make best` takes every network whose weights are given, at more than one size, with an earlier layer.
 SIZES    ?= 448
 EMBEDDED :=
+LAYERS   :=
 ifneq ($(and $(filter best,$(MAKECMDGOALS)),$(if $(strip $(STORE)$(STORES)$(RECIPE)),,free)),)
+  ifeq ($(strip $(LAYER))$(filter none,$(POOLING)),)
+    LAYER  := earlier,last
+    LAYERS := layers.
+  endif
   NETS     := $(or $(sort $(patsubst WEIGHTS_%,%,$(filter WEIGHTS_%,$(.VARIABLES)))),$(NET))
   LARGER   := $(filter-out $(or $(SIZE),224),$(SIZES))
   ifneq ($(word 2,$(NETS) $(LARGER)),)
-    STORES   := $(foreach net,$(NETS),$(foreach size,. $(addprefix .,$(addsuffix .,$(LARGER))),data/$(NAME).$(net)$(size)h5))
+    STORES   := $(foreach net,$(NETS),$(foreach size,. $(addprefix .,$(addsuffix .,$(LARGER))),data/$(NAME).$(LAYERS)$(net)$(size)h5))
     EMBEDDED := embedded
   endif
 endif
-STORE ?= data/$(NAME).$(if $(strip $(STORES)),joined,$(NET)$(KEY)).h5
+STORE ?= data/$(NAME).$(if $(strip $(STORES)),joined,$(LAYERS)$(NET)$(KEY)).h5
 
 # ------------------------------------------------------------------------------------------------------------------
 PY      := $(VENV)/bin/python
@@ -188,12 +193,13 @@ features: setup $(DRAWN)  ## embed every image of DATA into STORE, once
 	$(call next,make head $(SET_NOW) (or make choose: every head with every decoder))
 endif
 
-# The first store of a network has the name that `make features` gives it, and may be there.
+# With LAYER=last the first store of a network has the name that `make features` gives it, and may be there.
+EACH  = --no-print-directory features LAYER=$(call text,LAYER) STORES= BACKBONE=$$net
+PLACE = data/$(call text,NAME).$(LAYERS)$$net
 embedded: setup $(DRAWN)
 	@for net in $(NETS); do \
-	  $(MAKE) --no-print-directory features BACKBONE=$$net STORES= || exit; \
-	  for size in $(LARGER); do $(MAKE) --no-print-directory features BACKBONE=$$net SIZE=$$size STORES= \
-	    STORE=data/$(call text,NAME).$$net.$$size.h5 || exit; done; done
+	  $(MAKE) $(EACH) STORE=$(PLACE).h5 || exit; \
+	  for size in $(LARGER); do $(MAKE) $(EACH) SIZE=$$size STORE=$(PLACE).$$size.h5 || exit; done; done
 
 ifeq ($(and $(MEMBERS),$(if $(MEMBER),,several)),)
 head: checked features  ## train HEAD on STORE and score it on valid

@@ -142,9 +142,12 @@ def name_parts(stems: Sequence[str], parts: Sequence[FeatureParts]) -> PartsReco
     >>> one, two = FeatureParts(("avg",), (3,)), FeatureParts(("avg", "max"), (2, 2))
     >>> name_parts(["mix.densenet121", "mix.xception"], [one, two])["names"]
     ['densenet121', 'xception.avg', 'xception.max']
+    >>> name_parts(["mix.densenet121", "mix.densenet121.448"], [one, one])["names"]
+    ['densenet121', 'densenet121.448']
     """
     words = [stem.split(".") for stem in stems]
-    shared = next((n for n, each in enumerate(zip(*words, strict=False)) if len(set(each)) > 1), 0)
+    differing = (n for n, each in enumerate(zip(*words, strict=False)) if len(set(each)) > 1)
+    shared = next(differing, min(map(len, words)) - 1)
     short = [".".join(each[shared:]) or each[-1] for each in words]
     short = [name if short.count(name) == 1 else f"{name}.{number}" for number, name in enumerate(short, 1)]
     short = [name.replace(",", "_") for name in short]

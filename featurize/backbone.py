@@ -404,9 +404,14 @@ def _find_earlier(network: Any) -> Any:
     ParameterError
         All maps are of one size.
     """
-    maps = [each for each in network.layers if len(getattr(each.output, "shape", ())) == 4]
+    maps = [each for each in network.layers[1:] if len(getattr(each.output, "shape", ())) == 4]
     _, *size, _ = network.layers[-1].output.shape
-    larger = [each for each in maps[1:] if each.output.shape[1] * each.output.shape[2] > np.prod(size)]
+    # A border of zeros makes a map larger, and tells nothing.
+    larger = [
+        each
+        for each in maps
+        if np.prod(each.output.shape[1:3]) > np.prod(size) and type(each).__name__ != "ZeroPadding2D"
+    ]
     if not larger:
         raise ParameterError(f"layer '{EARLIER}': no maps of {network.name} are larger than its last; name a layer")
     return max(reversed(larger), key=lambda each: each.output.shape[-1])

@@ -142,18 +142,26 @@ def made_by(*words: str) -> tuple[list[list[str]], list[str]]:
 
 def test_the_search_embeds_with_every_network_at_every_size_and_joins_the_stores() -> None:
     embedded, joined = made_by("WEIGHTS_densenet121=a", "WEIGHTS_xception=b", "SIZES=320 448")
-    names = [f"data/x.{net}{size}.h5" for net in ("densenet121", "xception") for size in ("", ".320", ".448")]
+    names = [f"data/x.layers.{net}{size}.h5" for net in ("densenet121", "xception") for size in ("", ".320", ".448")]
     assert [words[0] for words in embedded] == names
     assert joined == ["data/x.joined.h5", *names]
-    assert embedded[0][1:] == ["--backbone", "densenet121", "--weights", "a"]
-    assert embedded[5][1:] == ["--backbone", "xception", "--weights", "b", "--size", "448"]
+    layer = ["--layer", "earlier,last"]
+    assert embedded[0][1:] == ["--backbone", "densenet121", "--weights", "a", *layer]
+    assert embedded[5][1:] == ["--backbone", "xception", "--weights", "b", "--size", "448", *layer]
 
 
 def test_the_search_embeds_at_no_size_twice() -> None:
-    embedded, joined = made_by("SIZE=448", "WEIGHTS=a")
-    assert embedded == [["data/x.densenet121.h5", "--weights", "a", "--size", "448"]]
+    embedded, joined = made_by("SIZE=448", "WEIGHTS=a", "LAYER=last")
+    assert embedded == [["data/x.densenet121.h5", "--weights", "a", "--size", "448", "--layer", "last"]]
     assert joined == []
-    assert made_by("SIZES=", "WEIGHTS=a")[0] == [["data/x.densenet121.h5", "--weights", "a"]]
+    layers = [["data/x.layers.densenet121.h5", "--weights", "a", "--layer", "earlier,last"]]
+    assert made_by("SIZES=", "WEIGHTS=a")[0] == layers
+
+
+def test_the_search_takes_the_store_of_the_last_layer_where_that_is_requested() -> None:
+    embedded, joined = made_by("LAYER=last", "WEIGHTS=a")
+    assert [words[0] for words in embedded] == ["data/x.densenet121.h5", "data/x.densenet121.448.h5"]
+    assert joined == ["data/x.joined.h5", "data/x.densenet121.h5", "data/x.densenet121.448.h5"]
 
 
 @pytest.mark.parametrize("words", [["STORES=a.h5 b.h5"], ["STORE=a.h5", "SIZE=300"], ["RECIPE=ssn-model2"]])

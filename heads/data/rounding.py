@@ -11,7 +11,7 @@ from heads.data.types import Scores
 STEPS = 65_535
 """A score is a whole number of steps. The default decoder decides between .1 and .5, where a float16 is coarser."""
 
-BLOCK_ROWS = 2048
+BLOCK_ROWS = 128
 """Images whose scores are converted at a time, so that temporary arrays stay small."""
 
 

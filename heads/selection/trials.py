@@ -91,22 +91,19 @@ class Trials:
         self._saved = self._read()
 
     def list_candidates(self) -> list[Candidate]:
-        """Every head and setting on all features, and each head with its defaults on parts of them."""
+        """Every head and setting on all features; with defaults, each on single parts and the first on all but one."""
         parts = self.whole.store.split(TRAIN).parts
-        names, views = parts.names, [""]
-        if len(names) > 1:
-            views += names
-        if len(names) > 2:
-            views += [",".join(each for each in names if each != name) for name in names]
-        widths = [parts.measure(view) if view else sum(parts.widths) for view in views]
-        found = [
-            Candidate(head, settings, view, len(parts.split(view)) if view else len(names), width)
-            for head, all_settings in SETTINGS.items()
-            for settings in all_settings
-            for view, width in zip(views, widths, strict=True)
-            if not (settings and view)
-        ]
-        heads = list(SETTINGS)
+        names, heads = parts.names, list(SETTINGS)
+        single = list(names) if len(names) > 1 else []
+        all_but_one = [",".join(each for each in names if each != name) for name in names] if len(names) > 2 else []
+        found = []
+        for head, all_settings in SETTINGS.items():
+            trials = [(settings, "") for settings in all_settings]
+            trials += [({}, view) for view in (*single, *(all_but_one if head == heads[0] else ()))]
+            for settings, view in trials:
+                n_parts = len(parts.split(view)) if view else len(names)
+                width = parts.measure(view) if view else sum(parts.widths)
+                found.append(Candidate(head, settings, view, n_parts, width))
         # The time that a head takes is learnt on few features.
         return sorted(found, key=lambda each: (heads.index(each.head), each.n_features))
 

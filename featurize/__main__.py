@@ -31,7 +31,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", help="imagenet, random:SEED, or a .h5, .weights.h5 or .keras file (imagenet)")
     parser.add_argument("--size", type=_positive, help="side of the image that the network sees, in pixels (224)")
     parser.add_argument(
-        "--layer", help="name or index of the layer to cut after, several with commas between them (the last)"
+        "--layer",
+        help="name or index of the layer to cut after, or earlier or last; several with commas between them (last)",
     )
     parser.add_argument("--pooling", help="avg, max or gem; avg,gem stores both; none stores maps (avg)")
     parser.add_argument("--engine", help=f"what runs the network: auto, {' or '.join(ENGINES)} (auto)")

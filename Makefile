@@ -3,6 +3,8 @@
 # Some folders have the names of targets. Only the stamp of the set-up is a file.
 .PHONY: help setup phantoms look checked features head sweep choose best embedded submit ensemble predict explain report serve export table runs test bench bench-full lint check anew
 .DEFAULT_GOAL := help
+# No built-in rules: one would make `install` of install.sh.
+.SUFFIXES:
 
 # --- what you may set, on the command line or in the environment; docs/options.md explains each -------------------
 # DATA      folder with train/, valid/, test/ and label files; phantoms are drawn if it is not given

@@ -448,7 +448,7 @@ def test_tensorflow_is_not_loaded_where_it_would_end_the_process_for_want_of_mem
         (f"{FIT} --decoder global", 600),
         ("heads sweep ridge --store s.h5 --data data --out run --grid alpha=3,4", 1000),
         ("heads ensemble other swept --out run --decoder fixed:0.3", 1000),
-        ("heads ensemble run other --out both --how weighted --decoder fixed:0.3", 400),
+        ("heads ensemble run other --out both --how weighted --decoder fixed:0.3", 300),
         ("heads predict run --store s.h5 --edition 2024", 60),
         ("heads predict run --store s.h5 --edition 2025", 200),
         ("eval score run --truth data/valid_concepts.csv --breakdown run/notes.txt", 60),

@@ -98,14 +98,27 @@ def test_the_digests_of_a_request_stay_the_same(tmp_path: Path) -> None:
         two = fit_run("prior", *paths, tmp_path / "b", decoder="fixed:0.5", concepts=["C2"], tune="valid")
         both = make_ensemble([tmp_path / "a", tmp_path / "b"], tmp_path / "c", "weighted", decoder="top-k:1")
     assert one["requests"] == {
-        "head": "1695185008a353d48211bacb722d9c494df9d8f65b90f346e4e7ad2945554a96",
-        "whole": "740dd1627a5362866eada8d76156b13038d2c5b98421f826ab1df5d20c0e18c7",
+        "head": "6a474ca3273e93a4a116fe58827ce90882c26a7c9fa800d7c84d0da035ba09bc",
+        "whole": "4c86fb4f4cc46683b3b917fcf20c315e16b3ac0081f5eec71c02e93364ff6f71",
     }
     assert two["requests"] == {
-        "head": "10851974a8823b6be4453ca46a3a114ff2ee01fd1dd3b8f2af6b2b127b167e03",
-        "whole": "822aa8d869c0aea3560595cac47f005d8fb500ad324d92bbbbf1a330c86c7d75",
+        "head": "4ecff346fe3b924b88fee700f1f397199cb77f633f0e340939bf994fdd67eeab",
+        "whole": "3eaa87f4ebf8ab7bb424f31a4a536c8ebb87a49c13f9f60e67e2459ebc864b8c",
     }
-    assert both["requests"] == {"head": "", "whole": "96e456408889e8296ac13131c0ecc974fe2174f196b9a5f3f5ddc080199d84b5"}
+    assert both["requests"] == {"head": "", "whole": "11bc1114ff2d7ff88d895a9f4a6fe1b4772ffd924d05b3f1d4e6e0946e18a364"}
+
+
+def test_scores_of_valid_are_in_memory_by_blocks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = fit(place, decoder="global")
+    saved = (place / "run" / "valid.csv").read_bytes()
+    scored: list[int] = []
+    score = Run.score
+    monkeypatch.setattr("heads.runs.run.BLOCK_IMAGES", 7)
+    monkeypatch.setattr(Run, "score", lambda run, X: scored.append(len(X)) or score(run, X))
+    (place / "run" / "metrics.json").unlink()
+    assert fit(place, decoder="global")[0]["valid"] == whole["valid"]
+    assert (place / "run" / "valid.csv").read_bytes() == saved
+    assert scored == [7, 7, 5]  # one of 20 cannot be read
 
 
 def test_a_real_head_beats_the_floor(place: Path) -> None:

@@ -26,7 +26,7 @@ from eval.run_folder import VALID
 from eval.submission import render_submission, write_submission
 from heads.data.official_score import ScoreMetrics
 from heads.data.rounding import round_scores
-from heads.data.split import join_features
+from heads.data.split import LabelledSplit, join_features
 from heads.data.store import LabelledStore
 from heads.data.types import Counts, Groups, Scores
 from heads.data.vocabulary import columns_to_concepts
@@ -194,6 +194,14 @@ def prepare_head(head: "Head", store: FeatureStore) -> None:
         head.set_network(StoredNetwork.find(store, TAIL).path)
 
 
+def _predict_valid(run: Run, valid: LabelledSplit, scores: Scores | None) -> list[list[str]]:
+    """The concepts of each image of valid. Its scores are never all in memory unless they are given."""
+    if scores is not None:
+        return run.decode(scores, valid.readable)
+    found = iter(run.predict(valid.X, np.ones(valid.Y.shape[0], dtype=bool)))
+    return [next(found) if is_readable else run.fallback for is_readable in valid.readable]
+
+
 def _describe_features(store: FeatureStore) -> str:
     facts = store.provenance
     if store.has_maps:
@@ -333,26 +341,31 @@ class RunBuilder:
                   train.fallback)  # fmt: skip
         # A head that cannot be saved must not cost the folds, nor a submission that never comes.
         check_restores(head, self.request.name, train.X[:FEW])
-        with self.clock("score"):
-            valid_scores = run.score(valid.X) if valid else np.empty((0, len(train.vocabulary)), np.float32)
-            if self.request.train == BOTH:
-                valid_scores = round_scores(valid_scores)  # as they are saved
         by_folds = self.needs_folds(decoder)
-        tuning = self._label_valid(valid_scores)
+        valid_scores: Scores | None = None
+        if self.request.train == BOTH or not by_folds:
+            with self.clock("score"):
+                valid_scores = run.score(valid.X) if valid else np.empty((0, len(train.vocabulary)), np.float32)
+                if self.request.train == BOTH:
+                    valid_scores = round_scores(valid_scores)  # as they are saved
         if by_folds:
             if scores is None:
                 with self.clock("folds"), watching(head) as progress:
                     scores = crossed.score_folds(train.tuning_rows) if crossed else tuning_scores(head, train, progress)
-            tuning = scores, train.tuning.Y, None, train.tuning.groups
-        predicted: list[list[str]] = []
-        official: ScoreMetrics | None = None
+            tuning: TuningData = scores, train.tuning.Y, None, train.tuning.groups
+        else:
+            assert valid_scores is not None
+            tuning = self._label_valid(valid_scores)
         with self.clock("decode"):
             decoder.fit(*tuning)
             check_decoder_restores(decoder, self.request.decoder, tuning[0][:FEW])
-            if valid:
-                predicted = run.decode(valid_scores, valid.readable)
-                score = valid.score_concepts(predicted)
-                official = score.to_metrics(tuned_here=decoder.tuned and not by_folds) if score else None
+        predicted: list[list[str]] = []
+        official: ScoreMetrics | None = None
+        if valid:
+            with self.clock("score"):
+                predicted = _predict_valid(run, valid, valid_scores)
+            score = valid.score_concepts(predicted)
+            official = score.to_metrics(tuned_here=decoder.tuned and not by_folds) if score else None
         folds, held_out = self._estimate_by_folds(decoder, tuning) if by_folds else (None, None)
         concepts = self._tabulate(predicted, held_out)
         nested = self._estimate(head, decoder, tuning) if self.request.nested else None

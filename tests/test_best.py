@@ -79,6 +79,22 @@ def test_rounds_keep_groups_together_and_the_last_has_all_images(place: Path) ->
         assert set(np.unique(rows // GROUP, return_counts=True)[1]) == {GROUP}
 
 
+def test_a_part_that_is_left_out_is_named_instead_of_all_others(place: Path) -> None:
+    with reported():
+        (place / "s.h5").unlink()
+        sizes = {"train": 120, "valid": 60}
+        make_store(place / "s.three.h5", {
+            split: {f"{split}_{n:03d}": np.full(3, n) for n in range(size)} for split, size in sizes.items()
+        })  # fmt: skip
+        join_stores([*(place / f"s.{name}.h5" for name in ("one", "two", "three"))], place / "s.h5")
+    found = Search(place / "s.h5", place / "data", place / "run", "train", Budget(60)).trials.list_candidates()
+    names = {str(each): (each.parts, each.n_parts, each.n_features) for each in found}
+    assert names["ridge on all but two"] == ("one,three", 2, 7)
+    assert names["ridge on three"] == ("three", 1, 3)
+    assert names["kernel gamma=1"] == ("", 3, 11)
+    assert "kernel on all but two" not in names
+
+
 def test_valid_decides_nothing(place: Path) -> None:
     before, _ = search(place)
     path = place / "data" / "valid_concepts.csv"

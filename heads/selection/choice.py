@@ -34,6 +34,8 @@ class Candidate:
         Names of parts with commas between them; all if empty.
     n_parts, n_features : int
         How many these are.
+    left_out : str
+        The part that is missing, if it is the only one: it takes fewer words to say.
     """
 
     head: str
@@ -41,10 +43,12 @@ class Candidate:
     parts: str
     n_parts: int
     n_features: int
+    left_out: str = ""
 
     def __str__(self) -> str:
         settings = "".join(f" {key}={value:g}" for key, value in self.params.items())
-        return f"{self.head}{settings}" + (f" on {self.parts}" if self.parts else "")
+        used = f"all but {self.left_out}" if self.left_out else self.parts
+        return f"{self.head}{settings}" + (f" on {used}" if used else "")
 
     @property
     def simplicity(self) -> tuple[int, int]:

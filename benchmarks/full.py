@@ -6,7 +6,7 @@ Embedding is killed once in the middle, and must end with the bytes of a run tha
 of two workers on this machine, so that both ways are run.
 
 A million rows are drawn, not embedded: `status`, `verify`, `duplicates` of a part of them (all pairs are compared, so
-time grows with the square), the default run, and scores of all of test.
+time grows with the square), a run of `ridge`, the default run, and scores of all of test.
 
 At full size this takes hours. ``--images`` and ``--rows`` make it smaller; 0 leaves that half out.
 """
@@ -154,9 +154,9 @@ def go_through_rows(place: Path, n_rows: int) -> None:
     few = {split: min(size, 10_000) for split, size in sizes.items()}
     _draw_store(part, place / "few", few)
     run(f"cache duplicates of {sum(few.values()):,}", "cache", "duplicates", part)
-    run(
-        "heads fit, the default run", "heads", "fit", "kernel", "--store", store, "--data", data, "--out", place / "run"
-    )
+    paths = ("--store", store, "--data", data, "--out")
+    run("heads fit ridge", "heads", "fit", "ridge", *paths, place / "ridge")
+    run("heads fit, the default run", "heads", "fit", "kernel", *paths, place / "run")
     run("heads predict", "heads", "predict", place / "run", "--store", store)
     shutil.rmtree(place)
 

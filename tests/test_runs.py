@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -406,6 +407,17 @@ def test_the_fallback_set_is_the_best_of_all_sets_of_frequent_concepts() -> None
     assert mean_f1(fallback) == max(mean_f1([names[n] for n in order[: k + 1]]) for k in range(6))
     assert 1 < len(fallback) < 6
     assert len(fallback_set(sparse.csr_matrix(Y), names, 1)) == 1
+
+
+def test_the_fallback_set_takes_little_memory_per_training_image() -> None:
+    n_images, n_concepts = 20_000, 120
+    Y = sparse.random_array((n_images, n_concepts), density=0.02, format="csr", rng=np.random.default_rng(0))
+    Y.data[:] = 1
+    tracemalloc.start()
+    fallback_set(Y, [f"C{n:03d}" for n in range(n_concepts)], 100)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * n_images  # a table of the first 100 concepts alone takes 800 bytes per image
 
 
 def test_ids_without_image_and_images_without_id_are_warned_about_and_every_id_has_a_row(place: Path) -> None:

@@ -1,5 +1,6 @@
 """Concepts and their columns: vocabularies, indicator matrices, and the way back to sets of concepts."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -110,7 +111,10 @@ def fallback_set(Y: scipy.sparse.csr_matrix, vocabulary: Sequence[str], max_conc
     """
     counts = np.asarray(Y.sum(axis=0)).ravel()
     order = np.argsort(-counts, kind="stable")[:max_concepts]
-    hits = np.asarray(Y[:, order].toarray(), dtype=np.float64).cumsum(axis=1)
-    true = np.asarray(Y.sum(axis=1)).reshape(-1, 1)
-    f1 = (2 * hits / (np.arange(1, len(order) + 1) + true)).mean(axis=0)
+    columns, n_true = Y[:, order].tocsc(), np.asarray(Y.sum(axis=1), dtype=np.float64).ravel()
+    hits, f1 = np.zeros(Y.shape[0]), np.zeros(len(order))
+    # One size after the other: all at once take 100 numbers per training image.
+    for number, (start, end) in enumerate(itertools.pairwise(columns.indptr)):
+        hits[columns.indices[start:end]] += 1
+        f1[number] = (2 * hits / (number + 1 + n_true)).mean()
     return sorted(vocabulary[column] for column in order[: int(f1.argmax()) + 1])

@@ -115,8 +115,19 @@ def network(tmp_path: Path) -> Iterator[Network]:
 @pytest.fixture
 def threads() -> Iterator[Any]:
     """A cluster in this process, whose two workers are threads."""
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as made:
+    with make_threads(2) as made:
         yield made
+
+
+def make_threads(n_workers: int) -> Any:
+    # Any free port for HTTP: tests run side by side.
+    return distributed.LocalCluster(
+        n_workers=n_workers,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+    )
 
 
 @pytest.fixture
@@ -458,7 +469,7 @@ def test_an_address_without_a_scheduler_is_one_line_before_an_image_is_read(
 def test_a_scheduler_without_workers_is_waited_for_and_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "WORKER_SECONDS", 0.2)
     with (
-        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None) as made,
+        make_threads(0) as made,
         pytest.raises(ClusterError, match=r"has had no worker for 0\.2 s; start some with `dask worker inproc://"),
     ):
         make_features(tmp_path / "no data", tmp_path / "s.h5", scheduler=made.scheduler_address)

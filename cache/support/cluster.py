@@ -131,7 +131,12 @@ def _start(distributed: Any, workers: int | None) -> Any:
     from joblib import cpu_count
 
     return distributed.LocalCluster(
-        n_workers=workers or cpu_count(), threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+        n_workers=workers or cpu_count(),
+        threads_per_worker=1,
+        dashboard_address=None,
+        # Also without a dashboard, a scheduler listens for HTTP, and warns if the usual port is another scheduler's.
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+        silence_logs=logging.CRITICAL,
     )
 
 

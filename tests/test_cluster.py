@@ -3,12 +3,14 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -487,6 +489,17 @@ def test_other_versions_of_dask_and_python_are_refused(
     )
     with pytest.raises(ClusterError, match=r"the scheduler at inproc://\S+ has Python 3\.12, not 3\.11"):
         make_features(tmp_path / "no data", tmp_path / "s.h5", scheduler=threads.scheduler_address)
+
+
+def test_a_cluster_on_this_machine_does_without_the_port_of_another() -> None:
+    with socket.socket() as other:
+        with suppress(OSError):  # then it is another's already
+            other.bind(("127.0.0.1", 8787))
+            other.listen()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with connection.connected(connection.LOCAL, workers=1) as client:
+                assert client.submit(sum, (1, 2)).result() == 3
 
 
 def test_dask_that_is_not_installed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 Keras is imported inside the functions, because it takes seconds and a command with nothing to do does not need it.
 """
 
+import difflib
 import inspect
 import sys
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from featurize.weights import copy_weights, digest_weights, load_weights
 
 POOLINGS = ("avg", "max", "gem")
 """Ways in which an output map becomes one vector. With several, as in ``avg,gem``, their vectors are joined."""
+
+N_NEAREST = 5
+"""Most layers that are named for one that is not there."""
 
 LAST, EARLIER = "last", "earlier"
 """Names of layers that every network has. `EARLIER` is the widest layer with larger maps than the last one; of several
@@ -393,7 +397,11 @@ def _find_layer(network: Any, layer: str) -> Any:
         return network.get_layer(layer)
     if layer.lstrip("-").isdecimal() and -len(names) <= int(layer) < len(names):
         return network.layers[int(layer)]
-    raise ParameterError(f"no layer '{layer}' in {network.name}; it has 0 to {len(names) - 1}: {', '.join(names)}")
+    nearest = ", ".join(difflib.get_close_matches(layer, names, N_NEAREST, 0.4))
+    hint = f"did you mean {nearest}?" if nearest else f"name one of them, {EARLIER} or {LAST}"
+    raise ParameterError(
+        f"no layer '{layer}' in {network.name}; it has {names[0]} (0) to {names[-1]} ({len(names) - 1}); {hint}"
+    )
 
 
 def _find_earlier(network: Any) -> Any:

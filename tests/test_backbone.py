@@ -219,8 +219,8 @@ def test_weights_that_cannot_be_found_list_the_three_ways_out(monkeypatch: pytes
     ("change", "message"),
     [
         ({"name": "densenet"}, "no backbone 'densenet'; Keras has convnextbase, .*xception"),
-        ({"layer": "relu9"}, "no layer 'relu9' in mobilenet.*conv_pw_13_relu"),
-        ({"layer": "999"}, "no layer '999'"),
+        ({"layer": "relu9"}, r"no layer 'relu9' in mobilenet.* to conv_pw_13_relu \(85\); did you mean conv.*_relu\?$"),
+        ({"layer": "999"}, r"no layer '999' .* to conv_pw_13_relu \(85\); name one of them, earlier or last$"),
         ({"layer": "conv_pw_1_relu,relu9"}, "no layer 'relu9'"),
         ({"layer": "conv_pw_1_relu,global_average_pooling2d"}, "no layer 'global_average_pooling2d'"),
         ({"layer": "conv_pw_1_relu,,-1"}, "layer 'conv_pw_1_relu,,-1': nothing between two commas"),

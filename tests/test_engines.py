@@ -408,7 +408,9 @@ def test_a_network_that_cannot_be_built_in_its_process_is_one_line(phantoms: Pat
     network = ["--backbone", "mobilenet", "--size", "32", "--weights", "random:0", "--layer", "no"]
     done = subprocess.run([*map(str, command), *network], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("featurize: error: no layer 'no' in mobilenet_1.00_32; it has 0 to 85: input_layer")
+    assert done.stderr.startswith(
+        "featurize: error: no layer 'no' in mobilenet_1.00_32; it has input_layer (0) to conv_pw_13_relu (85);"
+    )
     assert done.stderr.count("\n") == 1
 
 

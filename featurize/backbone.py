@@ -3,35 +3,19 @@
 Keras is imported inside the functions, because it takes seconds and a command with nothing to do does not need it.
 """
 
-import difflib
 import inspect
 import sys
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cache.provenance import NO_POOLING
 from cache.support.devices import POLICIES
 from cache.support.errors import ParameterError
 from cache.support.keras import import_keras
+from featurize.layers import find_clean_cut, find_layer, refuse_several_maps, split_layers
+from featurize.pooling import pool, split_poolings
 from featurize.weights import copy_weights, digest_weights, load_weights
-
-POOLINGS = ("avg", "max", "gem")
-"""Ways in which an output map becomes one vector. With several, as in ``avg,gem``, their vectors are joined."""
-
-N_NEAREST = 5
-"""Most layers that are named for one that is not there."""
-
-LAST, EARLIER = "last", "earlier"
-"""Names of layers that every network has. `EARLIER` is the widest layer with larger maps than the last one; of several
-the last. What it tells of an image is finer and less specific: ``pool4_relu`` of DenseNet-121."""
-
-GEM_POWER, GEM_EPSILON = 3.0, 1e-6
-"""Exponent of the generalised mean (GeM), and its lower bound of values: Radenović et al., Fine-tuning CNN Image
-Retrieval with No Human Annotation, 2019."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +90,8 @@ class Backbone:
         Name or index of the layer to cut after; the last layer if empty. With several, joined by commas, the pooled
         outputs of all are side by side, in the order of the network.
     pooling : str
-        One or several of `POOLINGS`, joined by commas; ``none`` for maps of one layer, which the tail can be trained
-        on.
+        One or several of `featurize.pooling.POOLINGS`, joined by commas; ``none`` for maps of one layer, which the
+        tail can be trained on.
 
     Examples
     --------
@@ -153,15 +137,15 @@ class Backbone:
             network = _compute_in(POLICIES[precision], application, network)
         network.trainable = False
         # A layer that is requested by its name and by its index is one.
-        requested = sorted({_find_layer(network, name) for name in names}, key=network.layers.index)
-        cuts = requested if poolings else [_find_clean_cut(network, requested[0])]
+        requested = sorted({find_layer(network, name) for name in names}, key=network.layers.index)
+        cuts = requested if poolings else [find_clean_cut(network, requested[0])]
         images = keras.Input((self.size, self.size, 3), dtype="uint8")
         # The cast makes a new array, because preprocess_input may change a float array in place.
         pixels = module.preprocess_input(keras.ops.cast(images, "float32"))
         outputs = [_as_map(cut) for cut in cuts]
         front = keras.Model(network.input, outputs if len(outputs) > 1 else outputs[0])
         maps = [keras.ops.cast(output, "float32") for output in keras.tree.flatten(front(pixels, training=False))]
-        vectors = [_pool(each, pooling) for each in maps for pooling in poolings] or maps
+        vectors = [pool(each, pooling) for each in maps for pooling in poolings] or maps
         model = keras.Model(images, keras.ops.concatenate(vectors, axis=1) if len(vectors) > 1 else vectors[0])
         facts = Cut(
             weights,
@@ -190,102 +174,6 @@ def cut_before_pooling(model: Any) -> Any:
     """
     _, *casts = (each for each in model.operations if type(each).__name__ == "Cast")
     return import_keras().Model(model.input, [each.output for each in casts])  # `build` casts pixels first, then maps
-
-
-def spread_pooling(maps: NDArray[np.float32], pooling: str) -> NDArray[np.float32]:
-    """Divide pooled vectors among the places of their maps.
-
-    Each pooling multiplies its result by a factor by which the map is multiplied. For such a function the sum of
-    partial derivatives times their values is the result itself (Euler). These products, times the number of places,
-    are what this returns.
-
-    Parameters
-    ----------
-    maps : ndarray of float32, shape (n_images, height, width, n_features)
-    pooling : str
-        One of `POOLINGS`.
-
-    Returns
-    -------
-    ndarray of float32, shape (n_images, height, width, n_features)
-        Its mean over height and width is the pooled vector. For ``avg`` these are the maps.
-
-    Examples
-    --------
-    >>> spread_pooling(np.array([[[[1.0], [3.0]]]]), "max").ravel()
-    array([0., 6.])
-    """
-    if pooling == "avg":
-        return maps
-    n_images, height, width, n_features = maps.shape
-    places = maps.reshape(n_images, height * width, n_features)
-    if pooling == "max":
-        shares = np.zeros_like(places)
-        first = places.argmax(axis=1)[:, None]
-        largest = np.take_along_axis(places, first, axis=1)
-        np.put_along_axis(shares, first, height * width * largest, axis=1)
-    else:
-        powers = np.maximum(places, GEM_EPSILON) ** GEM_POWER
-        shares = powers * powers.mean(axis=1, keepdims=True) ** (1 / GEM_POWER - 1)
-    spread: NDArray[np.float32] = shares.reshape(maps.shape)
-    return spread
-
-
-def split_poolings(text: str) -> list[str]:
-    """Split ``avg,gem`` into its poolings, in the order of `POOLINGS`.
-
-    Raises
-    ------
-    ParameterError
-        A pooling is unknown, or there is none.
-
-    Examples
-    --------
-    >>> split_poolings("gem,avg")
-    ['avg', 'gem']
-    """
-    given = [name.strip() for name in text.split(",")]
-    unknown = [name for name in given if name not in POOLINGS]
-    if unknown:
-        raise ParameterError(
-            f"pooling '{unknown[0]}': expected one of {', '.join(POOLINGS)}, several as in avg,gem, or none for maps"
-        )
-    return [name for name in POOLINGS if name in given]
-
-
-def split_layers(text: str) -> list[str]:
-    """Split ``relu, pool3_pool`` into names or indices of layers, each once, sorted.
-
-    Raises
-    ------
-    ParameterError
-        There is nothing between two commas.
-
-    Examples
-    --------
-    >>> split_layers("relu, pool3_pool,relu"), split_layers("")
-    (['pool3_pool', 'relu'], [''])
-    """
-    names = [name.strip() for name in text.split(",")]
-    if len(names) > 1 and "" in names:
-        raise ParameterError(f"layer '{text}': nothing between two commas, expected names or indices as in relu,308")
-    return sorted(set(names))
-
-
-def refuse_several_maps(layer: str, pooling: str) -> None:
-    """Refuse maps of several layers.
-
-    Raises
-    ------
-    ParameterError
-        There are several layers and no pooling.
-    """
-    n_layers = len(split_layers(layer))
-    if pooling == NO_POOLING and n_layers > 1:
-        raise ParameterError(
-            f"layer '{layer}': {n_layers} layers without pooling, expected one, because maps are for the rest of a "
-            "network after one cut; name one layer, or a pooling such as avg (POOLING=avg)"
-        )
 
 
 def find_application(name: str) -> tuple[ModuleType, Any]:
@@ -347,34 +235,6 @@ def _as_map(cut: Any) -> Any:
     return output
 
 
-def _pool(maps: Any, pooling: str) -> Any:
-    """Pool maps, shape (n_images, height, width, n_features), to vectors, shape (n_images, n_features)."""
-    keras = import_keras()
-    if pooling == "avg":
-        return keras.layers.GlobalAveragePooling2D()(maps)
-    if pooling == "max":
-        return keras.layers.GlobalMaxPooling2D()(maps)
-    powers = keras.ops.power(keras.ops.maximum(maps, GEM_EPSILON), GEM_POWER)
-    return keras.ops.power(keras.ops.mean(powers, axis=(1, 2)), 1 / GEM_POWER)
-
-
-def _find_clean_cut(network: Any, requested: Any) -> Any:
-    """The last layer, up to the requested one, whose output determines everything after it.
-
-    Inside a DenseNet block there is no such layer: other paths lead around each of its layers. Layers are numbered so
-    that every layer comes after its inputs. `reach` is the last layer that uses an output of those before the present
-    one; where it is not beyond the present layer, all paths meet there.
-    """
-    place = {id(layer): number for number, layer in enumerate(network.layers)}
-    clean, reach = network.layers[0], 0
-    for number, layer in enumerate(network.layers[: place[id(requested)] + 1]):
-        if reach <= number:
-            clean = layer
-        users = [node.operation for node in layer._outbound_nodes if id(node.operation) in place]
-        reach = max([reach, *(place[id(user)] for user in users)])
-    return clean
-
-
 def _build_tail(network: Any, cut: Any, requested: Any) -> Any:
     """The network after the cut, frozen up to the requested layer."""
     keras = import_keras()
@@ -384,42 +244,3 @@ def _build_tail(network: Any, cut: Any, requested: Any) -> Any:
         maps = keras.Input(cut.output.shape[1:])
         return keras.Model(maps, keras.layers.Identity()(maps))
     return keras.Model(cut.output, network.output)
-
-
-def _find_layer(network: Any, layer: str) -> Any:
-    """A layer by its name or index, `LAST` or `EARLIER`; the last if empty."""
-    names = [each.name for each in network.layers]
-    if layer in ("", LAST):
-        return network.layers[-1]
-    if layer == EARLIER:
-        return _find_earlier(network)
-    if layer in names:
-        return network.get_layer(layer)
-    if layer.lstrip("-").isdecimal() and -len(names) <= int(layer) < len(names):
-        return network.layers[int(layer)]
-    nearest = ", ".join(difflib.get_close_matches(layer, names, N_NEAREST, 0.4))
-    hint = f"did you mean {nearest}?" if nearest else f"name one of them, {EARLIER} or {LAST}"
-    raise ParameterError(
-        f"no layer '{layer}' in {network.name}; it has {names[0]} (0) to {names[-1]} ({len(names) - 1}); {hint}"
-    )
-
-
-def _find_earlier(network: Any) -> Any:
-    """The layer that `EARLIER` stands for.
-
-    Raises
-    ------
-    ParameterError
-        All maps are of one size.
-    """
-    maps = [each for each in network.layers[1:] if len(getattr(each.output, "shape", ())) == 4]
-    _, *size, _ = network.layers[-1].output.shape
-    # A border of zeros makes a map larger, and tells nothing.
-    larger = [
-        each
-        for each in maps
-        if np.prod(each.output.shape[1:3]) > np.prod(size) and type(each).__name__ != "ZeroPadding2D"
-    ]
-    if not larger:
-        raise ParameterError(f"layer '{EARLIER}': no maps of {network.name} are larger than its last; name a layer")
-    return max(reversed(larger), key=lambda each: each.output.shape[-1])

@@ -19,10 +19,10 @@ from cache.rows import OK, UNREADABLE, Embeddings, Rows, join_rows
 from cache.store import FeatureStore, Split
 from cache.support.errors import StoreError, UserError
 from cache.support.json_file import check_type
-from featurize.backbone import spread_pooling
 from featurize.decoding.dicom_file import is_dicom, read_header
 from featurize.decoding.image import DECODING, DECODING_BEFORE_DICOM, RESIZING, Unreadable, decode
 from featurize.engines.registry import choose_engine
+from featurize.pooling import spread_pooling
 from featurize.prepared_network import Network, open_network
 from featurize.workers import embed_units
 

@@ -11,18 +11,12 @@ from cache.provenance import NO_POOLING, OF_FILE, Provenance, WeightsOrigin
 from cache.store import FeatureStore
 from cache.support.errors import ParameterError, StoreError
 from featurize.applications import APPLICATIONS
-from featurize.backbone import (
-    POOLINGS,
-    Backbone,
-    Cut,
-    find_application,
-    refuse_several_maps,
-    split_layers,
-    split_poolings,
-)
+from featurize.backbone import Backbone, Cut, find_application
 from featurize.decoding.image import DECODING, DECODING_BEFORE_DICOM, RESIZING
 from featurize.engines.base import Engine
 from featurize.engines.registry import AUTO, check_precision, find_engine
+from featurize.layers import refuse_several_maps, split_layers
+from featurize.pooling import POOLINGS, split_poolings
 from featurize.weights import describe_weights
 
 DEFAULTS: dict[str, Any] = {

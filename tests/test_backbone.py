@@ -10,7 +10,8 @@ import pytest
 
 from cache.support.errors import ParameterError
 from featurize.applications import APPLICATIONS
-from featurize.backbone import Backbone, _find_layer, find_application
+from featurize.backbone import Backbone, find_application
+from featurize.layers import find_layer
 from featurize.weights import describe_weights, load_weights
 
 SMALL = {"name": "mobilenet", "weights": "random:0", "size": 32}
@@ -147,7 +148,7 @@ def test_a_network_whose_maps_stay_as_large_has_no_earlier_layer() -> None:
     inputs = keras.Input((8, 8, 3))
     network = keras.Model(inputs, keras.layers.Conv2D(4, 1)(inputs), name="flat")
     with pytest.raises(ParameterError, match="layer 'earlier': no maps of flat are larger than its last; name a layer"):
-        _find_layer(network, "earlier")
+        find_layer(network, "earlier")
 
 
 def test_max_pooling_is_the_maximum_of_the_map() -> None:

@@ -122,7 +122,7 @@ def threads() -> Iterator[Any]:
 
 
 def make_threads(n_workers: int) -> Any:
-    # Any free port for HTTP: tests run side by side.
+    """A cluster of threads, which listens for HTTP on any free port: tests run side by side."""
     return distributed.LocalCluster(
         n_workers=n_workers,
         threads_per_worker=1,

@@ -24,9 +24,9 @@ from scipy.special import expit, logit
 import show.__main__
 from cache.support.errors import DataError, ParameterError, RunError, UserError
 from featurize import Backbone, make_features
-from featurize.backbone import POOLINGS, spread_pooling
 from featurize.engines.registry import ENGINES, find_engine
 from featurize.phantoms.concepts import make_phantom
+from featurize.pooling import POOLINGS, spread_pooling
 from featurize.prepared_network import prepare_network
 from featurize.request import Request
 from heads import Head, fit_run, make_ensemble, make_head

@@ -119,7 +119,7 @@ def test_scores_of_valid_are_in_memory_by_blocks(place: Path, monkeypatch: pytes
     (place / "run" / "metrics.json").unlink()
     assert fit(place, decoder="global")[0]["valid"] == whole["valid"]
     assert (place / "run" / "valid.csv").read_bytes() == saved
-    assert scored == [7, 7, 5]  # one of 20 cannot be read
+    assert scored == [6, 7, 6]  # one of the first block cannot be read
 
 
 def test_a_real_head_beats_the_floor(place: Path) -> None:

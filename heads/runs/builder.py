@@ -198,8 +198,8 @@ def _predict_valid(run: Run, valid: LabelledSplit, scores: Scores | None) -> lis
     """The concepts of each image of valid. Its scores are never all in memory unless they are given."""
     if scores is not None:
         return run.decode(scores, valid.readable)
-    found = iter(run.predict(valid.X, np.ones(valid.Y.shape[0], dtype=bool)))
-    return [next(found) if is_readable else run.fallback for is_readable in valid.readable]
+    features = valid.features if len(valid.rows) == len(valid.features) else valid.features[valid.rows]
+    return run.predict(features, valid.readable)
 
 
 def _describe_features(store: FeatureStore) -> str:

@@ -94,14 +94,12 @@ class Trials:
         """Every head and setting on all features; with defaults, each on single parts and the first on all but one."""
         parts = self.whole.store.split(TRAIN).parts
         names, heads = parts.names, list(SETTINGS)
-        single = [(name, "") for name in names] if len(names) > 1 else []
-        all_but_one = [(",".join(each for each in names if each != name), name) for name in names]
+        single = [(name, "") for name in names if len(names) > 1]
+        all_but_one = [(",".join(each for each in names if each != name), name) for name in names if len(names) > 2]
         found = []
         for head, all_settings in SETTINGS.items():
             trials = [(settings, "", "") for settings in all_settings]
-            trials += [({}, *view) for view in single]
-            if head == heads[0] and len(names) > 2:
-                trials += [({}, *view) for view in all_but_one]
+            trials += [({}, *view) for view in (*single, *(all_but_one if head == heads[0] else ()))]
             for settings, view, left_out in trials:
                 n_parts = len(parts.split(view)) if view else len(names)
                 width = parts.measure(view) if view else sum(parts.widths)
